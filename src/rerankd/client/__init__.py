@@ -1,0 +1,1 @@
+"""The Python client. Imports httpx and the standard library alone."""

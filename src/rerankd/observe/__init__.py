@@ -1,0 +1,1 @@
+"""What is measured and logged: every metric declared once, log lines without texts or keys."""

@@ -1,0 +1,74 @@
+"""Every metric, declared once: name, help, labels, buckets. Served at ``/metrics``."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_TOKENS = (16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
+_PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
+
+
+class Metrics:
+    """The server's metrics on a registry of their own, so that two servers in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._declare_requests()
+        self._declare_schedule()
+        self._declare_cache()
+
+    def _declare_requests(self) -> None:
+        of = self.registry
+        self.requests = Counter(
+            "reranker_requests", "Requests answered.", ["method", "endpoint", "status"], registry=of
+        )
+        self.request_duration = Histogram(
+            "reranker_request_duration_seconds",
+            "Seconds from the first byte of a request to its answer.",
+            ["method", "endpoint"],
+            buckets=_SECONDS,
+            registry=of,
+        )
+        self.input_tokens = Histogram(
+            "reranker_input_tokens", "Tokens of all pairs of a request.", buckets=_TOKENS, registry=of
+        )
+        self.documents = Histogram("reranker_documents", "Documents of a request.", buckets=_PAIRS, registry=of)
+        self.rejections = Counter(
+            "reranker_rejections", "Requests refused, by error code.", ["code"], registry=of
+        )
+        self.truncated_pairs = Counter("reranker_truncated_pairs", "Pairs that lost tokens.", registry=of)
+
+    def _declare_schedule(self) -> None:
+        of = self.registry
+        self.queue_tokens = Gauge("reranker_queue_tokens", "Tokens that wait for the engine.", registry=of)
+        self.queue_requests = Gauge("reranker_queue_requests", "Requests that wait or run.", registry=of)
+        self.queue_seconds = Histogram(
+            "reranker_queue_seconds", "Seconds a request waited for its first batch.", buckets=_SECONDS, registry=of
+        )
+        self.batch_pairs = Histogram("reranker_batch_pairs", "Pairs of a batch.", buckets=_PAIRS, registry=of)
+        self.batch_tokens = Histogram(
+            "reranker_batch_tokens", "Tokens computed in a batch.", buckets=_TOKENS, registry=of
+        )
+        self.engine_seconds = Histogram(
+            "reranker_engine_seconds", "Seconds of a forward pass.", buckets=_SECONDS, registry=of
+        )
+        self.dropped_pairs = Counter(
+            "reranker_dropped_pairs", "Pairs dropped before a forward pass, by reason.", ["reason"], registry=of
+        )
+        self.engine_failures = Counter(
+            "reranker_engine_failures", "Batches that failed, by kind.", ["kind"], registry=of
+        )
+        self.failed_pairs = Counter("reranker_failed_pairs", "Pairs without a score, by code.", ["code"], registry=of)
+
+    def _declare_cache(self) -> None:
+        of = self.registry
+        self.cache_hits = Counter("reranker_cache_hits", "Pairs found in the score cache.", registry=of)
+        self.cache_misses = Counter("reranker_cache_misses", "Pairs not found in the score cache.", registry=of)
+        self.cache_shared = Counter(
+            "reranker_cache_shared", "Pairs that waited for the same pair in flight.", registry=of
+        )
+        self.cache_evictions = Counter("reranker_cache_evictions", "Scores that made room.", registry=of)
+        self.cache_errors = Counter(
+            "reranker_cache_errors", "Look-ups and writes that failed, by kind.", ["kind"], registry=of
+        )

@@ -1,0 +1,96 @@
+"""The values that travel between the layers: frozen, plain, and free of any model or transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerankd.errors import ScoringError
+
+IdArray: TypeAlias = NDArray[np.int32]
+"""Token ids, shape (n,), int32."""
+
+Outcome: TypeAlias = "float | ScoringError"
+"""What became of one pair: its logit (the raw score, finite), or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """One query and the documents to be ordered by it, as any dialect asked for it.
+
+    ``None`` means that the client did not say, so that the model's own default applies.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    model: str | None = None
+    instruction: str | None = None
+    top_n: int | None = None
+    truncate: bool | None = None
+    truncation_side: Literal["left", "right"] = "right"
+    max_tokens_per_document: int | None = None
+    max_tokens_per_query: int | None = None
+    priority: int = 0
+    """0 is the highest, 999 the lowest (Cohere v2's meaning)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What is known of a call beside its body."""
+
+    request_id: str
+    deadline: float
+    """``time.monotonic()`` after which the answer is worth nothing."""
+    tenant: str = ""
+    """Name of the key, else the client's address; queue shares are kept per tenant."""
+    use_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds spent on one request, by stage."""
+
+    tokenise: float = 0.0
+    queue: float = 0.0
+    engine: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentScore:
+    """One document's place in the answer.
+
+    ``score`` is a probability in 0..1, ``logit`` the raw score before the sigmoid; both are ``None``
+    exactly when ``error`` says why.
+    """
+
+    index: int
+    score: float | None
+    logit: float | None
+    error: ScoringError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """The answer to one request.
+
+    ``scores`` is in input order, one entry a document. ``ranked`` holds the best ``top_n`` of those that
+    have a score, best first, equal scores in input order.
+    """
+
+    id: str
+    model: str
+    scores: tuple[DocumentScore, ...]
+    ranked: tuple[DocumentScore, ...]
+    prompt_tokens: int
+    """Tokens of all pairs as the model reads them, template included."""
+    cached_documents: int = 0
+    warnings: tuple[str, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def errors(self) -> tuple[DocumentScore, ...]:
+        return tuple(score for score in self.scores if score.error is not None)

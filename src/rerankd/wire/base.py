@@ -1,0 +1,55 @@
+"""What a dialect is: JSON in, requests out; results in, JSON out. Data and pure functions, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from rerankd.errors import ServiceError
+from rerankd.types import RerankRequest, RerankResult
+
+Json: TypeAlias = Any
+"""A decoded JSON value: dict, list, str, int, float, bool or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP call as its dialect read it.
+
+    ``requests`` go through the batcher together. ``echo`` is whatever the dialect's own ``render`` wants to
+    remember of the body (flags, original document objects); no other layer looks into it.
+    """
+
+    requests: tuple[RerankRequest, ...]
+    echo: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers and body of a response."""
+
+    body: Json
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Dialect(Protocol):
+    """One rerank API as the world speaks it."""
+
+    name: str
+
+    def parse(self, body: Json) -> Call:
+        """Read a decoded body; raises InvalidRequest that names the field and never repeats its value."""
+        ...
+
+    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+        """One entry of ``results`` a request of the call, in order.
+
+        A dialect without a place for an error of one request or one document raises that error.
+        """
+        ...
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        """The error in the dialect's own shape and status."""
+        ...
