@@ -1,0 +1,75 @@
+"""The states of the server, and who may hear of a change.
+
+    starting -> ready <-> degraded -> draining -> stopped, and dead from anywhere
+
+``ready``: every served model is loaded and warm. ``degraded``: it answers, but a part that it can do
+without (the shared cache) is out of reach. ``dead``: the engine is gone for good, the process must end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+
+from rerankd.errors import Draining, EngineDead, NotReady
+
+
+class State(StrEnum):
+    """Where the server stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    DEAD = "dead"
+
+
+_ANSWERING = frozenset({State.READY, State.DEGRADED})
+
+
+class Lifecycle:
+    """The one place that says whether the server is able to answer."""
+
+    def __init__(self) -> None:
+        self.started_at = time.time()
+        self.reason = ""
+        """Why the server is dead or degraded; empty otherwise."""
+        self._state = State.STARTING
+        self._listeners: list[Callable[[State], None]] = []
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def is_ready(self) -> bool:
+        """May the load balancer send requests here (``/readyz``)?"""
+        return self._state in _ANSWERING
+
+    @property
+    def is_alive(self) -> bool:
+        """Is the process worth keeping (``/livez``)? Never a question of load, warm-up or Redis."""
+        return self._state is not State.DEAD
+
+    def on_change(self, listener: Callable[[State], None]) -> None:
+        self._listeners.append(listener)
+
+    def move_to(self, state: State, reason: str = "") -> None:
+        """Change the state; nothing leads back from ``dead``, and only ``stopped`` follows ``draining``."""
+        if self._state is State.DEAD or (self._state is State.DRAINING and state in _ANSWERING):
+            return
+        self._state, self.reason = state, reason
+        for listener in self._listeners:
+            listener(state)
+
+    def check_accepting(self) -> None:
+        """Raise the error of a server that takes no new work just now."""
+        match self._state:
+            case State.STARTING:
+                raise NotReady("the model is still loading", retry_after=2)
+            case State.DRAINING | State.STOPPED:
+                raise Draining("the server is shutting down", retry_after=1)
+            case State.DEAD:
+                raise EngineDead("the engine is gone and the server is about to restart", retry_after=5)
