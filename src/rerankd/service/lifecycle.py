@@ -37,6 +37,7 @@ class Lifecycle:
         self.reason = ""
         """Why the server is dead or degraded; empty otherwise."""
         self._state = State.STARTING
+        self._accepts_while_draining = True
         self._listeners: list[Callable[[State], None]] = []
 
     @property
@@ -64,8 +65,17 @@ class Lifecycle:
         for listener in self._listeners:
             listener(state)
 
+    def end_grace(self) -> None:
+        """From now on a draining server refuses new work.
+
+        Until then it still takes some: load balancers learn of ``/readyz`` seconds after it changed.
+        """
+        self._accepts_while_draining = False
+
     def check_accepting(self) -> None:
         """Raise the error of a server that takes no new work just now."""
+        if self._state is State.DRAINING and self._accepts_while_draining:
+            return
         match self._state:
             case State.STARTING:
                 raise NotReady("the model is still loading", retry_after=2)
