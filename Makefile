@@ -1,0 +1,59 @@
+# The five words: install, test, lint, check, bench. Everything else is a longer version of one of them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SERVE_STAMP := $(VENV)/.served
+
+.DEFAULT_GOAL := help
+.PHONY: help serve install test lint check bench faults load soak clients docs train
+
+help: ## Show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(SERVE_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(STAMP): $(SERVE_STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[reference,redis,eval]' --group dev
+	@touch $@
+
+install: $(STAMP) ## Make the virtual environment with everything that tests and lint need
+
+serve: $(SERVE_STAMP) ## Serve the embedded model on http://127.0.0.1:8000
+	$(BIN)/rerankd serve
+
+test: $(STAMP) ## Run the tests that need neither a GPU nor much time
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## What has to pass before a commit
+
+bench: $(STAMP) ## The engines side by side on the two workloads
+	$(BIN)/python benchmarks/engine.py
+
+faults: $(STAMP) ## Every fault and attack, the slow ones too, as a table
+	$(BIN)/python -m pytest tests/faults tests/security -m 'not gpu'
+
+load: $(STAMP) ## The server under load, as a table
+	$(BIN)/python -m pytest tests/load -m load
+
+soak: $(STAMP) ## One hour of mixed traffic and mishaps
+	$(BIN)/python -m pytest tests/load -m soak --timeout 0
+
+clients: $(STAMP) ## Every client of the world against a running server, as a table
+	$(BIN)/python -m pytest tests/clients -m clients --timeout 0
+
+docs: $(STAMP) ## Write the generated pages and tables again
+	$(BIN)/python docs/generate.py
+
+train: $(STAMP) ## Train the embedded model from the training data
+	$(BIN)/python -m training all --data ../shared/data --out out/tiny

@@ -1,0 +1,33 @@
+"""The ``rerankd`` command."""
+
+from __future__ import annotations
+
+import click
+
+import rerankd
+from rerankd.cli.evaluate import evaluate
+from rerankd.cli.rank import rank
+from rerankd.cli.serve import serve
+from rerankd.errors import RerankdError
+
+
+class _Group(click.Group):
+    """Shows an error that we raised on purpose as one line, never as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except RerankdError as error:
+            click.echo(f"rerankd: {error.message}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(rerankd.__version__, prog_name="rerankd")
+def cli() -> None:
+    """Order documents by how well they answer a query, with the Qwen3-Reranker models."""
+
+
+cli.add_command(serve)
+cli.add_command(rank)
+cli.add_command(evaluate)

@@ -1,0 +1,51 @@
+"""Command-line flags made from the settings table, so that the two can never differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, Settings, fields_of, load_settings
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def settings_options(names: Iterable[str] | None = None) -> Callable[[_Command], _Command]:
+    """Add one flag for every named setting (all of them by default), and ``--config``."""
+    rows = fields_of(Settings)
+    chosen = list(rows) if names is None else list(names)
+
+    def decorate(command: _Command) -> _Command:
+        for name in reversed(chosen):
+            command = _option(name, rows[name].default, rows[name].metadata)(command)
+        return click.option(
+            "--config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help=f"Settings file; without it {FILE_NAME} of the working folder, where there is one.",
+        )(command)
+
+    return decorate
+
+
+def _option(name: str, default: Any, metadata: Any) -> Callable[[_Command], _Command]:
+    flag = f"--{name.replace('_', '-')}"
+    declaration = f"{flag}/--no-{name.replace('_', '-')}" if isinstance(default, bool) else flag
+    shown = "" if isinstance(default, bool) or default == "" else f" [default: {default}]"
+    return click.option(
+        declaration,
+        default=None,
+        type=click.Choice(metadata["choices"]) if metadata["choices"] else None if default is False else type(default),
+        help=f"{metadata['help']}{shown} ({ENVIRONMENT_PREFIX}{name.upper()})",
+    )
+
+
+def settings_from(config: Path | None, flags: dict[str, Any]) -> Settings:
+    """The settings of a command: its flags over the environment over the file.
+
+    Raises:
+        ConfigurationError: an unknown key, or a value of the wrong type.
+    """
+    return load_settings(file=config, flags=flags)

@@ -1,0 +1,66 @@
+"""``rerankd rank``: order the lines of a file by how well they answer a query."""
+
+from __future__ import annotations
+
+import json
+from typing import IO, Any
+
+import click
+
+from rerankd.cli.options import settings_from, settings_options
+from rerankd.errors import InvalidRequest
+from rerankd.types import RerankResult
+
+_MODEL_SETTINGS = (
+    "model", "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens"
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("query")
+@click.option(
+    "--documents",
+    type=click.File(encoding="utf-8"),
+    required=True,
+    help="File with one document a line, or - for standard input.",
+)
+@click.option("--instruction", help="What counts as relevant, in a sentence.")
+@click.option("--top-n", type=click.IntRange(min=1), help="Show only the best N documents.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@settings_options(_MODEL_SETTINGS)
+def rank(
+    query: str, documents: IO[str], instruction: str | None, top_n: int | None, as_json: bool, **flags: Any
+) -> None:
+    """Print the documents ranked by how well they answer QUERY."""
+    texts = [line.strip() for line in documents if line.strip()]
+    if not texts:
+        raise InvalidRequest("there is no document to rank: every line of the input is blank")
+    # Imported here: torch takes seconds, and a wrong file name should not have to wait for it.
+    from rerankd.local import LocalReranker
+
+    config = flags.pop("config")
+    settings = settings_from(config, flags)
+    chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
+    result = LocalReranker.load(**chosen).rank(query, texts, instruction=instruction, top_n=top_n)
+    click.echo(_as_json(result, texts)) if as_json else _print_table(result, texts)
+
+
+def _as_json(result: RerankResult, texts: list[str]) -> str:
+    rows = [
+        {"index": row.index, "relevance_score": row.score, "document": {"text": texts[row.index]}}
+        for row in result.ranked
+    ]
+    return json.dumps({"model": result.model, "results": rows}, ensure_ascii=False, indent=2)
+
+
+def _print_table(result: RerankResult, texts: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("rank", "score", "line"):
+        table.add_column(name, justify="right")
+    table.add_column("document", overflow="fold")
+    for place, row in enumerate(result.ranked, start=1):
+        table.add_row(str(place), f"{row.score:.4f}", str(row.index + 1), texts[row.index])
+    Console().print(table)
