@@ -1,0 +1,115 @@
+"""Write the reference pages that are made from the code: settings, metrics, errors, command line.
+
+``python docs/generate.py`` writes them, ``--check`` only says which are out of date (exit status 1).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from rerankd import errors
+from rerankd.cli.main import cli
+from rerankd.observe.metrics import Metrics
+from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, ModelSettings, Settings, fields_of
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def settings_page() -> str:
+    lines = [
+        "# Settings",
+        "",
+        f"From a flag, else the environment, else `{FILE_NAME}`, else the default. An unknown key is an error.",
+        "",
+        "| key | flag | environment | default | what it does |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, row in fields_of(Settings).items():
+        flag, variable = f"--{name.replace('_', '-')}", f"{ENVIRONMENT_PREFIX}{name.upper()}"
+        lines.append(f"| `{name}` | `{flag}` | `{variable}` | {_shown(row.default)} | {_help(row.metadata)} |")
+    lines += ["", "## `[models.NAME]`", "", "| key | default | what it does |", "| --- | --- | --- |"]
+    for name, row in fields_of(ModelSettings).items():
+        lines.append(f"| `{name}` | {_shown(row.default)} | {_help(row.metadata)} |")
+    return "\n".join([*lines, ""])
+
+
+def _shown(default: object) -> str:
+    return "" if default == "" else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _help(metadata: object) -> str:
+    row = dict(metadata)  # type: ignore[call-overload]
+    choices = f" One of {', '.join(f'`{choice}`' for choice in row['choices'])}." if row["choices"] else ""
+    return str(row["help"]) + choices
+
+
+def metrics_page() -> str:
+    lines = [
+        "# Metrics",
+        "",
+        "Served at `/metrics`.",
+        "",
+        "| name | type | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    collectors = Metrics().registry._collector_to_names
+    for collector in collectors:
+        family = next(iter(collector.describe()))
+        labels = ", ".join(f"`{label}`" for label in getattr(collector, "_labelnames", ()))
+        suffix = "_total" if family.type == "counter" else ""
+        lines.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join([*lines, ""])
+
+
+def errors_page() -> str:
+    lines = ["# Errors", "", "| status | `code` | retry | meaning |", "| --- | --- | --- | --- |"]
+    for error in sorted(_service_errors(errors.ServiceError), key=lambda error: (error.status, error.code)):
+        meaning = (error.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"| {error.status} | `{error.code}` | {'yes' if error.retryable else 'no'} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def _service_errors(base: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
+    for error in base.__subclasses__():
+        yield error
+        yield from _service_errors(error)
+
+
+def command_page() -> str:
+    lines = ["# Command line", ""]
+    for name, command in [
+        ("rerankd", cli),
+        *((f"rerankd {name}", command) for name, command in cli.commands.items()),
+    ]:
+        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        lines += [f"## `{name}`", "", "```text", command.get_help(context), "```", ""]
+    return "\n".join(lines)
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "errors.md": errors_page,
+    "command-line.md": command_page,
+}
+
+
+def main() -> int:
+    """Write the pages, or with ``--check`` name those that differ."""
+    pages = {REFERENCE / name: make() for name, make in PAGES.items()}
+    if "--check" not in sys.argv:
+        REFERENCE.mkdir(parents=True, exist_ok=True)
+        for file, text in pages.items():
+            file.write_text(text, encoding="utf-8")
+        return 0
+    stale = [file.name for file, text in pages.items() if not file.is_file() or file.read_text("utf-8") != text]
+    print(f"out of date: {', '.join(stale)}; run `make docs`" if stale else "up to date")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,74 @@
+"""A real server in a process of its own, for tests that send real requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class LiveServer:
+    """``rerankd serve`` as a child process on a free loopback port.
+
+    ``log`` holds everything it printed. The process is ours to kill.
+    """
+
+    def __init__(self, *flags: str, log: Path, env: dict[str, str] | None = None, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RERANKD_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rerankd", "serve", "--port", str(self.port), *flags],
+            stdout=log.open("wb"),
+            stderr=subprocess.STDOUT,
+            env={**clean, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+            cwd=log.parent,
+        )
+
+    def wait_ready(self, seconds: float = 60.0) -> LiveServer:
+        """Wait until ``/readyz`` says 200; a server that ended or took too long fails with its own log."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
+                    return self
+            time.sleep(0.05)
+        raise AssertionError(f"the server is not ready (exit {self.process.poll()}):\n{self.log.read_text()[-4000:]}")
+
+    def stop(self) -> int:
+        """SIGTERM, then the exit status; SIGKILL after 40 seconds."""
+        self.process.terminate()
+        try:
+            return self.process.wait(timeout=40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+@contextlib.contextmanager
+def running_server(*flags: str, log: Path, env: dict[str, str] | None = None) -> Iterator[LiveServer]:
+    """A ready server for the length of a ``with`` block."""
+    server = LiveServer(*flags, log=log, env=env)
+    try:
+        yield server.wait_ready()
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()

@@ -1,0 +1,61 @@
+"""Which folder may import what, proven on the source and on a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "rerankd"
+
+FORBIDDEN = {
+    "wire": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.service", "rerankd.engine.native"},
+    "http": {"torch", "tokenizers", "transformers"},
+    "service": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.wire"},
+    "prompt": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.wire", "rerankd.service"},
+    "cache": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.wire", "rerankd.service"},
+    "schedule": {"torch", "tokenizers", "fastapi", "starlette", "rerankd.prompt", "rerankd.http", "rerankd.wire"},
+    "engine": {"fastapi", "starlette", "rerankd.http", "rerankd.wire", "rerankd.service", "rerankd.prompt"},
+    "observe": {"torch", "rerankd.http", "rerankd.wire", "rerankd.engine"},
+}
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_a_layer_imports_nothing_from_above_it(folder: str) -> None:
+    wrong = [
+        f"{file.relative_to(PACKAGE)} imports {name}"
+        for file in sorted((PACKAGE / folder).rglob("*.py"))
+        for name in imports_of(file)
+        for forbidden in FORBIDDEN[folder]
+        if name == forbidden or name.startswith(f"{forbidden}.")
+    ]
+    assert wrong == []
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_the_client_imports_httpx_and_the_standard_library_alone() -> None:
+    heavy = {"torch", "numpy", "fastapi", "starlette", "pydantic", "tokenizers", "prometheus_client", "click.core"}
+    loaded = modules_after("import rerankd.client")
+    # httpx's own command line may load click and rich; nothing of ours may add to what httpx loads.
+    assert not (loaded & heavy) - modules_after("import httpx")
+
+
+def test_the_web_side_never_loads_torch() -> None:
+    assert "torch" not in modules_after("import rerankd.wire.registry, rerankd.http.app")
