@@ -1,0 +1,52 @@
+"""rerankd.service.ranking: sigmoid, finite check, stable order."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from rerankd.errors import NonFiniteScore, ScoringError
+from rerankd.service.ranking import document_score, rank, sigmoid
+from rerankd.types import DocumentScore, Outcome
+
+
+def scores(*outcomes: Outcome) -> list[DocumentScore]:
+    return [document_score(index, outcome, 1.0, 0.0) for index, outcome in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize("logit", [0.0, 1.0, -1.0, 30.0, -30.0, 1e4, -1e4])
+def test_sigmoid_never_overflows(logit: float) -> None:
+    assert sigmoid(logit) == pytest.approx(0.5 * (1 + math.tanh(logit / 2)), abs=1e-12)
+
+
+def test_scale_and_bias_come_before_the_sigmoid() -> None:
+    assert document_score(0, 2.0, 3.0, -6.0).score == 0.5
+
+
+def test_equal_scores_keep_input_order() -> None:
+    assert [row.index for row in rank(scores(1.0, 2.0, 1.0, 2.0), None)] == [1, 3, 0, 2]
+
+
+def test_logits_that_share_a_float_sigmoid_still_differ() -> None:
+    ranked = rank(scores(50.0, 60.0), None)
+    assert [row.index for row in ranked] == [1, 0]
+    assert ranked[0].score == ranked[1].score == 1.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_is_reported_and_never_sorted(bad: float) -> None:
+    rows = scores(0.1, bad, 0.9, 0.5)
+    assert [row.index for row in rank(rows, None)] == [2, 3, 0]
+    assert isinstance(rows[1].error, NonFiniteScore)
+    assert rows[1].score is None
+
+
+def test_a_failed_pair_keeps_its_own_error() -> None:
+    error = ScoringError("the engine failed on this pair")
+    assert scores(0.1, error)[1].error is error
+
+
+@pytest.mark.parametrize(("top_n", "expected"), [(None, 3), (1, 1), (3, 3), (9, 3)])
+def test_top_n_takes_the_best(top_n: int | None, expected: int) -> None:
+    assert len(rank(scores(1.0, 2.0, 3.0), top_n)) == expected
