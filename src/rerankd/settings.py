@@ -53,9 +53,7 @@ class Settings:
     instruction: str = setting("", "Default instruction; empty means the template's own.")
     strict_models: bool = setting(False, "Refuse a request that names a model which is not served.")
     # The engine
-    engine: str = setting(
-        "native", "Engine that scores.", choices=("native", "reference", "vllm", "fake")
-    )
+    engine: str = setting("native", "Engine that scores.", choices=("native", "reference", "vllm", "fake"))
     dtype: str = setting(
         "auto",
         "Number format of the weights.",
@@ -139,7 +137,7 @@ def load_settings(
         ConfigurationError: an unknown key, or a value of the wrong type.
     """
     values = _read_file(file)
-    models = {name: _model(name, row) for name, row in values.pop("models", {}).items()}
+    models = _models(values.pop("models", {}))
     values |= _read_environment(os.environ if environ is None else environ)
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     checked = {name: _convert(Settings, name, value) for name, value in values.items()}
@@ -159,6 +157,12 @@ def _read_file(file: Path | None) -> dict[str, Any]:
 def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
     names = {name[len(ENVIRONMENT_PREFIX) :].lower(): name for name in environ if name.startswith(ENVIRONMENT_PREFIX)}
     return {key: environ[name] for key, name in names.items()}
+
+
+def _models(tables: Any) -> dict[str, ModelSettings]:
+    if not isinstance(tables, dict):
+        raise ConfigurationError("models has to be a table of tables, [models.NAME]")
+    return {name: _model(name, row) for name, row in tables.items()}
 
 
 def _model(name: str, row: Any) -> ModelSettings:

@@ -37,7 +37,11 @@ def _option(name: str, default: Any, metadata: Any) -> Callable[[_Command], _Com
     return click.option(
         declaration,
         default=None,
-        type=click.Choice(metadata["choices"]) if metadata["choices"] else None if default is False else type(default),
+        type=click.Choice(metadata["choices"])
+        if metadata["choices"]
+        else None
+        if default is False
+        else type(default),
         help=f"{metadata['help']}{shown} ({ENVIRONMENT_PREFIX}{name.upper()})",
     )
 
