@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import tomllib
 import types
@@ -24,8 +25,11 @@ ENVIRONMENT_PREFIX = "RERANKD_"
 FILE_NAME = "rerankd.toml"
 
 
-def setting(default: Any, sentence: str, *, secret: bool = False, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": sentence, "secret": secret, "choices": choices})
+def setting(
+    default: Any, sentence: str, *, secret: bool = False, choices: tuple[str, ...] = (), most: float = math.inf
+) -> Any:
+    """One row of a settings table; numbers lie between 0 and ``most``."""
+    return field(default=default, metadata={"help": sentence, "secret": secret, "choices": choices, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,10 @@ class Settings:
     max_pair_tokens: int = setting(8192, "Tokens of one pair, prompt included.")
     max_batch_tokens: int = setting(0, "Tokens of one forward pass; 0 lets warm-up measure it.")
     tokenizer_threads: int = setting(0, "Threads that tokenise; 0 means one less than the cores, at most 4.")
-    query_share: float = setting(0.25, "Share of a pair's tokens that an over-long query is cut down to.")
+    query_share: float = setting(0.25, "Share of a pair's tokens that an over-long query is cut down to.", most=0.75)
     # The address
     host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8000, "Port to listen on; 0 lets the system choose.")
+    port: int = setting(8000, "Port to listen on; 0 lets the system choose.", most=65535)
     insecure: bool = setting(False, "Allow a public address without any API key.")
     cors_origins: str = setting("", "Origins, comma-separated, that a browser page may call from.")
     # Limits of one request
@@ -92,7 +96,7 @@ class Settings:
     # The queue
     queue_tokens: int = setting(0, "Tokens that may wait; 0 means what the largest request can hold, twice.")
     queue_requests: int = setting(512, "Requests that may wait or run.")
-    tenant_share: float = setting(0.5, "Share of the queue that one caller may take while others wait.")
+    tenant_share: float = setting(0.5, "Share of the queue that one caller may take while others wait.", most=1)
     # The score cache
     cache: str = setting("memory", "Score cache: `memory`, `off`, or a `redis://` address.", secret=True)
     cache_bytes: int = setting(64 * 1024 * 1024, "Bytes of the score cache in memory.")
@@ -186,12 +190,19 @@ def _convert(table: type[Settings] | type[ModelSettings], name: str, value: Any)
         raise ConfigurationError(f"the setting {name!r} has to be of type {kind.__name__}") from None
     if choices and converted not in choices:
         raise ConfigurationError(f"the setting {name!r} has to be one of {', '.join(choices)}")
+    most = row.metadata["most"]
+    if kind in (int, float) and not 0 <= converted <= most:
+        bounds = "0 or more" if most == math.inf else f"from 0 to {most:g}"
+        raise ConfigurationError(f"the setting {name!r} has to be {bounds}")
     return converted
 
 
+_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
 def _boolean(value: Any) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    return words[str(value).strip().lower()] if str(value).strip().lower() in words else _refuse(value)
+    word = str(value).strip().lower()
+    return _BOOLEANS[word] if word in _BOOLEANS else _refuse(value)
 
 
 def _refuse(value: Any) -> typing.NoReturn:
