@@ -1,0 +1,93 @@
+"""Every block of the README is run: a page that lies fails here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerankd.settings import load_settings
+from tests.live import LiveServer
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+PUBLISHED = "http://127.0.0.1:8000"
+
+
+def blocks(*languages: str) -> Iterator[Any]:
+    for number, (language, text) in enumerate(BLOCKS):
+        if language in languages:
+            yield pytest.param(number, text, id=f"{language}-{number}")
+
+
+def run(command: list[str], cwd: Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def near(value: Any, published: Any) -> bool:
+    """Equal, but for figures in the third decimal and for ids."""
+    if isinstance(published, dict):
+        return value.keys() == published.keys() and all(
+            key == "id" or near(value[key], published[key]) for key in published
+        )
+    if isinstance(published, list):
+        return len(value) == len(published) and all(map(near, value, published))
+    return bool(value == pytest.approx(published, abs=2e-3) if isinstance(published, float) else value == published)
+
+
+def test_every_block_has_a_language_that_is_checked() -> None:
+    assert {language for language, _ in BLOCKS} <= {"bash", "json", "python", "toml", "console"}
+
+
+def test_the_first_screen_is_two_commands_a_curl_and_its_answer() -> None:
+    assert [language for language, _ in BLOCKS[:3]] == ["bash", "bash", "json"]
+    assert "make serve" in BLOCKS[0][1]
+    assert "make test" in BLOCKS[0][1]
+    assert README.index("curl") < 2_000
+
+
+@pytest.mark.parametrize(("number", "text"), blocks("bash"))
+def test_a_shell_block_works(number: int, text: str, tiny_server: LiveServer, tmp_path: Path) -> None:
+    targets = set(re.findall(r"^make (\w+)", text, flags=re.MULTILINE))
+    known = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert targets <= known
+    if "curl" not in text:
+        return
+    answer = run(["bash", "-ec", text.replace(PUBLISHED, tiny_server.url)], tmp_path)
+    language, published = BLOCKS[number + 1]
+    if language == "json":
+        assert near(json.loads(answer), json.loads(published)), answer
+
+
+@pytest.mark.parametrize(("number", "text"), blocks("python"))
+def test_a_python_block_works(number: int, text: str, tiny_server: LiveServer, tmp_path: Path) -> None:
+    run([sys.executable, "-c", text.replace(PUBLISHED, tiny_server.url)], tmp_path)
+
+
+@pytest.mark.parametrize(("number", "text"), blocks("toml"))
+def test_a_settings_block_loads(number: int, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "rerankd.toml"
+    file.write_text(text, encoding="utf-8")
+    load_settings(file=file, environ={})
+
+
+@pytest.mark.parametrize(("number", "text"), blocks("console"))
+def test_a_console_block_prints_what_it_shows(number: int, text: str, tmp_path: Path) -> None:
+    command, *shown = text.removeprefix("$ ").splitlines()
+    printed = run(["bash", "-ec", command.replace("rerankd ", f"{sys.executable} -m rerankd ")], tmp_path)
+    # Column widths follow the terminal: the words count, not the spaces.
+    assert printed.split() == " ".join(shown).split()
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    local = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README) if "://" not in link]
+    assert [link for link in local if not (ROOT / link).exists()] == []
