@@ -53,11 +53,8 @@ class Fields:
         value = self._body.get(name)
         if value is None:
             return default
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str | int) and str(value).lower() in _FLAGS:
-            return _FLAGS[str(value).lower()]
-        self._refuse(name, "has to be true or false")
+        word = str(value).lower() if isinstance(value, str | int) else ""
+        return _FLAGS[word] if word in _FLAGS else self._refuse(name, "has to be true or false")
 
     def whole(self, *names: str, least: int = 0) -> int | None:
         """The first of these fields that is not null, as a whole number of at least ``least``."""

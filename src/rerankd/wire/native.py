@@ -1,0 +1,141 @@
+"""rerankd's own shape: POST /rerank and POST /batch_rerank.
+
+The answer is a superset: beside the scores in input order it carries what clients of Jina, vLLM, Cohere and
+Voyage read, so that any of them may be pointed at the same path. A document that could not be scored has a null
+score and stands in ``errors``; the others are ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from rerankd.errors import InvalidRequest, ServiceError
+from rerankd.types import RerankResult
+from rerankd.wire.base import Answer, Call, Json
+from rerankd.wire.documents import DocumentsDialect, Reply, whole
+from rerankd.wire.error_shapes import documents_error
+from rerankd.wire.fields import Fields
+
+
+def superset(reply: Reply, version: str = "2") -> dict[str, Json]:
+    """One object that every documents-shaped client finds its own keys in.
+
+    ``object`` is "rerank" because Infinity's client accepts no other value. ``data`` is Voyage's ``results``;
+    it repeats the texts only for a client that showed itself as Voyage's.
+    """
+    data = reply.rows(as_object=False)
+    if not reply.asked.voyage_keys:
+        data = [{key: value for key, value in row.items() if key != "document"} for row in data]
+    return {
+        "id": reply.result.id,
+        "object": "rerank",
+        "model": reply.result.model,
+        "results": reply.rows(),
+        "data": data,
+        "usage": reply.usage,
+        "meta": reply.meta(version),
+    }
+
+
+class Native(DocumentsDialect):
+    """POST /rerank."""
+
+    name = "native"
+    title = "rerankd"
+    takes = (
+        *("query", "documents", "instruction", "top_n", "top_k", "return_documents", "raw_scores", "model"),
+        *("truncate", "truncation_direction", "max_tokens_per_doc", "max_tokens_per_query", "priority"),
+    )
+    returns_documents = True
+
+    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+        return Answer(self.body(Reply(call.requests[0], call.echo, _partial(results[0]))))
+
+    def body(self, reply: Reply) -> Json:
+        body = _scores(reply) | superset(reply)
+        timings = reply.result.timings
+        body["meta"] |= {
+            "cached_documents": reply.result.cached_documents,
+            "timings_ms": {
+                "tokenise": _milliseconds(timings.tokenise),
+                "queue": _milliseconds(timings.queue),
+                "engine": _milliseconds(timings.engine),
+                "total": _milliseconds(timings.total),
+            },
+        }
+        return body
+
+
+class NativeBatch:
+    """POST /batch_rerank: several queries, each with its documents, through the batcher together."""
+
+    name: ClassVar[str] = "native-batch"
+    title: ClassVar[str] = "rerankd, several queries"
+    keys: ClassVar[tuple[str, ...]] = ("pairs",)
+    takes: ClassVar[tuple[str, ...]] = ("pairs",)
+    required: ClassVar[int] = 1
+    example: ClassVar[Json] = {
+        "pairs": [
+            {"query": "capital of France", "documents": ["Berlin", "Paris"], "top_k": 1},
+            {"query": "no documents here"},
+        ]
+    }
+
+    def parse(self, body: Json) -> Call:
+        """Items that cannot be read are kept as their error, in their place; the others are scored."""
+        items = Fields(body).required("pairs")
+        if not isinstance(items, list) or not items:
+            raise InvalidRequest("pairs has to be a list of objects, at least one", param="pairs")
+        native = Native()
+        places: list[Call | InvalidRequest] = []
+        for item in items:
+            try:
+                places.append(native.parse(item))
+            except InvalidRequest as error:
+                places.append(error)
+        requests = [place.requests[0] for place in places if isinstance(place, Call)]
+        return Call(tuple(requests), tuple(places))
+
+    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+        scored = iter(results)
+        return Answer({"results": [_item(place, scored) for place in call.echo]})
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        return documents_error(error, request_id)
+
+
+def _item(place: Call | InvalidRequest, scored: Any) -> dict[str, Json]:
+    outcome = place if isinstance(place, InvalidRequest) else next(scored)
+    if isinstance(place, Call) and isinstance(outcome, RerankResult):
+        reply = Reply(place.requests[0], place.echo, outcome)
+        return {"query": reply.request.query, **_scores(reply)}
+    return {"error": outcome.message, "code": outcome.code}
+
+
+def _scores(reply: Reply) -> dict[str, Json]:
+    """Scores in input order, then the best documents and their scores, best first."""
+    body: dict[str, Json] = {
+        "scores": [reply.value(place) for place in reply.result.scores],
+        "ranked_documents": [reply.request.documents[place.index] for place in reply.result.ranked],
+        "ranked_scores": [reply.value(place) for place in reply.result.ranked],
+    }
+    if not reply.asked.return_documents:
+        del body["ranked_documents"]
+    errors = [
+        {"index": place.index, "code": place.error.code, "message": place.error.message}
+        for place in reply.result.errors
+        if place.error is not None
+    ]
+    return body | {"errors": errors} if errors else body
+
+
+def _partial(result: RerankResult | ServiceError) -> RerankResult:
+    """The result if any document has a score; where none has, the error is raised."""
+    if isinstance(result, RerankResult) and len(result.errors) < len(result.scores):
+        return result
+    return whole(result)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,121 @@
+"""What the OpenAPI document says of a route, made from the dialects themselves so that none of it is untrue.
+
+The example answers are what ``render`` gives for the example request and a made-up result; response schemas are
+read off those answers; error examples are what ``render_error`` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rerankd.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    ScoringError,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+)
+from rerankd.types import DocumentScore, RerankRequest, RerankResult, Timings
+from rerankd.wire.base import Answer, Dialect, Json
+from rerankd.wire.registry import Route
+from rerankd.wire.schema import FIELDS, Schema
+
+EXAMPLE_ID = "6f1c2d9e"
+EXAMPLE_TIME = 1767225600
+
+SHOWN_ERRORS: tuple[ServiceError, ...] = (
+    InvalidRequest("query is missing", param="query"),
+    Unauthorized("no API key was sent; send `Authorization: Bearer <key>`"),
+    TooLarge("1,200 documents are more than max_documents, 1,000", param="documents", setting="max_documents"),
+    Overloaded("the queue is full; try again in a moment", retry_after=2),
+    ScoringError("the engine failed on documents[0]"),
+    NotReady("the model is still loading", retry_after=5),
+    DeadlineExceeded("the deadline of 30,000 ms passed"),
+)
+
+
+def describe(route: Route) -> dict[str, Json]:
+    """``requestBody`` and ``responses`` of the OpenAPI operation of ``route``."""
+    answers = {dialect.name: example_answer(dialect).body for dialect in route.dialects}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": _content(
+                [request_schema(dialect) for dialect in route.dialects],
+                {dialect.name: dialect.example for dialect in route.dialects},
+            ),
+        },
+        "responses": {
+            "200": {
+                "description": "The answer.",
+                "content": _content([infer(answer) for answer in answers.values()], answers),
+            },
+            **_error_responses(route.dialects[0]),
+        },
+    }
+
+
+def request_schema(dialect: Dialect) -> Schema:
+    return {
+        "title": dialect.title,
+        "type": "object",
+        "required": list(dialect.takes[: dialect.required]),
+        "properties": {name: FIELDS[name] for name in dialect.takes},
+    }
+
+
+def example_answer(dialect: Dialect) -> Answer:
+    """What the dialect answers to its own example, with made-up scores."""
+    call = dialect.parse(dialect.example)
+    return dialect.render(call, [example_result(request) for request in call.requests])
+
+
+def example_result(request: RerankRequest) -> RerankResult:
+    """A result in which the last document is the best."""
+    count = len(request.documents)
+    scores = tuple(
+        DocumentScore(index, score=round((index + 0.9) / count, 4), logit=float(index)) for index in range(count)
+    )
+    return RerankResult(
+        id=EXAMPLE_ID,
+        model="tiny",
+        scores=scores,
+        ranked=scores[::-1][: request.top_n],
+        prompt_tokens=85 * count,
+        timings=Timings(tokenise=0.001, queue=0.002, engine=0.012, total=0.015),
+    )
+
+
+def infer(value: Json) -> Schema:
+    """The schema that ``value`` is an instance of: every key it has, and its types."""
+    if isinstance(value, dict):
+        return {"type": "object", "properties": {key: infer(inner) for key, inner in value.items()}}
+    if isinstance(value, list):
+        return {"type": "array", "items": infer(value[0]) if value else {}}
+    kinds: Mapping[type, Schema] = {
+        str: {"type": "string"},
+        bool: {"type": "boolean"},
+        int: {"type": "integer"},
+        float: {"type": ["number", "null"]},
+    }
+    return kinds.get(type(value), {})
+
+
+def _error_responses(dialect: Dialect) -> dict[str, Json]:
+    responses = {}
+    for error in SHOWN_ERRORS:
+        answer = dialect.render_error(error, EXAMPLE_ID)
+        responses[str(answer.status)] = {
+            "description": f"`{error.code}`",
+            "content": _content([infer(answer.body)], {error.code: answer.body}),
+        }
+    return responses
+
+
+def _content(schemas: list[Schema], examples: Mapping[str, Json]) -> dict[str, Json]:
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    shown = {name: {"value": value} for name, value in examples.items()}
+    return {"application/json": {"schema": schema, "examples": shown}}
