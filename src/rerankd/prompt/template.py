@@ -1,0 +1,218 @@
+"""The prompt as data: which control tokens and which texts stand around the instruction, query and document.
+
+A template is a sequence of parts. A ``control`` part is encoded with the tokenizer's added tokens (``<|im_start|>``
+and the like), a ``text`` part without them, so that nothing a client sends can become a control token. The
+tokenizer reads each part by itself; ``{instruction}``, ``{query}`` and ``{document}`` stand in text parts alone.
+
+Another pointwise reranker is a row here, or a ``template.json`` beside its weights:
+
+    {"name": "mine",
+     "parts": [{"control": "<bos>"}, {"text": "{query}"}, {"control": "<sep>"}, {"text": "{document}"}],
+     "head": {"kind": "words", "positive": "yes", "negative": "no"}, "scale": 1.0, "bias": 0.0,
+     "default_instruction": ""}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rerankd.errors import ConfigurationError
+
+FIELDS = ("instruction", "query", "document")
+
+_RULES = 1
+"""Goes up when the same template starts to give other ids (truncation, normalisation), so that cached scores die."""
+_FIELD = re.compile(r"\{(instruction|query|document)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Text of ours in which added tokens are meant."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text that may hold fields; no added token is recognised in it."""
+
+    text: str
+
+    @property
+    def fields(self) -> frozenset[str]:
+        return frozenset(_FIELD.findall(self.text))
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The text with its fields filled in, in one pass: braces in a value mean nothing."""
+        return _FIELD.sub(lambda match: values[match.group(1)], self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the raw score is read from: the logits of words, or the checkpoint's own linear layer.
+
+    Without a ``negative`` word the score is the logit of the positive word alone.
+    """
+
+    kind: Literal["words", "linear"]
+    positive: str | None = None
+    negative: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A model's prompt. A probability is ``sigmoid(scale * logit + bias)``."""
+
+    name: str
+    parts: tuple[Control | Text, ...]
+    head: Head
+    scale: float = 1.0
+    bias: float = 0.0
+    default_instruction: str = ""
+
+    @property
+    def revision(self) -> str:
+        """A hash over everything that changes a score, for cache keys and ``/info``."""
+        kinds = [[type(part).__name__, part.text] for part in self.parts]
+        everything = [_RULES, self.name, kinds, *dataclasses.astuple(self)[2:]]
+        return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
+
+    @property
+    def has_instruction(self) -> bool:
+        return self.occurrences("instruction") > 0
+
+    def occurrences(self, field: str) -> int:
+        """How often a field stands in the prompt."""
+        return sum(_FIELD.findall(part.text).count(field) for part in self.parts if isinstance(part, Text))
+
+
+_QWEN3_SYSTEM = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+_QWEN3_ANSWER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def _qwen3(name: str, gap: str) -> Template:
+    # Cutting the body before the document's space changes no id: the pre-tokenizer always cuts there (":" cannot
+    # take a space in, and it never looks back), so the query is encoded once for all documents of a request.
+    # tests/golden compares the ids with those of the whole string. At any other place they would differ.
+    return Template(
+        name=name,
+        parts=(
+            Control(_QWEN3_SYSTEM),
+            Text(f"<Instruct>: {{instruction}}{gap}<Query>: {{query}}{gap}<Document>:"),
+            Text(" {document}"),
+            Control(_QWEN3_ANSWER),
+        ),
+        head=Head(kind="words", positive="yes", negative="no"),
+        default_instruction="Given a web search query, retrieve relevant passages that answer the query",
+    )
+
+
+TEMPLATES: Mapping[str, Template] = {
+    template.name: template
+    for template in (
+        _qwen3("qwen3-reranker", gap="\n"),  # the model card's transformers example
+        _qwen3("qwen3-reranker-chat", gap="\n\n"),  # the model card's vLLM example
+    )
+}
+
+
+def load_template(folder: Path, name: str = "auto") -> Template:
+    """The template for a checkpoint.
+
+    Args:
+        folder: the checkpoint's folder; its ``template.json`` and ``config.json`` are looked at.
+        name: one of :data:`TEMPLATES`, the path of a ``.json`` file, or ``auto``: the checkpoint's own
+            ``template.json``, else what its architecture asks for.
+
+    Raises:
+        ConfigurationError: no such template, a broken file, or a checkpoint that gives no hint.
+    """
+    if name in TEMPLATES:
+        return _with_head_of(folder, TEMPLATES[name])
+    if name.endswith(".json"):
+        return read_template(Path(name))
+    if name != "auto":
+        known = ", ".join(TEMPLATES)
+        raise ConfigurationError(f"there is no template {name!r}: known are {known}, or the path of a .json file")
+    own = folder / "template.json"
+    return read_template(own) if own.is_file() else _by_architecture(folder)
+
+
+def _by_architecture(folder: Path) -> Template:
+    if any(architecture.startswith("Qwen3For") for architecture in _architectures(folder)):
+        return _with_head_of(folder, TEMPLATES["qwen3-reranker"])
+    raise ConfigurationError(
+        f"no prompt template is known for the checkpoint in {folder}: name one with the setting 'template', "
+        "or put a template.json beside its config.json"
+    )
+
+
+def _with_head_of(folder: Path, template: Template) -> Template:
+    """The same prompt with the checkpoint's linear head, where a conversion has made it one."""
+    if any("ForSequenceClassification" in architecture for architecture in _architectures(folder)):
+        return dataclasses.replace(template, head=Head(kind="linear"))
+    return template
+
+
+def _architectures(folder: Path) -> list[str]:
+    config = folder / "config.json"
+    return list(_read_json(config).get("architectures") or ()) if config.is_file() else []
+
+
+def read_template(file: Path) -> Template:
+    """A template from a JSON file; raises ConfigurationError that names what is wrong with it."""
+    rows = _read_json(file)
+    unknown = rows.keys() - {row.name for row in dataclasses.fields(Template)}
+    if unknown:
+        raise ConfigurationError(f"{file} has an unknown key {min(unknown)!r}")
+    try:
+        template = Template(
+            name=str(rows["name"]),
+            parts=tuple(_part(row) for row in rows["parts"]),
+            head=Head(**rows["head"]),
+            scale=float(rows.get("scale", 1.0)),
+            bias=float(rows.get("bias", 0.0)),
+            default_instruction=str(rows.get("default_instruction", "")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{file} is not a template: {type(error).__name__} {error}") from error
+    _check(template, file)
+    return template
+
+
+def _part(row: Mapping[str, str]) -> Control | Text:
+    ((kind, text),) = row.items()
+    if kind not in ("control", "text"):
+        raise ValueError(f"a part is 'control' or 'text', not {kind!r}")
+    return Control(text) if kind == "control" else Text(text)
+
+
+def _check(template: Template, file: Path) -> None:
+    for field in ("query", "document"):
+        if not template.occurrences(field):
+            raise ConfigurationError(f"{file} has no text part with {{{field}}}")
+    if any(_FIELD.search(part.text) for part in template.parts if isinstance(part, Control)):
+        raise ConfigurationError(f"{file} has a field in a control part, where it could smuggle control tokens in")
+    head = template.head
+    if head.kind not in ("words", "linear") or (head.kind == "words" and not head.positive):
+        raise ConfigurationError(f"{file} needs a head of kind 'linear', or of kind 'words' with a positive word")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+    if not isinstance(rows, dict):
+        raise ConfigurationError(f"{file} has to hold one JSON object")
+    return rows

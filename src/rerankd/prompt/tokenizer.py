@@ -1,0 +1,153 @@
+"""Texts to token ids, such that no text from outside can become a control token.
+
+Flags do not do it: ``add_special_tokens=False`` leaves added tokens recognised in the text, and
+``encode_special_tokens=True`` skips only those marked special, which ``<think>`` is not in Qwen3, and is one
+switch for all threads. So there are two tokenizers: the checkpoint's own encodes the template's control parts,
+once, and is dropped; one without any added token encodes everything else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from rerankd.engine.base import HeadSpec
+from rerankd.errors import ConfigurationError, InvalidRequest
+from rerankd.prompt.template import Control, Template, Text
+from rerankd.types import IdArray
+
+Side: TypeAlias = Literal["left", "right"]
+"""The side of a document that a cut takes away."""
+
+SLICE_CHARACTERS = 65_536
+"""Characters tokenised at once: an encoding takes some 400 bytes a token until its ids are copied out."""
+
+
+class PromptTokenizer:
+    """A checkpoint's tokenizer with its template. Never changes after construction: threads may share it.
+
+    Raises:
+        ConfigurationError: the tokenizer cannot be read, its vocabulary lacks the template's words, or plain
+            text could still become one of its control tokens.
+    """
+
+    def __init__(self, tokenizer_json: Path, template: Template) -> None:
+        self.template = template
+        whole, self._plain = _load(tokenizer_json)
+        self._head = _head_spec(whole, template)
+        self._parts: tuple[IdArray | Text, ...] = tuple(
+            _array(whole.encode(part.text, add_special_tokens=False)) if isinstance(part, Control) else part
+            for part in template.parts
+        )
+        _refuse_leaks(whole, self._plain)
+
+    def head_spec(self) -> HeadSpec:
+        """The head with its words as ids of this vocabulary."""
+        return self._head
+
+    def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> list[IdArray]:
+        """The whole prompt of every pair, untruncated: one int32 array a document.
+
+        Parts without a document are encoded once. Raises InvalidRequest for text that is not valid Unicode.
+        """
+        values = {"instruction": instruction, "query": query}
+        columns = [self._column(part, values, documents) for part in self._parts]
+        return [np.concatenate(rows) for rows in zip(*columns, strict=True)]
+
+    def _column(self, part: IdArray | Text, values: Mapping[str, str], documents: Sequence[str]) -> Sequence[IdArray]:
+        if not isinstance(part, Text):
+            return [part] * len(documents)
+        if "document" not in part.fields:
+            return list(self.encode([part.fill(values)])) * len(documents)
+        return list(self.encode([part.fill({**values, "document": document}) for document in documents]))
+
+    def encode(self, texts: Sequence[str]) -> Iterator[IdArray]:
+        """Ids of plain texts, int32; no added token is recognised in them."""
+        for part in slices(texts):
+            yield from map(_array, self._guarded(part))
+
+    def _guarded(self, texts: Sequence[str]) -> list[Encoding]:
+        try:
+            return self._plain.encode_batch_fast(texts, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):
+            raise InvalidRequest("a text holds half a surrogate pair, which is no character") from None
+
+    def cut(self, text: str, tokens: int, side: Side = "right") -> str:
+        """The text without what goes beyond ``tokens`` tokens, cut between characters at the side named."""
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        excess = len(encoding) - tokens
+        if excess <= 0:
+            return text
+        if side == "left":
+            return text[_span(encoding, excess - 1)[1] :]
+        return text[: _span(encoding, tokens)[0]]
+
+
+def slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Runs of texts in order, each of at most :data:`SLICE_CHARACTERS` characters or a single text."""
+    first = 0
+    characters = 0
+    for index, text in enumerate(texts):
+        if index > first and characters + len(text) > SLICE_CHARACTERS:
+            yield texts[first:index]
+            first, characters = index, 0
+        characters += len(text)
+    if texts:
+        yield texts[first:]
+
+
+def _span(encoding: Encoding, token: int) -> tuple[int, int]:
+    """Where a token's characters begin and end; a token of half a character has the whole character's span."""
+    span = encoding.token_to_chars(token)
+    if span is None:
+        raise AssertionError("every token of a plain text comes from characters")
+    return span
+
+
+def _array(encoding: Encoding) -> IdArray:
+    return np.array(encoding.ids, dtype=np.int32)
+
+
+def _load(file: Path) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizer as it is, and the same without added tokens."""
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        whole = Tokenizer.from_file(str(file))
+        plain = Tokenizer.from_str(json.dumps({**rows, "added_tokens": []}))
+    except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot read
+        raise ConfigurationError(f"the tokenizer {file} cannot be read: {error}") from error
+    for tokenizer in (whole, plain):
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    return whole, plain
+
+
+def _head_spec(whole: Tokenizer, template: Template) -> HeadSpec:
+    head = template.head
+    if head.kind == "linear":
+        return HeadSpec(kind="linear")
+    positive = _word(whole, head.positive)
+    return HeadSpec("words", positive, None if head.negative is None else _word(whole, head.negative))
+
+
+def _word(whole: Tokenizer, word: str | None) -> int:
+    token = None if word is None else whole.token_to_id(word)
+    if token is None:
+        raise ConfigurationError(f"the template's word {word!r} is not one token of this tokenizer's vocabulary")
+    return token
+
+
+def _refuse_leaks(whole: Tokenizer, plain: Tokenizer) -> None:
+    """A vocabulary that holds its control tokens as ordinary words may hand them out after all."""
+    unknown = getattr(plain.model, "unk_token", None)
+    added = {token.content: index for index, token in whole.get_added_tokens_decoder().items()}
+    control = {index for content, index in added.items() if content != unknown}
+    for content in added:
+        for text in (content, f" {content} ", f"a{content}a"):
+            if control.intersection(plain.encode(text, add_special_tokens=False).ids):
+                raise ConfigurationError(f"plain text becomes the control token {content!r} in this vocabulary")
