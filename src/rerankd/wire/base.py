@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from rerankd.errors import ServiceError
 from rerankd.types import RerankRequest, RerankResult
@@ -37,17 +37,33 @@ class Answer:
 class Dialect(Protocol):
     """One rerank API as the world speaks it."""
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    """One line for the OpenAPI document: whose API it is."""
-    keys: ClassVar[tuple[str, ...]]
-    """Keys of a body that give this dialect away where several live at one path."""
-    takes: ClassVar[tuple[str, ...]]
-    """The fields it reads, as rows of ``wire.schema.FIELDS``, the required ones first."""
-    required: ClassVar[int]
-    """How many of ``takes`` are required."""
-    example: ClassVar[Json]
-    """A body that it accepts; the OpenAPI document shows it with the answer that ``render`` gives."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str:
+        """Whose API it is, for a person who reads the OpenAPI document."""
+        ...
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of a body that give this dialect away where several live at one path."""
+        ...
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The fields it reads, as rows of ``wire.schema.FIELDS``, the required ones first."""
+        ...
+
+    @property
+    def required(self) -> int:
+        """How many of ``takes`` are required."""
+        ...
+
+    @property
+    def example(self) -> Json:
+        """A body that it accepts; the OpenAPI document shows it with the answer that ``render`` gives."""
+        ...
 
     def parse(self, body: Json) -> Call:
         """Read a decoded body; raises InvalidRequest that names the field and never repeats its value."""

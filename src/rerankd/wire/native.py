@@ -70,11 +70,11 @@ class Native(DocumentsDialect):
 class NativeBatch:
     """POST /batch_rerank: several queries, each with its documents, through the batcher together."""
 
-    name: ClassVar[str] = "native-batch"
-    title: ClassVar[str] = "rerankd, several queries"
-    keys: ClassVar[tuple[str, ...]] = ("pairs",)
-    takes: ClassVar[tuple[str, ...]] = ("pairs",)
-    required: ClassVar[int] = 1
+    name = "native-batch"
+    title = "rerankd, several queries"
+    keys = ("pairs",)
+    takes = ("pairs",)
+    required = 1
     example: ClassVar[Json] = {
         "pairs": [
             {"query": "capital of France", "documents": ["Berlin", "Paris"], "top_k": 1},
