@@ -1,0 +1,193 @@
+"""An engine without a model: deterministic scores from the ids, and faults by script."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory
+from rerankd.errors import ConfigurationError
+from rerankd.types import IdArray
+
+Ids = tuple[int, ...]
+
+_DEFAULT_BATCH_TOKENS = 16_384
+_LOGIT_SPAN = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class FakeScript:
+    """What goes wrong, and how long things take. Markers are ids that a pair contains side by side."""
+
+    load_seconds: float = 0.0
+    seconds_per_batch: float = 0.0
+    seconds_per_token: float = 0.0
+    fail_on: Ids = ()
+    """A batch with such a pair raises."""
+    nan_on: Ids = ()
+    inf_on: Ids = ()
+    hang_on: Ids = ()
+    """A batch with such a pair never returns."""
+    die_on: Ids = ()
+    """A batch with such a pair is the engine's end: EngineFault, then and ever after."""
+    die_after: int = 0
+    """So many forward passes, then EngineFault; 0 means never."""
+    oom_above_tokens: int = 0
+    """Larger batches run out of memory; 0 means never."""
+    missing_scores: int = 0
+    """So many scores too few in each answer."""
+
+    @classmethod
+    def parse(cls, text: str) -> FakeScript:
+        """A script as a setting: ``seconds_per_batch=0.05,fail_on=17-4`` (ids joined by dashes).
+
+        Raises:
+            ConfigurationError: an unknown knob or a value of the wrong type.
+        """
+        knobs = {field.name: field.type for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for part in filter(None, text.split(",")):
+            name, _, value = part.partition("=")
+            if name not in knobs:
+                raise ConfigurationError(f"the fake engine has no knob {name!r}; it has {', '.join(knobs)}")
+            try:
+                values[name] = _READERS[str(knobs[name])](value)
+            except ValueError:
+                raise ConfigurationError(f"the fake engine's knob {name!r} has a wrong value") from None
+        return cls(**values)
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "Ids": lambda value: tuple(int(part) for part in value.split("-")),
+}
+
+
+class FakeEngine:
+    """Scores are a hash of a pair's ids in -6..6, the same alone, in a crowd, and however the prefix is cut.
+
+    Tests may set ``script`` at any time, ``hold`` the engine in its next pass and ``release`` it, and read
+    ``passes``, ``pairs`` and, after ``record()``, the ``batches`` that it saw.
+    """
+
+    def __init__(self, options: EngineOptions | None = None, script: FakeScript | None = None) -> None:
+        self.script = script or FakeScript()
+        self.passes = 0
+        self.pairs = 0
+        self.batches: list[Batch] | None = None
+        self._options = options
+        self._is_dead = False
+        self._free = threading.Event()
+        self._free.set()
+
+    @property
+    def info(self) -> EngineInfo:
+        options = self._options
+        return EngineInfo(
+            engine="fake",
+            device="cpu",
+            dtype="float32",
+            architecture="hash of the ids",
+            max_length=options.max_pair_tokens if options else 8192,
+            parameters=0,
+            max_batch_tokens=(options.max_batch_tokens if options else 0) or _DEFAULT_BATCH_TOKENS,
+            details="no model: scores mean nothing",
+        )
+
+    def load(self) -> None:
+        time.sleep(self.script.load_seconds)
+
+    def warm_up(self) -> None:
+        """Nothing to measure."""
+
+    def health(self) -> bool:
+        return not self._is_dead
+
+    def close(self) -> None:
+        self.release()
+
+    def hold(self) -> None:
+        """Let the next pass wait, with its batch, until ``release``."""
+        self._free.clear()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def record(self) -> list[Batch]:
+        """Keep every batch from now on, for a test to look at."""
+        self.batches = []
+        return self.batches
+
+    def score(self, batch: Batch) -> NDArray[np.float32]:
+        self.passes += 1
+        self.pairs += batch.pairs
+        if self.batches is not None:
+            self.batches.append(batch)
+        self._free.wait()
+        script = self.script
+        time.sleep(script.seconds_per_batch + script.seconds_per_token * batch.tokens)
+        self._follow(script, batch)
+        scores = _scores(batch)
+        for index in _pairs_with(script.nan_on, batch):
+            scores[index] = np.nan
+        for index in _pairs_with(script.inf_on, batch):
+            scores[index] = np.inf
+        return scores[: len(scores) - script.missing_scores]
+
+    def _follow(self, script: FakeScript, batch: Batch) -> None:
+        """The faults that end a pass."""
+        if _pairs_with(script.hang_on, batch):
+            threading.Event().wait()
+        if _pairs_with(script.die_on, batch) or (script.die_after and self.passes > script.die_after):
+            self._is_dead = True
+        if self._is_dead:
+            raise EngineFault("the fake engine died as its script says")
+        if script.oom_above_tokens and batch.tokens > script.oom_above_tokens:
+            raise EngineOutOfMemory(f"{batch.tokens} tokens")
+        if _pairs_with(script.fail_on, batch):
+            raise RuntimeError("the fake engine failed as its script says")
+
+
+def fake_logit(ids: IdArray) -> float:
+    """The score that the fake engine gives to a pair's full ids."""
+    return _logit(zlib.crc32(np.ascontiguousarray(ids, dtype=np.int32).tobytes()))
+
+
+def _logit(checksum: int) -> float:
+    return float(np.float32((checksum / 2**32 - 0.5) * _LOGIT_SPAN))
+
+
+def _scores(batch: Batch) -> NDArray[np.float32]:
+    """CRC-32 continues over the tail where the prefix ended, so each prefix is read once."""
+    scores = np.empty(batch.pairs, dtype=np.float32)
+    for group in range(batch.groups):
+        prefix = zlib.crc32(batch.prefix_ids[batch.prefix_offsets[group] : batch.prefix_offsets[group + 1]].tobytes())
+        for pair in range(batch.group_offsets[group], batch.group_offsets[group + 1]):
+            tail = batch.tail_ids[batch.tail_offsets[pair] : batch.tail_offsets[pair + 1]]
+            scores[pair] = _logit(zlib.crc32(tail.tobytes(), prefix))
+    return scores
+
+
+def _pairs_with(marker: Ids, batch: Batch) -> list[int]:
+    """Indices of the pairs whose ids contain ``marker``."""
+    if not marker:
+        return []
+    needle = np.array(marker, dtype=np.int32).tobytes()
+    return [index for index, ids in enumerate(batch.prompts()) if _contains(ids.astype(np.int32).tobytes(), needle)]
+
+
+def _contains(haystack: bytes, needle: bytes) -> bool:
+    """``needle`` at a multiple of four bytes: whole ids, not their parts."""
+    at = haystack.find(needle)
+    while at % 4 and at != -1:
+        at = haystack.find(needle, at + 1)
+    return at != -1

@@ -1,0 +1,200 @@
+"""The bounded queue: admits a request whole or not at all, and says whose turn it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rerankd.errors import Overloaded, ScoringError, TooLarge
+from rerankd.observe.metrics import Metrics
+from rerankd.schedule.fair_line import FairLine
+from rerankd.schedule.job import Job, Ticket
+from rerankd.schedule.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How much may wait, and how much of it for one tenant while others wait too."""
+
+    tokens: int
+    requests: int
+    tenant_share: float
+
+
+class Tenant:
+    """What one caller has in the queue."""
+
+    __slots__ = ("is_in_line", "jobs", "name", "requests", "tokens")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.requests = 0
+        self.tokens = 0
+        self.jobs: FairLine[Job] = FairLine()
+        self.is_in_line = False
+
+
+class Queue:
+    """Jobs that wait for the engine, fair between tenants and, within a tenant, between jobs.
+
+    A turn takes at most ``quantum`` tokens, so a job of one document passes one of a thousand. Priority
+    makes a job's turns dearer, not forbidden: priority 9 gets a tenth of what priority 0 gets, never nothing.
+    """
+
+    def __init__(self, limits: QueueLimits, metrics: Metrics) -> None:
+        self.tokens = 0
+        """Tokens that wait, those in a batch not counted."""
+        self.jobs: set[Job] = set()
+        """Every request that waits or runs."""
+        self.quantum = 1
+        self._limits = limits
+        self._metrics = metrics
+        self._tenants: dict[str, Tenant] = {}
+        self._turns: FairLine[Tenant] = FairLine()
+        self._in_flight: dict[bytes, Ticket] = {}
+
+    def admit(self, work: Work, denied: dict[int, ScoringError], retry_after: float) -> Job:
+        """Queue all pairs of a request, or none.
+
+        Args:
+            denied: outcomes that are known without the engine, by index.
+            retry_after: seconds to name to a caller that is refused.
+
+        Raises:
+            TooLarge: it would not even fit into an empty queue.
+            Overloaded: the queue, or the tenant's share of it, has no room now.
+        """
+        tenant = self._tenants.get(work.tenant) or Tenant(work.tenant)
+        self._check_room(tenant, work.tokens, retry_after)
+        job = Job(work, denied)
+        self.jobs.add(job)
+        self._tenants[work.tenant] = tenant
+        tenant.requests += 1
+        self._metrics.queue_requests.inc()
+        for index in range(len(work.tails)):
+            if index not in denied:
+                self._stand_in_line(job, index)
+        if job.line:
+            self._charge(job, tenant, len(work.prefix) + sum(len(work.tails[index]) for index in job.line))
+            tenant.jobs.join(job, self._turn_cost(job))
+            if not tenant.is_in_line:
+                tenant.is_in_line = True
+                self._turns.join(tenant, 0)
+        return job
+
+    def leave(self, job: Job) -> None:
+        """The request behind a job was answered or has gone; pairs that nobody else waits for are dropped."""
+        if job not in self.jobs:
+            return
+        self.jobs.discard(job)
+        for index, ticket in job.tickets.items():
+            if job.outcomes[index] is None:
+                ticket.waiters.remove((job, index))
+                if not ticket.waiters and not ticket.taken:
+                    self.forget(ticket)
+        job.line.clear()
+        tenant = self._tenants[job.work.tenant]
+        self._charge(job, tenant, -job.tokens)
+        tenant.requests -= 1
+        self._metrics.queue_requests.dec()
+        if not tenant.requests:
+            del self._tenants[tenant.name]
+
+    def forget(self, ticket: Ticket) -> None:
+        """A ticket has its outcome or is wanted no more: an equal pair from now on is a new one."""
+        if ticket.key is not None and self._in_flight.get(ticket.key) is ticket:
+            del self._in_flight[ticket.key]
+
+    def next_job(self) -> Job | None:
+        """The job whose turn it is; None when nothing waits."""
+        while (tenant := self._turns.first()) is not None:
+            while (job := tenant.jobs.first()) is not None:
+                if self.next_pair(job) is not None:
+                    return job
+                tenant.jobs.leave()
+            tenant.is_in_line = False
+            self._turns.leave()
+        return None
+
+    def next_pair(self, job: Job) -> int | None:
+        """Index of the pair of a job that comes next; pairs that went with another job's turn are passed over."""
+        while job.line and job.tickets[job.line[0]].taken:
+            job.line.popleft()
+        return job.line[0] if job.line else None
+
+    def take(self, job: Job, index: int, now: float) -> Ticket:
+        """Move a job's first pair out of the queue, for all that wait for it."""
+        ticket = job.tickets[index]
+        ticket.taken, ticket.prefix, ticket.tail = True, job.work.prefix, job.work.tails[index]
+        for waiter, place in ticket.waiters:
+            if waiter.started_at is None:
+                waiter.started_at = now
+                self._metrics.queue_seconds.observe(now - waiter.queued_at)
+            tokens = len(waiter.work.tails[place])
+            # The prefix is paid for once: the last pair to go takes its share along.
+            is_last = waiter.tokens - tokens == len(waiter.work.prefix)
+            self._charge(waiter, self._tenants[waiter.work.tenant], -waiter.tokens if is_last else -tokens)
+        job.line.popleft()
+        return ticket
+
+    def turn_over(self, job: Job, used: int) -> None:
+        """``job``, which was next, took ``used`` tokens along."""
+        tenant = self._tenants[job.work.tenant]
+        tenant.jobs.turn_over(self._turn_cost(job))
+        self._turns.turn_over(used)
+
+    def tokens_before(self, work: Work) -> int:
+        """Tokens that are served before the last pair of ``work`` would be, if it joined now.
+
+        Shares are equal, so each job of the tenant, and then each tenant, passes at most as much as this
+        one needs.
+        """
+        need = max(work.tokens, self.quantum)
+        own = self._tenants.get(work.tenant)
+        beside = sum(min(job.tokens, need) for job in own.jobs) if own else 0
+        others = sum(min(tenant.tokens, beside + need) for tenant in self._tenants.values() if tenant is not own)
+        return beside + others
+
+    def _check_room(self, tenant: Tenant, tokens: int, retry_after: float) -> None:
+        limits = self._limits
+        if tokens > limits.tokens:
+            raise TooLarge(
+                f"the request has {tokens} tokens to score, more than the whole queue holds ({limits.tokens})",
+                setting="queue_tokens",
+            )
+        others = [other for other in self._tenants.values() if other is not tenant]
+        self._check(1, tenant.requests, [other.requests for other in others], "requests", retry_after)
+        self._check(tokens, tenant.tokens, [other.tokens for other in others], "tokens", retry_after)
+
+    def _check(self, asked: int, own: int, others: list[int], what: str, retry_after: float) -> None:
+        limit = self._limits.tokens if what == "tokens" else self._limits.requests
+        share = math.ceil(limit * self._limits.tenant_share)
+        if own and others and own + asked > share:
+            raise Overloaded("your share of the queue is full", retry_after=retry_after, setting="tenant_share")
+        # What others hold beyond their share does not count: a caller that found the queue empty and filled
+        # it must not lock out the next one.
+        if asked + own + sum(min(other, share) for other in others) > limit:
+            raise Overloaded(f"too many {what} are waiting", retry_after=retry_after, setting=f"queue_{what}")
+
+    def _stand_in_line(self, job: Job, index: int) -> None:
+        key = job.work.keys[index] if job.work.keys is not None else None
+        ticket = self._in_flight.get(key) if key is not None else None
+        if ticket is None:
+            ticket = Ticket(key)
+            if key is not None:
+                self._in_flight[key] = ticket
+        else:
+            self._metrics.cache_shared.inc()
+        ticket.waiters.append((job, index))
+        job.tickets[index] = ticket
+        if not ticket.taken:
+            job.line.append(index)
+
+    def _turn_cost(self, job: Job) -> float:
+        return float(min(job.tokens, self.quantum) * (1 + job.work.priority))
+
+    def _charge(self, job: Job, tenant: Tenant, tokens: int) -> None:
+        job.tokens += tokens
+        tenant.tokens += tokens
+        self.tokens += tokens
+        self._metrics.queue_tokens.inc(tokens)
