@@ -1,1 +1,18 @@
-"""The Python client. Imports httpx and the standard library alone."""
+"""The Python client: a query and documents in, ranked results out. Imports httpx and the standard library alone."""
+
+from rerankd.client.async_client import AsyncClient
+from rerankd.client.errors import ClientError
+from rerankd.client.sync_client import Client
+from rerankd.client.values import Document, Query, RankedResults, Result, Timeout, Usage
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "Document",
+    "Query",
+    "RankedResults",
+    "Result",
+    "Timeout",
+    "Usage",
+]

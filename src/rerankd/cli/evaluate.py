@@ -1,0 +1,228 @@
+"""``rerankd evaluate``: measure how well a model reranks labelled data."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rerankd.cli.options import settings_from, settings_options
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from rerankd.evaluate.dataset import EvaluationSet
+    from rerankd.evaluate.markdown import Report
+    from rerankd.evaluate.run import SetResult, SystemResult
+    from rerankd.evaluate.scorer import Scorer
+
+_MODEL_SETTINGS = (
+    "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens", "max_batch_tokens"
+)  # fmt: skip
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Output(click.Path):
+    """A file to be written at the end of a long run, and so refused at its beginning if it cannot be."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if not path.absolute().parent.is_dir():
+            self.fail(f"there is no folder {path.absolute().parent}", param, ctx)
+        return path
+
+
+_OUTPUT = _Output()
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=_FOLDER)
+@click.option("--model", "models", multiple=True, help="`tiny`, a folder or a hub name; with --url a served name.")
+@click.option("--url", help="Ask the running server at this address instead of loading a model.")
+@click.option("--api-key", help="API key of that server.")
+@click.option(
+    "--instruction", "instructions", multiple=True, help="What counts as relevant; once for each to compare."
+)
+@click.option("--top-k", type=click.IntRange(min=1), default=100, show_default=True, help="Candidates to rerank.")
+@click.option("--queries", type=click.IntRange(min=1), help="Only the first N queries of each set.")
+@click.option("--split", default="test", show_default=True, help="The file of `qrels` to measure by.")
+@click.option("--run", "run_file", type=_INPUT, help="Candidates from a TREC run file, for one folder.")
+@click.option("--qrels", "qrels_file", type=_INPUT, help="Judgements from a TREC qrels file, for one folder.")
+@click.option(
+    "--relevant-from", multiple=True, metavar="[SET=]GRADE", help="Least grade that MRR, MAP, recall count."
+)
+@click.option("--json", "json_file", type=_OUTPUT, help="Write all figures, also by query.")
+@click.option("--markdown", "markdown_file", type=_OUTPUT, help="Write the tables.")
+@click.option("--html", "html_file", type=_OUTPUT, help="Write a page with tables and plots.")
+@click.option(
+    "--checkpoints", type=click.Path(file_okay=False, path_type=Path), help="Folder for scores already made."
+)
+@click.option("--fresh", is_flag=True, help="Score everything again and keep nothing.")
+@settings_options(_MODEL_SETTINGS)
+def evaluate(folders: tuple[Path, ...], **options: Any) -> None:
+    """Rerank the candidates of labelled sets and measure the result beside them.
+
+    Each of FOLDERS holds corpus.jsonl, queries.jsonl, qrels/test.tsv and, if it likes, candidates.tsv; without
+    that file the candidates are BM25's. Scores are kept, so that an interrupted run goes on where it stopped.
+    """
+    # Imported here: torch takes seconds, and --help should not have to wait for it.
+    from rerankd.evaluate.errors import extra
+    from rerankd.evaluate.markdown import markdown
+    from rerankd.evaluate.page import page
+    from rerankd.evaluate.summary import summary
+
+    for module in ("ir_measures", "bm25s", "matplotlib"):
+        extra(module)
+    data = _load_sets(folders, options)
+    report = summary(_measure(data, options), command=_command_line(sys.argv[1:]), top_k=options["top_k"])
+    _print(report)
+    if options["json_file"]:
+        _write(options["json_file"], json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    if options["markdown_file"]:
+        _write(options["markdown_file"], markdown(report))
+    if options["html_file"]:
+        _write(options["html_file"], page(report, {one.name: one.queries for one in data}))
+
+
+def _load_sets(folders: Sequence[Path], options: Mapping[str, Any]) -> list[EvaluationSet]:
+    from rerankd.evaluate.bm25 import with_candidates
+    from rerankd.evaluate.dataset import Sources, load_set
+
+    if len(folders) > 1 and (options["run_file"] or options["qrels_file"]):
+        raise click.UsageError("--run and --qrels belong to one folder")
+    if len({folder.resolve().name for folder in folders}) < len(folders):
+        raise click.UsageError("two folders have the same name, by which the report tells them apart")
+    sources = Sources(options["split"], options["run_file"], options["qrels_file"])
+    grades = _grades(options["relevant_from"])
+    loaded = []
+    for folder in folders:
+        grade = grades.get(folder.resolve().name, grades.get("", 1))
+        data = load_set(folder, sources, options["top_k"], grade).first(options["queries"])
+        loaded.append(data if data.candidates else with_candidates(data, options["top_k"]))
+    return loaded
+
+
+def _grades(given: Sequence[str]) -> dict[str, int]:
+    """``SET=GRADE`` by set; a bare ``GRADE`` under the empty name, for all others."""
+    found = {}
+    for text in given:
+        name, _, grade = text.rpartition("=")
+        if not grade.isdecimal() or int(grade) < 1:
+            raise click.BadParameter("has to be a grade from 1 on, or SET=GRADE", param_hint="--relevant-from")
+        found[name] = int(grade)
+    return found
+
+
+def _measure(data: Sequence[EvaluationSet], options: Mapping[str, Any]) -> list[SystemResult]:
+    """Every model with every instruction over every set, under a progress bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from rerankd.evaluate.run import SystemResult
+
+    instructions: Sequence[str | None] = options["instructions"] or (None,)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pairs"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        systems = []
+        for name, scorer in _scorers(options):
+            for instruction in instructions:
+                label = name if len(instructions) == 1 else f"{name}: {instruction}"
+                sets = _measure_system(data, scorer, instruction, options, progress, label)
+                systems.append(SystemResult(label, scorer.identity, instruction, sets))
+    return systems
+
+
+def _measure_system(
+    data: Sequence[EvaluationSet],
+    scorer: Scorer,
+    instruction: str | None,
+    options: Mapping[str, Any],
+    progress: Progress,
+    label: str,
+) -> dict[str, SetResult]:
+    from rerankd.evaluate.checkpoint import Checkpoint
+    from rerankd.evaluate.run import evaluate_set
+
+    folder = None if options["fresh"] else options["checkpoints"] or Path.home() / ".cache" / "rerankd" / "evaluate"
+    results = {}
+    with Checkpoint(folder, scorer.identity) as checkpoint:
+        for one in data:
+            pairs = sum(len(ranked) for ranked in one.candidates.values())
+            task = progress.add_task(f"{label} · {one.name}", total=pairs)
+            results[one.name] = evaluate_set(
+                one,
+                scorer,
+                checkpoint,
+                instruction=instruction,
+                top_k=options["top_k"],
+                advance=functools.partial(progress.advance, task),
+            )
+    return results
+
+
+def _scorers(options: Mapping[str, Any]) -> Iterator[tuple[str, Scorer]]:
+    """Each model with its name for the report, one in memory at a time."""
+    from rerankd.evaluate.scorer import LocalScorer, ServerScorer
+    from rerankd.local import LocalReranker
+
+    flags = {name: options[name] for name in _MODEL_SETTINGS}
+    if options["url"]:
+        given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
+        if given:
+            raise click.UsageError(f"{given[0]} has no effect with --url: the server's own settings decide")
+        for model in options["models"] or (None,):
+            server = ServerScorer(options["url"], model, options["api_key"])
+            with contextlib.closing(server):
+                yield model or "server", server
+        return
+    settings = settings_from(options["config"], flags)
+    chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
+    for model in options["models"] or (settings.model,):
+        local = LocalScorer(LocalReranker.load(model, **chosen))
+        with contextlib.closing(local):
+            yield model, local
+
+
+def _command_line(arguments: Sequence[str]) -> str:
+    """The command as it was given, for the report; without the key, which a report would give away."""
+    shown = ["rerankd"]
+    for before, argument in itertools.pairwise(["", *arguments]):
+        hidden = before == "--api-key"
+        shown.append("…" if hidden else "--api-key=…" if argument.startswith("--api-key=") else argument)
+    return shlex.join(shown)
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rerankd.evaluate.markdown import comparison, main_rows
+
+    shown = [("", comparison(report))] if len(report["systems"]) > 1 else []
+    shown += [(system["label"], main_rows(system)) for system in report["systems"]]
+    for title, (head, rows) in shown:
+        table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+        for place, name in enumerate(head):
+            table.add_column(name, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.FileError(str(file), error.strerror) from error

@@ -1,0 +1,286 @@
+"""What both clients share: calls are built, answers read and errors told apart by plain functions."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import httpx
+
+from rerankd.client import errors
+from rerankd.client.values import Document, Query, RankedResults, Result, Timeout, Usage
+
+T = TypeVar("T")
+Json: TypeAlias = Any
+
+DEADLINE_HEADER = "X-Request-Timeout-Ms"
+
+BY_CODE: Mapping[str, type[errors.StatusError]] = {
+    "invalid_json": errors.InvalidRequest,
+    "invalid_request": errors.InvalidRequest,
+    "unauthorized": errors.Unauthorized,
+    "forbidden": errors.Forbidden,
+    "not_found": errors.NotFound,
+    "method_not_allowed": errors.MethodNotAllowed,
+    "receive_timeout": errors.ReceiveTimeout,
+    "too_large": errors.TooLarge,
+    "unsupported_media": errors.UnsupportedMedia,
+    "too_long": errors.TooLong,
+    "headers_too_large": errors.HeadersTooLarge,
+    "rate_limited": errors.RateLimited,
+    "overloaded": errors.Overloaded,
+    "engine_error": errors.ScoringError,
+    "non_finite_score": errors.NonFiniteScore,
+    "not_ready": errors.NotReady,
+    "draining": errors.Draining,
+    "engine_dead": errors.EngineDead,
+    "deadline_exceeded": errors.DeadlineExceeded,
+}
+
+# For answers without a known code: a proxy's own, or those of a newer server.
+BY_STATUS: Mapping[int, type[errors.StatusError]] = {
+    400: errors.InvalidRequest,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    408: errors.ReceiveTimeout,
+    413: errors.TooLarge,
+    415: errors.UnsupportedMedia,
+    422: errors.TooLong,
+    429: errors.Overloaded,
+    431: errors.HeadersTooLarge,
+    503: errors.NotReady,
+    504: errors.DeadlineExceeded,
+}
+
+# From the special to the general: the first row whose left side fits counts.
+TRANSPORT_ERRORS: Sequence[tuple[type[httpx.HTTPError], type[errors.ClientError], str]] = (
+    (httpx.ConnectTimeout, errors.ConnectTimeout, "no connection in time"),
+    (httpx.WriteTimeout, errors.WriteTimeout, "the request could not be sent in time"),
+    (httpx.ReadTimeout, errors.ReadTimeout, "no answer in time"),
+    (httpx.PoolTimeout, errors.PoolTimeout, "all connections of this client stayed busy"),
+    (httpx.TimeoutException, errors.CallTimeout, "out of time"),
+    (httpx.DecodingError, errors.InvalidResponse, "the answer cannot be decoded"),
+    (httpx.HTTPError, errors.ConnectionFailed, "the connection failed"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call: where it goes, what it says, and how its answer is read."""
+
+    path: str
+    body: Json
+    read: Callable[[Json], T]
+
+
+def base_address(base_url: str) -> str:
+    """The server's address without a slash at its end; a path before the routes is kept."""
+    url = httpx.URL(base_url)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("base_url has to be an address such as http://127.0.0.1:8000")
+    return str(url).rstrip("/")
+
+
+def default_headers(api_key: str | None) -> dict[str, str]:
+    headers = {"Accept": "application/json", "User-Agent": "rerankd-python"}
+    return headers if api_key is None else headers | {"Authorization": f"Bearer {api_key}"}
+
+
+def attempt_headers(remaining: float | None) -> dict[str, str]:
+    """What each attempt says of the time that is left; at least a millisecond, for 0 would mean none."""
+    return {} if remaining is None else {DEADLINE_HEADER: str(max(1, math.ceil(remaining * 1000)))}
+
+
+def attempt_timeout(timeout: Timeout, remaining: float | None) -> httpx.Timeout:
+    """The phases of one attempt, none longer than the whole call still has."""
+    left = math.inf if remaining is None else max(remaining, 0.001)
+    return httpx.Timeout(
+        connect=min(timeout.connect, left),
+        write=min(timeout.write, left),
+        read=min(timeout.read, left),
+        pool=min(timeout.pool, left),
+    )
+
+
+def rank_call(
+    query: str,
+    documents: Sequence[str | Document],
+    *,
+    instruction: str | None,
+    top_n: int | None,
+    model: str | None,
+) -> Call[RankedResults]:
+    sent = _as_documents(documents)
+    body = _without_none(
+        {
+            "query": query,
+            "documents": [document.text for document in sent],
+            "instruction": instruction,
+            "top_n": top_n,
+            "model": model,
+            "return_documents": False,
+        }
+    )
+    return Call("/rerank", body, lambda answer: _ranked(_as_object(answer), sent, top_n))
+
+
+def rank_many_call(queries: Sequence[Query], *, model: str | None) -> Call[list[RankedResults | errors.StatusError]]:
+    sent = [_as_documents(query.documents) for query in queries]
+    pairs = [
+        _without_none(
+            {
+                "query": query.text,
+                "documents": [document.text for document in documents],
+                "instruction": query.instruction,
+                "top_k": query.top_n,
+            }
+        )
+        for query, documents in zip(queries, sent, strict=True)
+    ]
+
+    def read(answer: Json) -> list[RankedResults | errors.StatusError]:
+        items = _as_object(answer).get("results")
+        if not isinstance(items, list) or len(items) != len(sent):
+            raise errors.InvalidResponse("the answer has not one result for every query")
+        return [
+            _batch_item(_as_object(item), documents, query.top_n)
+            for item, documents, query in zip(items, sent, queries, strict=True)
+        ]
+
+    return Call("/batch_rerank", _without_none({"pairs": pairs, "model": model}), read)
+
+
+def read_answer(call: Call[T], response: httpx.Response) -> T:
+    """The answer's value; raises the error that the response stands for."""
+    if not response.is_success:
+        raise status_error(response)
+    return call.read(_decode(response))
+
+
+def transport_error(error: httpx.HTTPError) -> errors.ClientError:
+    """The client's word for a failure below HTTP."""
+    kind, sentence = next((ours, text) for theirs, ours, text in TRANSPORT_ERRORS if isinstance(error, theirs))
+    return kind(f"{sentence}: {error}" if str(error) else sentence)
+
+
+def status_error(response: httpx.Response) -> errors.StatusError:
+    """The error that an answer other than 2xx stands for."""
+    try:
+        body = _decode(response)
+    except errors.InvalidResponse:
+        body = None
+    code, message, param = _error_facts(body)
+    kind = BY_CODE.get(code) or BY_STATUS.get(response.status_code) or _general_kind(response.status_code)
+    return kind(
+        message or f"the server answered {response.status_code} {response.reason_phrase}".rstrip(),
+        status=response.status_code,
+        code=code,
+        param=param,
+        request_id=response.headers.get("X-Request-Id"),
+        retry_after=retry_after_seconds(response.headers.get("Retry-After")),
+    )
+
+
+def retry_after_seconds(value: str | None, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds of a ``Retry-After`` header in either of its forms, seconds or a date; None if there is none."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _general_kind(status: int) -> type[errors.StatusError]:
+    return errors.ServerError if status >= 500 else errors.StatusError
+
+
+def _error_facts(body: Json) -> tuple[str, str, str | None]:
+    """(code, message, param) from the error object of any answer, as far as it has them."""
+    if isinstance(body, str):
+        return "", body, None
+    if not isinstance(body, dict):
+        return "", "", None
+    inner = body.get("error")
+    if isinstance(inner, str):
+        return _text(body.get("code")), inner, None
+    facts = body | inner if isinstance(inner, dict) else body
+    return _text(facts.get("code")), _text(facts.get("message")) or _text(facts.get("detail")), facts.get("param")
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _as_documents(documents: Sequence[str | Document]) -> tuple[Document, ...]:
+    if isinstance(documents, str):
+        # A string is a sequence of strings too, and every letter would be scored.
+        raise TypeError("documents has to be a list of texts, not one text")
+    return tuple(Document(document) if isinstance(document, str) else document for document in documents)
+
+
+def _without_none(body: dict[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _decode(response: httpx.Response) -> Json:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise errors.InvalidResponse("the answer is not JSON; is this the address of a rerankd server?") from error
+
+
+def _as_object(value: Json) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise errors.InvalidResponse("the answer is not the JSON object that rerankd sends")
+    return value
+
+
+def _batch_item(
+    item: dict[str, Json], documents: tuple[Document, ...], top_n: int | None
+) -> RankedResults | errors.StatusError:
+    if "error" not in item:
+        return _ranked(item, documents, top_n)
+    code, message, param = _error_facts(item)
+    return BY_CODE.get(code, errors.InvalidRequest)(message or "the query failed", status=0, code=code, param=param)
+
+
+def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], top_n: int | None) -> RankedResults:
+    scores = answer.get("scores")
+    if not isinstance(scores, list) or len(scores) != len(documents) or not all(map(_is_score, scores)):
+        raise errors.InvalidResponse("the answer has not one score for every document")
+    scored = [
+        Result(index, scores[index], document)
+        for index, document in enumerate(documents)
+        if scores[index] is not None
+    ]
+    # sorted() is stable, so that equal scores keep input order, as the server's own ranking does.
+    results = sorted(scored, key=lambda result: -result.score)[: len(scored) if top_n is None else top_n]
+    return RankedResults(
+        tuple(results),
+        tuple(scores),
+        _text(answer.get("model")),
+        _text(answer.get("id")),
+        _usage(answer.get("usage")),
+    )
+
+
+def _is_score(value: Json) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _usage(value: Json) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    prompt, total = value.get("prompt_tokens"), value.get("total_tokens")
+    return Usage(prompt, total) if isinstance(prompt, int) and isinstance(total, int) else None

@@ -1,0 +1,91 @@
+"""The client for asyncio; one event loop, any number of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from rerankd.client import _core
+from rerankd.client.errors import ClientError, StatusError
+from rerankd.client.retry import MOST_RETRIES, Attempts, RetryBudget, check_retries
+from rerankd.client.values import Document, Query, RankedResults, Timeout
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """:class:`~rerankd.client.Client` with the same arguments, answers and errors, for ``await``.
+
+    async with AsyncClient("http://127.0.0.1:8000") as client:
+        results = await client.rank("capital of France", ["Berlin …", "Paris …"])
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        timeout: Timeout | None = None,
+        retries: int = MOST_RETRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._address = _core.base_address(base_url)
+        self._timeout = timeout or Timeout()
+        self._retries = check_retries(retries)
+        self._budget = RetryBudget()
+        self._http = httpx.AsyncClient(headers=_core.default_headers(api_key), transport=transport)
+
+    async def rank(
+        self,
+        query: str,
+        documents: Sequence[str | Document],
+        instruction: str | None = None,
+        top_n: int | None = None,
+        model: str | None = None,
+    ) -> RankedResults:
+        """Order ``documents`` by how well each answers ``query``."""
+        return await self._send(_core.rank_call(query, documents, instruction=instruction, top_n=top_n, model=model))
+
+    async def rank_many(
+        self, queries: Sequence[Query], model: str | None = None
+    ) -> list[RankedResults | StatusError]:
+        """Rank several queries in one call, scored together; a query that fails alone is its error in the list."""
+        return await self._send(_core.rank_many_call(queries, model=model))
+
+    async def _send(self, call: _core.Call[T]) -> T:
+        attempts = Attempts(self._retries, self._budget, self._timeout.total)
+        while True:
+            try:
+                return await self._attempt(call, attempts.remaining)
+            except ClientError as error:
+                wait = attempts.wait_after(error)
+                if wait is None:
+                    raise
+            await asyncio.sleep(wait)
+
+    async def _attempt(self, call: _core.Call[T], remaining: float | None) -> T:
+        try:
+            response = await self._http.post(
+                self._address + call.path,
+                json=call.body,
+                headers=_core.attempt_headers(remaining),
+                timeout=_core.attempt_timeout(self._timeout, remaining),
+            )
+        except httpx.HTTPError as error:
+            raise _core.transport_error(error) from error
+        return _core.read_answer(call, response)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,103 @@
+"""What goes into a call and what comes out: plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to be ranked, with whatever the caller wants to find again beside it.
+
+    Only ``text`` is sent to the server.
+    """
+
+    text: str
+    id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query of :meth:`~rerankd.client.Client.rank_many` with its own documents."""
+
+    text: str
+    documents: Sequence[str | Document]
+    instruction: str | None = None
+    top_n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A document's place: ``index`` into the documents that were sent, ``score`` in 0..1."""
+
+    index: int
+    score: float
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that the server read for a call, prompts included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankedResults(Sequence[Result]):
+    """Documents from the best to the worst; equal scores in input order.
+
+    Attributes:
+        results: the best ``top_n``, or all.
+        scores: one score a document in input order, ``None`` where the server failed on that document.
+        model: name of the model that scored.
+        id: the server's id of the answer.
+        usage: tokens, where the server counted them.
+    """
+
+    results: tuple[Result, ...]
+    scores: tuple[float | None, ...]
+    model: str = ""
+    id: str = ""
+    usage: Usage | None = None
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @overload
+    def __getitem__(self, place: int) -> Result: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Result, ...]: ...
+    def __getitem__(self, place: int | slice) -> Result | tuple[Result, ...]:
+        return self.results[place]
+
+    def top(self, k: int) -> tuple[Result, ...]:
+        """The best ``k``, fewer when there are fewer."""
+        return self.results[: max(k, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """Seconds for each phase of one attempt, and for the whole call with its retries.
+
+    ``total`` is also sent to the server as ``X-Request-Timeout-Ms``, so that it drops work whose answer
+    nobody waits for; ``None`` leaves the deadline to the server.
+    """
+
+    connect: float = 5.0
+    write: float = 30.0
+    read: float = 30.0
+    pool: float = 5.0
+    total: float | None = 30.0
+
+    def __post_init__(self) -> None:
+        for phase in ("connect", "write", "read", "pool", "total"):
+            seconds = getattr(self, phase)
+            if seconds is not None and seconds <= 0:
+                raise ValueError(f"the timeout {phase!r} has to be more than 0 seconds")

@@ -1,0 +1,148 @@
+"""The report as Markdown tables, for a model card or a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from rerankd.evaluate.measures import MAIN
+
+Report: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = Sequence[str]
+
+
+def markdown(report: Report) -> str:
+    """The whole report; the command that made it stands at its head."""
+    parts = ["# Evaluation", f"```\n{report['command']}\n```", explanation(report)]
+    if len(report["systems"]) > 1:
+        parts += ["## Comparison", table(*comparison(report))]
+    for system in report["systems"]:
+        parts += [f"## {system['label']}", identity_line(system)]
+        parts += [table(*main_rows(system)), table(*measure_rows(system)), table(*cost_rows(system))]
+    return "\n\n".join(parts) + "\n"
+
+
+def explanation(report: Report) -> str:
+    return (
+        f"The first {report['top_k']} candidates of every query are put in a new order; candidates, reranked and "
+        "fused hold the same documents. Fused: the sum of the model's and the candidates' z-scores. In brackets: "
+        f"95 % bootstrap interval of the paired difference, {report['resamples']:,} resamples; p: paired "
+        "randomisation test."
+    )
+
+
+def identity_line(system: Mapping[str, Any]) -> str:
+    facts = [f"{name} `{value}`" for name, value in system["identity"].items()]
+    if system["instruction"] is not None:
+        facts.append(f"instruction `{system['instruction']}`")
+    return ", ".join(facts)
+
+
+def comparison(report: Report) -> tuple[Row, Sequence[Row]]:
+    """One row a set, one column a system, in the main measure; fused figures behind a stroke."""
+    systems = report["systems"]
+    head = [f"{MAIN} (fused)", "candidates", *(system["label"] for system in systems)]
+    rows = [
+        [
+            name,
+            _figure(found["candidates"][MAIN]),
+            *_best_marked(
+                [(system["sets"][name]["reranked"][MAIN], _both(system["sets"][name])) for system in systems]
+            ),
+        ]
+        for name, found in systems[0]["sets"].items()
+    ]
+    for group, mean in systems[0]["mean"].items():
+        cells = [(system["mean"][group]["reranked"][MAIN], _both(system["mean"][group])) for system in systems]
+        rows.append([_mean_name(group, mean), _figure(mean["candidates"][MAIN]), *_best_marked(cells)])
+    return head, rows
+
+
+def main_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
+    """The main measure: candidates, reranked and fused with interval, p, wins and losses."""
+    head = [
+        "set",
+        "queries",
+        f"candidates {MAIN}",
+        "reranked",
+        "difference",
+        "p",
+        "won / lost",
+        "fused",
+        "difference",
+    ]
+    rows = [[name, str(found["queries"]), *_main_cells(found)] for name, found in system["sets"].items()]
+    rows += [[_mean_name(group, mean), "", *_main_cells(mean)] for group, mean in system["mean"].items()]
+    return head, rows
+
+
+def measure_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
+    """Every measure: candidates, reranked, fused."""
+    names = list(next(iter(system["sets"].values()))["candidates"])
+    rows = [[name, *(_three(found, measure) for measure in names)] for name, found in system["sets"].items()]
+    rows += [
+        [_mean_name(group, mean), *(_three(mean, measure) for measure in names)]
+        for group, mean in system["mean"].items()
+    ]
+    return ["candidates / reranked / fused", *names], rows
+
+
+def cost_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
+    """Pairs, tokens and seconds of scoring."""
+    columns = ("documents", "pairs", "tokens", "truncated_pairs", "failed_pairs")
+    rows = [
+        [name, *(f"{found[column]:,}" for column in columns), f"{found['seconds']:,.1f}", _rate(found)]
+        for name, found in system["sets"].items()
+    ]
+    return ["set", *(column.replace("_", " ") for column in columns), "seconds", "pairs a second"], rows
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    # The first column holds names, the others numbers.
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [head, rule, *rows]
+    )
+
+
+def _main_cells(found: Mapping[str, Any]) -> Row:
+    reranked, fused = found["difference"]["reranked"][MAIN], found["difference"]["fused"][MAIN]
+    return [
+        _figure(found["candidates"][MAIN]),
+        _figure(found["reranked"][MAIN]),
+        _gain(reranked),
+        f"{reranked['p']:.4f}",
+        f"{reranked['wins']} / {reranked['losses']}",
+        _figure(found["fused"][MAIN]),
+        _gain(fused),
+    ]
+
+
+def _gain(difference: Mapping[str, Any]) -> str:
+    return f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+
+
+def _three(found: Mapping[str, Any], measure: str) -> str:
+    return " / ".join(_figure(found[ranking][measure]) for ranking in ("candidates", "reranked", "fused"))
+
+
+def _both(found: Mapping[str, Any]) -> str:
+    return f"{_figure(found['reranked'][MAIN])} ({_figure(found['fused'][MAIN])})"
+
+
+def _best_marked(cells: Sequence[tuple[float, str]]) -> Row:
+    best = max(value for value, _ in cells)
+    return [f"**{text}**" if value == best else text for value, text in cells]
+
+
+def _mean_name(group: str, mean: Mapping[str, Any]) -> str:
+    count = len(mean["sets"])
+    return f"mean of {count}" if group == "all" else f"mean of {count} (candidates {group.replace('_', ' ')})"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _rate(found: Mapping[str, Any]) -> str:
+    return f"{found['pairs'] / found['seconds']:,.0f}" if found["seconds"] else ""

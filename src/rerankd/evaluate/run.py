@@ -1,0 +1,141 @@
+"""One evaluation: every set through every system, each beside its own candidates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerankd.evaluate.checkpoint import Checkpoint
+from rerankd.evaluate.dataset import EvaluationSet
+from rerankd.evaluate.fusion import fuse
+from rerankd.evaluate.measures import Figures, in_order, measure
+from rerankd.evaluate.scorer import QueryScores, Scorer
+from rerankd.types import RerankRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SetResult:
+    """One set through one system.
+
+    ``candidates``, ``reranked`` and ``fused`` hold one value a query and measure, all over the same first
+    documents of each list, so that what they differ by is the order alone.
+    """
+
+    data: EvaluationSet
+    candidates: Figures
+    reranked: Figures
+    fused: Figures
+    pairs: int
+    tokens: int
+    seconds: float
+    truncated: int
+    failed: int
+    """Pairs without a finite score; they stay below all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemResult:
+    """All sets through one model with one instruction."""
+
+    label: str
+    identity: Mapping[str, Any]
+    instruction: str | None
+    sets: Mapping[str, SetResult]
+
+
+_NOTHING = QueryScores(np.empty(0), 0)
+
+
+@dataclass(slots=True)
+class _Tally:
+    pairs: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    truncated: int = 0
+    failed: int = 0
+
+    def add(self, found: QueryScores, seconds: float) -> None:
+        self.pairs += len(found.scores)
+        self.tokens += found.tokens
+        self.seconds += seconds
+        self.truncated += found.truncated
+        self.failed += int((~np.isfinite(found.scores)).sum())
+
+
+def evaluate_set(
+    data: EvaluationSet,
+    scorer: Scorer,
+    checkpoint: Checkpoint,
+    *,
+    instruction: str | None,
+    top_k: int,
+    advance: Callable[[int], None],
+) -> SetResult:
+    """Rerank every list of ``data`` and measure it; ``advance`` is told the pairs that each query had."""
+    tally = _Tally()
+    reranked: dict[str, Mapping[str, float]] = {}
+    fused: dict[str, Mapping[str, float]] = {}
+    for query, found, seconds in _scores(data, scorer, checkpoint, instruction):
+        ranked = data.candidates[query]
+        reranked[query], fused[query] = _runs_of(ranked, data.documents, found.scores)
+        tally.add(found, seconds)
+        advance(len(found.scores))
+    return SetResult(
+        data=data,
+        candidates=measure(data, in_order(data.candidates), top_k),
+        reranked=measure(data, reranked, top_k),
+        fused=measure(data, fused, top_k),
+        pairs=tally.pairs,
+        tokens=tally.tokens,
+        seconds=tally.seconds,
+        truncated=tally.truncated,
+        failed=tally.failed,
+    )
+
+
+def _scores(
+    data: EvaluationSet, scorer: Scorer, checkpoint: Checkpoint, instruction: str | None
+) -> Iterator[tuple[str, QueryScores, float]]:
+    """Scores of every query that has candidates: what the checkpoint knows first, then the rest as it comes."""
+    missing: dict[str, RerankRequest] = {}
+    for query, ranked in data.candidates.items():
+        texts = tuple(data.documents[document] for document, _ in ranked if document in data.documents)
+        request = RerankRequest(data.queries[query], texts, instruction=instruction)
+        known = checkpoint.get(request) if texts else (_NOTHING, 0.0)
+        if known is None:
+            missing[query] = request
+        else:
+            yield query, *known
+    began = time.monotonic()
+    for (query, request), found in zip(missing.items(), scorer.score(missing.values()), strict=True):
+        seconds, began = time.monotonic() - began, time.monotonic()
+        checkpoint.put(request, found, seconds)
+        yield query, found, seconds
+
+
+def _runs_of(
+    ranked: Sequence[tuple[str, float]], documents: Mapping[str, str], scores: NDArray[np.float64]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The reranked and the fused list of one query, as runs.
+
+    Documents without a finite score (no text, or the engine failed) stay in their old order below the rest.
+    """
+    with_text = [(document, score) for document, score in ranked if document in documents]
+    finite = np.isfinite(scores)
+    kept = [document for (document, _), fine in zip(with_text, finite, strict=True) if fine]
+    first_stage = np.array([score for (_, score), fine in zip(with_text, finite, strict=True) if fine])
+    ours = scores[finite]
+    rest = [document for document, _ in ranked if document not in kept]
+    both = fuse(ours, first_stage) if len(ours) else ours
+    return _run(kept, ours, rest), _run(kept, both, rest)
+
+
+def _run(kept: Sequence[str], scores: NDArray[np.float64], rest: Sequence[str]) -> dict[str, float]:
+    floor = float(scores.min()) if len(scores) else 0.0
+    below = {document: floor - place for place, document in enumerate(rest, start=1)}
+    return dict(zip(kept, scores.tolist(), strict=True)) | below

@@ -1,0 +1,124 @@
+"""Who gives the scores: a model in this process, or a server's address."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerankd.client import Client, ClientError, RankedResults, Timeout
+from rerankd.errors import ConfigurationError, RerankdError
+from rerankd.local import LocalReranker
+from rerankd.types import RerankRequest
+
+_CALLS_AT_ONCE = 4
+_CALL_SECONDS = 300.0
+_LEAST_ODDS = 1e-16
+
+
+@dataclass(frozen=True, slots=True)
+class QueryScores:
+    """Raw scores (logits) of one query's documents, float64, shape (documents,); not finite where one failed."""
+
+    scores: NDArray[np.float64]
+    tokens: int
+    truncated: int = 0
+
+
+class Scorer(Protocol):
+    """Scores many queries.
+
+    ``identity`` says all that scores depend on beside the texts: the same words, the same scores.
+    """
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+    def score(self, requests: Iterable[RerankRequest]) -> Iterator[QueryScores]:
+        """One answer a request, in order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LocalScorer:
+    """A model in this process."""
+
+    def __init__(self, reranker: LocalReranker) -> None:
+        self._reranker = reranker
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        info = self._reranker.info
+        return {
+            "model": self._reranker.name,
+            "revision": self._reranker.revision,
+            "template": self._reranker.template.revision,
+            "engine": info.engine,
+            "dtype": info.dtype,
+            "device": info.device.partition(":")[0],
+            "max_pair_tokens": self._reranker.max_pair_tokens,
+        }
+
+    def score(self, requests: Iterable[RerankRequest]) -> Iterator[QueryScores]:
+        for scored in self._reranker.score_many(requests):
+            yield QueryScores(scored.logits.astype(np.float64), scored.tokens, scored.truncated)
+
+    def close(self) -> None:
+        self._reranker.close()
+
+
+class ServerScorer:
+    """A running server, asked for a few queries at a time so that it can batch them."""
+
+    def __init__(self, url: str, model: str | None, api_key: str | None = None) -> None:
+        try:
+            self._client = Client(url, api_key, timeout=Timeout(read=_CALL_SECONDS, total=_CALL_SECONDS))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        self._url = url
+        self._model = model
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"model": self._model or "the server's own", "url": self._url}
+
+    def score(self, requests: Iterable[RerankRequest]) -> Iterator[QueryScores]:
+        waiting: deque[Future[RankedResults]] = deque()
+        requests = iter(requests)
+        with ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="calls") as threads:
+            try:
+                for request in itertools.islice(requests, _CALLS_AT_ONCE):
+                    waiting.append(threads.submit(self._rank, request))
+                while waiting:
+                    results = waiting.popleft().result()
+                    waiting.extend(threads.submit(self._rank, request) for request in itertools.islice(requests, 1))
+                    yield _query_scores(results)
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _rank(self, request: RerankRequest) -> RankedResults:
+        try:
+            return self._client.rank(request.query, request.documents, request.instruction, model=self._model)
+        except ClientError as error:
+            raise RerankdError(f"the server at {self._url}: {error}") from error
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _query_scores(results: RankedResults) -> QueryScores:
+    scores = [math.nan if score is None else _logit(score) for score in results.scores]
+    return QueryScores(np.array(scores, dtype=np.float64), results.usage.total_tokens if results.usage else 0)
+
+
+def _logit(probability: float) -> float:
+    """The raw score behind a probability; bounded where the probability has lost it."""
+    return math.log(max(probability, _LEAST_ODDS)) - math.log(max(1.0 - probability, _LEAST_ODDS))
