@@ -1,0 +1,100 @@
+"""A store that may fail, made into a cache that cannot: an error or too long a wait is a miss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from rerankd.cache.base import CachedScore
+from rerankd.cache.breaker import Breaker
+from rerankd.errors import NotReady
+from rerankd.observe.metrics import Metrics
+
+_MOST_UNWRITTEN = 10_000
+"""Scores that may wait to be written (some 3 MB); more are lost, and counted."""
+_WRITE_SECONDS = 1.0
+
+
+class ScoreStore(Protocol):
+    """A store out of this process; every method may raise anything or hang."""
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[CachedScore | None]: ...
+
+    async def put_many(self, scores: Mapping[bytes, CachedScore]) -> None: ...
+
+    async def ping(self) -> None: ...
+
+    async def flush(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class FailOpen:
+    """A time budget, a breaker, and one writer in the background around a store.
+
+    Args:
+        store: what may fail.
+        budget: seconds that a request may wait for a look-up.
+        metrics: look-ups and writes that failed are counted there.
+        breaker: opened by failures in a row; None makes the usual one.
+    """
+
+    def __init__(self, store: ScoreStore, budget: float, metrics: Metrics, breaker: Breaker | None = None) -> None:
+        self._store = store
+        self._budget = budget
+        self._breaker = breaker or Breaker("score cache", store.ping)
+        self._look_up_errors = metrics.cache_errors.labels("look_up")
+        self._write_errors = metrics.cache_errors.labels("write")
+        self._lost = metrics.cache_errors.labels("lost")
+        self._unwritten: dict[bytes, CachedScore] = {}
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def degraded(self) -> bool:
+        return self._breaker.is_open
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[CachedScore | None]:
+        if self._breaker.is_open:
+            return [None] * len(keys)
+        try:
+            async with asyncio.timeout(self._budget):
+                found = await self._store.get_many(keys)
+        except Exception as error:
+            self._look_up_errors.inc()
+            self._breaker.failed(error)
+            return [None] * len(keys)
+        self._breaker.succeeded()
+        return found
+
+    def put_many(self, scores: Mapping[bytes, CachedScore]) -> None:
+        if self._breaker.is_open or len(self._unwritten) + len(scores) > _MOST_UNWRITTEN:
+            self._lost.inc(len(scores))
+            return
+        self._unwritten.update(scores)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+
+    async def _write(self) -> None:
+        """Write what waits, all of it at once, until nothing waits."""
+        while self._unwritten:
+            scores, self._unwritten = self._unwritten, {}
+            try:
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await self._store.put_many(scores)
+            except Exception as error:
+                self._write_errors.inc(len(scores))
+                self._breaker.failed(error)
+
+    async def flush(self) -> None:
+        self._unwritten.clear()
+        try:
+            await self._store.flush()
+        except Exception as error:
+            raise NotReady("the score cache is out of reach and was not flushed", retry_after=5) from error
+
+    async def close(self) -> None:
+        await self._breaker.close()
+        if self._writer is not None:
+            await self._writer
+        await self._store.close()

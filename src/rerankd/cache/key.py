@@ -1,0 +1,57 @@
+"""Cache keys: a hash over everything that a score depends on, so that no stale or foreign score can be found.
+
+Every field goes in with its length before it: ("ab", "c") and ("a", "bc") are different keys. Texts are hashed
+as they came, because tokenising them first would cost more than the look-up saves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+
+def scope_of(
+    *,
+    model: str,
+    revision: str,
+    template: str,
+    dtype: str,
+    engine: str,
+    instruction: str,
+    query: str,
+    truncation: str,
+    tenant: str = "",
+) -> bytes:
+    """A digest of all that the pairs of one request have in common, 32 bytes.
+
+    Args:
+        model: the checkpoint as it was asked for.
+        revision: a hash over the checkpoint's own files.
+        template: :attr:`Template.revision`.
+        dtype: number format of the weights; scores differ in their last digits.
+        engine: which engine scores, for the same reason.
+        instruction: as it stands in the prompt.
+        query: as the client sent it.
+        truncation: every limit that may cut a pair.
+        tenant: a salt that keeps callers apart; empty shares the cache.
+    """
+    digest = hashlib.sha256()
+    for field in (model, revision, template, dtype, engine, instruction, query, truncation, tenant):
+        digest.update(_sized(field))
+    return digest.digest()
+
+
+def keys_for(scope: bytes, documents: Sequence[str]) -> list[bytes]:
+    """One 32-byte key a document."""
+    common = hashlib.sha256(scope)
+    keys = []
+    for document in documents:
+        digest = common.copy()
+        digest.update(_sized(document))
+        keys.append(digest.digest())
+    return keys
+
+
+def _sized(field: str) -> bytes:
+    data = field.encode("utf-8", "surrogatepass")
+    return len(data).to_bytes(8, "little") + data

@@ -1,0 +1,39 @@
+"""From the setting ``cache`` to a cache."""
+
+from __future__ import annotations
+
+from rerankd.cache.base import NoCache, ScoreCache
+from rerankd.cache.fail_open import FailOpen
+from rerankd.cache.memory import MemoryCache
+from rerankd.errors import ConfigurationError
+from rerankd.observe.metrics import Metrics
+from rerankd.settings import Settings
+
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+async def open_cache(settings: Settings, metrics: Metrics) -> ScoreCache:
+    """The cache that the settings ask for, reachable at this moment.
+
+    Raises:
+        ConfigurationError: the setting is none of the choices, or the Redis it names cannot be used.
+    """
+    if settings.cache == "off" or (settings.cache == "memory" and settings.cache_bytes == 0):
+        return NoCache()
+    if settings.cache == "memory":
+        return MemoryCache(settings.cache_bytes, settings.cache_ttl, metrics.cache_evictions)
+    if settings.cache.startswith(REDIS_SCHEMES):
+        return await _open_redis(settings, metrics)
+    # The value is not shown: it may be an address with a password and a slip in its scheme.
+    raise ConfigurationError("the setting 'cache' has to be memory, off, or an address that begins with redis://")
+
+
+async def _open_redis(settings: Settings, metrics: Metrics) -> ScoreCache:
+    try:
+        from rerankd.cache.redis import RedisCache, check_connection, connect
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("a score cache in Redis needs: pip install 'rerankd[redis]'") from error
+    await check_connection(settings.cache)
+    budget = settings.cache_timeout_ms / 1000
+    store = RedisCache(connect(settings.cache, timeout=max(budget, 1.0)), settings.cache_ttl, metrics)
+    return FailOpen(store, budget, metrics)
