@@ -17,13 +17,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rerankd.engine.base import Batch, DType, Engine, EngineInfo, EngineOptions, EngineOutOfMemory, Group
-from rerankd.engine.registry import create_engine, resolve_checkpoint
-from rerankd.errors import ConfigurationError, ScoringError
+from rerankd.checkpoint import Checkpoint
+from rerankd.engine.base import Batch, DType, Engine, EngineInfo, EngineOutOfMemory, Group
+from rerankd.errors import ScoringError
 from rerankd.prompt.build import Prompt, PromptBuilder, PromptLimits
-from rerankd.prompt.template import Template, load_template
-from rerankd.prompt.tokenizer import PromptTokenizer
-from rerankd.service.models import fingerprint
+from rerankd.prompt.template import Template
 from rerankd.service.ranking import document_score, rank
 from rerankd.settings import Settings
 from rerankd.types import RerankRequest, RerankResult, Timings
@@ -86,27 +84,22 @@ class LocalReranker:
         Raises:
             ConfigurationError: there is no such checkpoint or engine, or they do not fit each other.
         """
-        folder = resolve_checkpoint(model, revision)
-        chosen = load_template(folder, template)
-        tokenizer_file = folder / "tokenizer.json"
-        if not tokenizer_file.is_file():
-            raise ConfigurationError(f"there is no tokenizer.json in the checkpoint {model!r}")
-        tokenizer = PromptTokenizer(tokenizer_file, chosen)
-        options = EngineOptions(
-            folder=folder,
-            head=tokenizer.head_spec(),
+        checkpoint = Checkpoint.open(model, revision, template)
+        made = checkpoint.engine(
+            engine,
             dtype=dtype,
             device=device,
             threads=threads,
             max_pair_tokens=max_pair_tokens,
             max_batch_tokens=max_batch_tokens,
         )
-        made = create_engine(engine, options)
         made.load()
         made.warm_up()
         limits = PromptLimits(max_pair_tokens=min(max_pair_tokens, made.info.max_length))
         name = model.rstrip("/").rsplit("/", 1)[-1]
-        return cls(name, fingerprint(folder), chosen, PromptBuilder(tokenizer), made, limits)
+        return cls(
+            name, checkpoint.fingerprint, checkpoint.template, PromptBuilder(checkpoint.tokenizer), made, limits
+        )
 
     @property
     def max_pair_tokens(self) -> int:

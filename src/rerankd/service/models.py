@@ -8,25 +8,22 @@ checkpoint share one loaded model.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from rerankd.engine.base import DType, EngineOptions
-from rerankd.engine.registry import create_engine, resolve_checkpoint
-from rerankd.errors import ConfigurationError, NotFound
+from rerankd.checkpoint import Checkpoint
+from rerankd.engine.base import DType
+from rerankd.errors import NotFound
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.build import PromptBuilder
-from rerankd.prompt.template import Template, load_template
-from rerankd.prompt.tokenizer import PromptTokenizer
+from rerankd.prompt.template import Template
 from rerankd.prompt.workers import PromptWorkers
 from rerankd.schedule.scheduler import ScheduleOptions, Scheduler
 from rerankd.settings import ModelSettings, Settings
 from rerankd.types import RerankRequest
 
-_SAMPLES = 64
-_SAMPLE_BYTES = 4096
+_DRAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,12 @@ class LoadedModel:
     prompts: PromptWorkers
     scheduler: Scheduler
 
-    async def close(self) -> None:
+    async def close(self, *, drain: bool = False) -> None:
+        """Give the engine back; with ``drain`` after the requests that it already has."""
+        if drain:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await self.scheduler.drain()
         await self.scheduler.stop()
         self.prompts.close()
 
@@ -154,53 +156,16 @@ async def load_model(
     source: ModelSource, settings: Settings, metrics: Metrics, on_death: Callable[[str], None]
 ) -> LoadedModel:
     """One checkpoint from its folder to a warm engine, off the event loop where it takes long."""
-    folder = await asyncio.to_thread(resolve_checkpoint, source.model, source.revision)
-    template = load_template(folder, source.template)
-    tokenizer_file = folder / "tokenizer.json"
-    if not tokenizer_file.is_file():
-        raise ConfigurationError(f"there is no tokenizer.json in the checkpoint {source.model!r}")
-    tokenizer = await asyncio.to_thread(PromptTokenizer, tokenizer_file, template)
-    engine = create_engine(
+    checkpoint = await asyncio.to_thread(Checkpoint.open, source.model, source.revision, source.template)
+    engine = checkpoint.engine(
         settings.engine,
-        EngineOptions(
-            folder=folder,
-            head=tokenizer.head_spec(),
-            dtype=source.dtype,
-            device=settings.device,
-            threads=settings.threads,
-            max_pair_tokens=settings.max_pair_tokens,
-            max_batch_tokens=settings.max_batch_tokens,
-        ),
+        dtype=source.dtype,
+        device=settings.device,
+        threads=settings.threads,
+        max_pair_tokens=settings.max_pair_tokens,
+        max_batch_tokens=settings.max_batch_tokens,
     )
     scheduler = Scheduler(engine, ScheduleOptions.from_settings(settings), metrics, on_death)
     await scheduler.start()
-    return LoadedModel(
-        source=source,
-        fingerprint=await asyncio.to_thread(fingerprint, folder),
-        template=template,
-        prompts=PromptWorkers(PromptBuilder(tokenizer), settings.tokenizer_threads),
-        scheduler=scheduler,
-    )
-
-
-def fingerprint(folder: Path) -> str:
-    """A hash that changes with the checkpoint, cheap enough for 16 GB of weights.
-
-    Small files count whole, weights by size and by samples spread evenly over the file.
-    """
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        digest.update(file.read_bytes() if file.suffix == ".json" else _samples(file, size))
-    return digest.hexdigest()[:16]
-
-
-def _samples(file: Path, size: int) -> bytes:
-    step = max(size // _SAMPLES, _SAMPLE_BYTES)
-    parts = []
-    with file.open("rb") as stream:
-        for start in range(0, size, step):
-            stream.seek(start)
-            parts.append(stream.read(_SAMPLE_BYTES))
-    return b"".join(parts)
+    prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads)
+    return LoadedModel(source, checkpoint.fingerprint, checkpoint.template, prompts, scheduler)

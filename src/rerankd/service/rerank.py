@@ -117,6 +117,7 @@ class Reranker:
             [request.documents[index] for index in missing],
             self._instruction(model, request),
             self._limits(model, request),
+            missing,
         )
         tokenised = time.monotonic()
         work = Work(
@@ -128,9 +129,7 @@ class Reranker:
             priority=request.priority,
         )
         scored = await model.loaded.scheduler.score(work)
-        timings = Timings(
-            tokenise=tokenised - started, queue=scored.queue_seconds, engine=scored.engine_seconds
-        )
+        timings = Timings(tokenise=tokenised - started, queue=scored.queue_seconds, engine=scored.engine_seconds)
         return _Fresh(prompt=prompt, outcomes=scored.outcomes, timings=timings)
 
     def _store(self, fresh: _Fresh, keys: Sequence[bytes]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rerankd.cache.base import ScoreCache
 from rerankd.cache.open import open_cache
-from rerankd.errors import InvalidRequest, NotReady, ServiceError
+from rerankd.errors import Draining, InvalidRequest, NotReady, ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import ServedModels, load_models
@@ -50,7 +50,14 @@ class RerankService:
     ) -> list[RerankResult | ServiceError]:
         """See :meth:`Reranker.rerank`."""
         self.lifecycle.check_accepting()
-        return await self._running().rerank(requests, context)
+        reranker = self._running()
+        try:
+            return await reranker.rerank(requests, context)
+        except Draining:
+            if reranker is self._reranker:
+                raise
+            # A reload swapped the models while this request was on its way to the old ones.
+            return await self._running().rerank(requests, context)
 
     async def reload(self) -> None:
         """Load every model anew beside the old ones and swap; a failed load leaves the old ones serving.
@@ -64,7 +71,7 @@ class RerankService:
         async with self._reloading:
             old = self._running()
             self._reranker = self._rerank_with(await self._load(), old.cache)
-            await _close(old.models)
+            await _close(old.models, drain=True)
 
     async def flush_cache(self) -> None:
         """Forget every cached score."""
@@ -93,5 +100,5 @@ class RerankService:
         self.lifecycle.move_to(State.DEAD, reason)
 
 
-async def _close(models: ServedModels) -> None:
-    await asyncio.gather(*(model.close() for model in models.loaded))
+async def _close(models: ServedModels, *, drain: bool = False) -> None:
+    await asyncio.gather(*(model.close(drain=drain) for model in models.loaded))
