@@ -3,13 +3,14 @@
 from rerankd.client.async_client import AsyncClient
 from rerankd.client.errors import ClientError
 from rerankd.client.sync_client import Client
-from rerankd.client.values import Document, Query, RankedResults, Result, Timeout, Usage
+from rerankd.client.values import Document, DocumentError, Query, RankedResults, Result, Timeout, Usage
 
 __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
     "Document",
+    "DocumentError",
     "Query",
     "RankedResults",
     "Result",

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import httpx
 
 from rerankd.client import errors
-from rerankd.client.values import Document, Query, RankedResults, Result, Timeout, Usage
+from rerankd.client.values import Document, DocumentError, Query, RankedResults, Result, Timeout, Usage
 
 T = TypeVar("T")
 Json: TypeAlias = Any
@@ -108,41 +108,17 @@ def attempt_timeout(timeout: Timeout, remaining: float | None) -> httpx.Timeout:
     )
 
 
-def rank_call(
-    query: str,
-    documents: Sequence[str | Document],
-    *,
-    instruction: str | None,
-    top_n: int | None,
-    model: str | None,
-) -> Call[RankedResults]:
-    sent = _as_documents(documents)
-    body = _without_none(
-        {
-            "query": query,
-            "documents": [document.text for document in sent],
-            "instruction": instruction,
-            "top_n": top_n,
-            "model": model,
-            "return_documents": False,
-        }
-    )
-    return Call("/rerank", body, lambda answer: _ranked(_as_object(answer), sent, top_n))
+def rank_call(query: Query, *, model: str | None, raw_scores: bool) -> Call[RankedResults]:
+    documents = _as_documents(query.documents)
+    body = _item(query, documents, model) | {"return_documents": False}
+    if raw_scores:
+        body["raw_scores"] = True
+    return Call("/rerank", body, lambda answer: _ranked(_as_object(answer), documents, query.top_n))
 
 
 def rank_many_call(queries: Sequence[Query], *, model: str | None) -> Call[list[RankedResults | errors.StatusError]]:
     sent = [_as_documents(query.documents) for query in queries]
-    pairs = [
-        _without_none(
-            {
-                "query": query.text,
-                "documents": [document.text for document in documents],
-                "instruction": query.instruction,
-                "top_k": query.top_n,
-            }
-        )
-        for query, documents in zip(queries, sent, strict=True)
-    ]
+    pairs = [_item(query, documents, model) for query, documents in zip(queries, sent, strict=True)]
 
     def read(answer: Json) -> list[RankedResults | errors.StatusError]:
         items = _as_object(answer).get("results")
@@ -153,7 +129,7 @@ def rank_many_call(queries: Sequence[Query], *, model: str | None) -> Call[list[
             for item, documents, query in zip(items, sent, queries, strict=True)
         ]
 
-    return Call("/batch_rerank", _without_none({"pairs": pairs, "model": model}), read)
+    return Call("/batch_rerank", {"pairs": pairs}, read)
 
 
 def read_answer(call: Call[T], response: httpx.Response) -> T:
@@ -206,16 +182,17 @@ def _general_kind(status: int) -> type[errors.StatusError]:
 
 
 def _error_facts(body: Json) -> tuple[str, str, str | None]:
-    """(code, message, param) from the error object of any answer, as far as it has them."""
-    if isinstance(body, str):
-        return "", body, None
+    """(code, message, param) of an error body, as far as it has them.
+
+    Our own answers say all at the top; inside ``error`` other services say it, with a status for a ``code``.
+    """
     if not isinstance(body, dict):
-        return "", "", None
+        return "", _text(body), None
     inner = body.get("error")
-    if isinstance(inner, str):
-        return _text(body.get("code")), inner, None
-    facts = body | inner if isinstance(inner, dict) else body
-    return _text(facts.get("code")), _text(facts.get("message")) or _text(facts.get("detail")), facts.get("param")
+    inner = inner if isinstance(inner, dict) else {"message": inner}
+    code = _text(body.get("code")) or _text(inner.get("code"))
+    message = _text(body.get("message")) or _text(inner.get("message")) or _text(body.get("detail"))
+    return code, message, _text(inner.get("param")) or None
 
 
 def _text(value: Json) -> str:
@@ -229,8 +206,13 @@ def _as_documents(documents: Sequence[str | Document]) -> tuple[Document, ...]:
     return tuple(Document(document) if isinstance(document, str) else document for document in documents)
 
 
-def _without_none(body: dict[str, Json]) -> dict[str, Json]:
-    return {key: value for key, value in body.items() if value is not None}
+def _item(query: Query, documents: Sequence[Document], model: str | None) -> dict[str, Json]:
+    """One query as the wire has it; what was not given is left out, so that the server's default applies."""
+    given = {"instruction": query.instruction, "top_n": query.top_n, "model": model}
+    texts = [document.text for document in documents]
+    return {"query": query.text, "documents": texts} | {
+        key: value for key, value in given.items() if value is not None
+    }
 
 
 def _decode(response: httpx.Response) -> Json:
@@ -269,14 +251,23 @@ def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], top_n: int
     return RankedResults(
         tuple(results),
         tuple(scores),
-        _text(answer.get("model")),
-        _text(answer.get("id")),
-        _usage(answer.get("usage")),
+        model=_text(answer.get("model")),
+        id=_text(answer.get("id")),
+        usage=_usage(answer.get("usage")),
+        errors=tuple(map(_document_error, answer.get("errors") or ())),
     )
 
 
 def _is_score(value: Json) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _document_error(value: Json) -> DocumentError:
+    facts = _as_object(value)
+    index = facts.get("index")
+    return DocumentError(
+        index if isinstance(index, int) else -1, _text(facts.get("code")), _text(facts.get("message"))
+    )
 
 
 def _usage(value: Json) -> Usage | None:

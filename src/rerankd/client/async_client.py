@@ -46,9 +46,19 @@ class AsyncClient:
         instruction: str | None = None,
         top_n: int | None = None,
         model: str | None = None,
+        *,
+        raw_scores: bool = False,
     ) -> RankedResults:
-        """Order ``documents`` by how well each answers ``query``."""
-        return await self._send(_core.rank_call(query, documents, instruction=instruction, top_n=top_n, model=model))
+        """Order ``documents`` by how well each answers ``query``.
+
+        Args:
+            instruction: what counts as relevant; None leaves it to the served name.
+            top_n: how many results are kept; None for all.
+            model: a served name; None for the server's first.
+            raw_scores: logits instead of probabilities in 0..1.
+        """
+        asked = Query(query, documents, instruction, top_n)
+        return await self._send(_core.rank_call(asked, model=model, raw_scores=raw_scores))
 
     async def rank_many(
         self, queries: Sequence[Query], model: str | None = None

@@ -31,11 +31,20 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A document's place: ``index`` into the documents that were sent, ``score`` in 0..1."""
+    """A document's place: ``index`` into the documents that were sent; ``score`` in 0..1, or raw if so asked."""
 
     index: int
     score: float
     document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentError:
+    """Why one document has no score."""
+
+    index: int
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class RankedResults(Sequence[Result]):
         model: name of the model that scored.
         id: the server's id of the answer.
         usage: tokens, where the server counted them.
+        errors: the documents that have no score, and why.
     """
 
     results: tuple[Result, ...]
@@ -63,6 +73,7 @@ class RankedResults(Sequence[Result]):
     model: str = ""
     id: str = ""
     usage: Usage | None = None
+    errors: tuple[DocumentError, ...] = ()
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)

@@ -20,7 +20,6 @@ from rerankd.types import RerankRequest
 
 _CALLS_AT_ONCE = 4
 _CALL_SECONDS = 300.0
-_LEAST_ODDS = 1e-16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,9 @@ class ServerScorer:
 
     def _rank(self, request: RerankRequest) -> RankedResults:
         try:
-            return self._client.rank(request.query, request.documents, request.instruction, model=self._model)
+            return self._client.rank(
+                request.query, request.documents, request.instruction, model=self._model, raw_scores=True
+            )
         except ClientError as error:
             raise RerankdError(f"the server at {self._url}: {error}") from error
 
@@ -115,10 +116,5 @@ class ServerScorer:
 
 
 def _query_scores(results: RankedResults) -> QueryScores:
-    scores = [math.nan if score is None else _logit(score) for score in results.scores]
+    scores = [math.nan if score is None else score for score in results.scores]
     return QueryScores(np.array(scores, dtype=np.float64), results.usage.total_tokens if results.usage else 0)
-
-
-def _logit(probability: float) -> float:
-    """The raw score behind a probability; bounded where the probability has lost it."""
-    return math.log(max(probability, _LEAST_ODDS)) - math.log(max(1.0 - probability, _LEAST_ODDS))
