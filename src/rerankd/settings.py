@@ -69,6 +69,7 @@ class Settings:
     max_batch_tokens: int = setting(0, "Tokens of one forward pass; 0 lets warm-up measure it.")
     tokenizer_threads: int = setting(0, "Threads that tokenise; 0 means one less than the cores, at most 4.")
     query_share: float = setting(0.25, "Share of a pair's tokens that an over-long query is cut down to.", most=0.75)
+    fake_script: str = setting("", "Times and faults of the `fake` engine, such as `seconds_per_batch=0.05`.")
     # The address
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8000, "Port to listen on; 0 lets the system choose.", most=65535)

@@ -80,7 +80,7 @@ class FakeEngine:
     """
 
     def __init__(self, options: EngineOptions | None = None, script: FakeScript | None = None) -> None:
-        self.script = script or FakeScript()
+        self.script = script or FakeScript.parse(options.script if options else "")
         self.passes = 0
         self.pairs = 0
         self.batches: list[Batch] | None = None
