@@ -1,0 +1,40 @@
+"""What only an admin key may do: load the models anew, forget the cached scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from rerankd.errors import ConfigurationError, ServiceError
+from rerankd.http.auth import ADMIN_PREFIX
+from rerankd.http.route import MeasuredRoute
+
+if TYPE_CHECKING:
+    from rerankd.service.runtime import RerankService
+
+
+class AdminRoutes:
+    """Actions on the running service."""
+
+    def __init__(self, service: RerankService) -> None:
+        self._service = service
+
+    def router(self) -> APIRouter:
+        router = APIRouter(route_class=MeasuredRoute, prefix=ADMIN_PREFIX, tags=["administration"])
+        router.add_api_route("/reload", self.reload, methods=["POST"], summary="Load the models anew")
+        router.add_api_route("/cache/flush", self.flush, methods=["POST"], summary="Forget the cached scores")
+        return router
+
+    async def reload(self, request: Request) -> Response:
+        try:
+            await self._service.reload()
+        except ConfigurationError as error:
+            raise ServiceError(f"the reload failed and the old models go on serving: {error.message}") from error
+        models = self._service.models
+        return JSONResponse({"status": "reloaded", "models": [model.name for model in models or ()]})
+
+    async def flush(self, request: Request) -> Response:
+        await self._service.flush_cache()
+        return JSONResponse({"status": "flushed"})

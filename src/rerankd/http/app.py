@@ -1,0 +1,102 @@
+"""The ASGI application: which layers a call goes through, and which routes there are.
+
+Access          record, request id, log line, metrics
+CORS            only for the origins that the settings list
+ErrorHandler    whatever is raised inside -> a response
+Authentication  the key, and who calls
+routes          rerank paths by table; probes, models, administration and documentation by pattern
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+import rerankd
+from rerankd.http.access import Access
+from rerankd.http.admin_routes import AdminRoutes
+from rerankd.http.auth import Authentication, KeyRing
+from rerankd.http.disconnect import InFlight
+from rerankd.http.docs_routes import docs_router
+from rerankd.http.error_handler import ErrorHandler
+from rerankd.http.model_routes import ModelRoutes
+from rerankd.http.openapi import document
+from rerankd.http.ops_routes import OpsRoutes
+from rerankd.http.rerank_routes import RerankRoutes
+from rerankd.http.route import MeasuredRoute
+from rerankd.http.route_table import RouteTable
+from rerankd.settings import Settings
+from rerankd.wire.registry import ROUTES
+
+if TYPE_CHECKING:
+    from rerankd.service.runtime import RerankService
+
+_EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+
+
+def create_app(settings: Settings, service: RerankService, in_flight: InFlight | None = None) -> FastAPI:
+    """The application over a service, started or not.
+
+    Args:
+        in_flight: where the handlers at work are kept, for a server that drains; None makes one.
+
+    Raises:
+        ConfigurationError: the API keys cannot be read.
+    """
+    app = FastAPI(
+        title="rerankd",
+        version=rerankd.__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _raise_again},
+    )
+    table = RouteTable(ROUTES)
+    app.router.routes.append(RerankRoutes(table, settings, service, in_flight or InFlight()))
+    app.include_router(OpsRoutes(service).router())
+    app.include_router(ModelRoutes(settings, service).router())
+    app.include_router(AdminRoutes(service).router())
+    app.include_router(docs_router())
+    _add_openapi(app)
+    # The last one added is the outermost.
+    app.add_middleware(Authentication, keys=KeyRing(settings))
+    app.add_middleware(ErrorHandler, table=table, max_body_bytes=settings.max_body_bytes)
+    if settings.cors_origins:
+        _add_cors(app, settings.cors_origins)
+    app.add_middleware(Access, metrics=service.metrics, lifecycle=service.lifecycle)
+    return app
+
+
+async def _raise_again(request: Request, raised: Exception) -> NoReturn:
+    """FastAPI would answer its own 404 and 405 here, in its own shape."""
+    raise raised
+
+
+def _add_openapi(app: FastAPI) -> None:
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = document(app, ROUTES)
+        return app.openapi_schema
+
+    async def show(request: Request) -> Response:
+        return JSONResponse(openapi())
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    app.router.add_api_route(
+        "/openapi.json", show, methods=["GET"], route_class_override=MeasuredRoute, include_in_schema=False
+    )
+
+
+def _add_cors(app: FastAPI, origins: str) -> None:
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=[origin.strip() for origin in origins.split(",") if origin.strip()],
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "X-Request-Timeout-Ms"],
+        expose_headers=_EXPOSED,
+    )

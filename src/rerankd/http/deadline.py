@@ -1,0 +1,28 @@
+"""``X-Request-Timeout-Ms`` (or the default) -> the moment after which an answer is worth nothing."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from rerankd.errors import InvalidRequest
+
+HEADER = b"x-request-timeout-ms"
+
+_WHOLE_NUMBER = re.compile(rb"[0-9]{1,9}")
+
+
+def deadline_from(given: bytes | None, default_ms: int, max_ms: int) -> float:
+    """``time.monotonic()`` of the deadline; what the client asks for is capped at ``max_ms``.
+
+    Raises:
+        InvalidRequest: the header is no whole number of milliseconds, or zero.
+    """
+    milliseconds = default_ms
+    if given is not None:
+        if not _WHOLE_NUMBER.fullmatch(given) or not int(given):
+            raise InvalidRequest(
+                "X-Request-Timeout-Ms has to be a whole number of milliseconds from 1", param="X-Request-Timeout-Ms"
+            )
+        milliseconds = int(given)
+    return time.monotonic() + min(milliseconds, max_ms) / 1000

@@ -1,0 +1,86 @@
+"""Handlers in flight: each runs until it ends, its client leaves, its deadline passes or the server gives it up.
+
+The listener reads the same ``receive`` as the handler did, so the body has to be read before. Starlette's
+``request.is_disconnected`` is of no use here: somebody has to wait, not to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.types import Receive
+
+from rerankd.errors import ClientClosed, DeadlineExceeded, ServiceError
+
+T = TypeVar("T")
+
+
+class _Leash:
+    """Ends one handler's task for a reason that can be answered."""
+
+    def __init__(self, task: asyncio.Task[object]) -> None:
+        self._task = task
+        self.reason: ServiceError | None = None
+
+    def pull(self, reason: ServiceError) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self._task.cancel()
+
+    async def pull_when_client_leaves(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.pull(ClientClosed("the client left before its answer was there"))
+
+
+class InFlight:
+    """All handlers that are at work just now."""
+
+    def __init__(self) -> None:
+        self._leashes: set[_Leash] = set()
+        self.idle = asyncio.Event()
+        """Set while no handler is at work."""
+        self.idle.set()
+
+    def __len__(self) -> int:
+        return len(self._leashes)
+
+    async def run(self, work: Awaitable[T], receive: Receive, deadline: float) -> T:
+        """The result of ``work``, which is cancelled when nobody wants it any more.
+
+        Raises:
+            ClientClosed: the client left.
+            DeadlineExceeded: ``deadline`` (``time.monotonic()``) passed.
+            ServiceError: the reason given to :meth:`give_up`.
+        """
+        task = asyncio.current_task()
+        assert task is not None, "handlers run in tasks"
+        leash = _Leash(task)
+        listener = asyncio.create_task(leash.pull_when_client_leaves(receive))
+        self._leashes.add(leash)
+        self.idle.clear()
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await work
+        except asyncio.CancelledError:
+            if leash.reason is None:
+                raise
+            task.uncancel()
+            raise leash.reason from None
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "the deadline passed before the scores were there", setting="deadline_ms"
+            ) from None
+        finally:
+            listener.cancel()
+            self._leashes.discard(leash)
+            if not self._leashes:
+                self.idle.set()
+
+    def give_up(self, reason: ServiceError) -> None:
+        """Answer every handler's client with ``reason`` now."""
+        for leash in list(self._leashes):
+            leash.pull(reason)

@@ -1,0 +1,80 @@
+"""The interactive page at ``/docs``: every byte of it comes from this server."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+from swagger_ui_bundle import swagger_ui_path
+
+from rerankd.errors import NotFound
+from rerankd.http.route import MeasuredRoute
+
+ASSETS = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+"""Files of the page by name, with their types; nothing else of the package's folder is served."""
+
+# The browser itself then refuses any other host, whatever the page or its library may try.
+_ONLY_THIS_HOST = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>rerankd</title>
+<link rel="icon" type="image/png" href="docs/assets/favicon-32x32.png">
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+</head>
+<body>
+<div id="page"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/assets/start.js"></script>
+</body>
+</html>
+"""
+
+# The validator's badge would be an image of another host.
+_START = """SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#page", deepLinking: true, validatorUrl: null, tryItOutEnabled: true,
+  presets: [SwaggerUIBundle.presets.apis], docExpansion: "list", defaultModelsExpandDepth: -1
+});
+"""
+
+
+def docs_router() -> APIRouter:
+    router = APIRouter(route_class=MeasuredRoute, include_in_schema=False)
+    router.add_api_route("/docs", _page, methods=["GET"])
+    router.add_api_route("/docs/assets/{name}", _asset, methods=["GET"])
+    return router
+
+
+async def _page(request: Request) -> Response:
+    return HTMLResponse(_PAGE, headers=_ONLY_THIS_HOST)
+
+
+async def _asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name == "start.js":
+        return Response(_START, media_type="text/javascript", headers=_ONLY_THIS_HOST)
+    if name not in ASSETS:
+        raise NotFound("the page has no such file")
+    content = await asyncio.to_thread(_read, name)
+    return Response(content, media_type=ASSETS[name], headers=_ONLY_THIS_HOST)
+
+
+@lru_cache(maxsize=len(ASSETS))
+def _read(name: str) -> bytes:
+    return bytes((swagger_ui_path / name).read_bytes())

@@ -1,0 +1,102 @@
+"""The only place that turns an error into a response: status and shape come from the dialect of the call."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rerankd.errors import (
+    ClientClosed,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    ServiceError,
+    TooLarge,
+)
+from rerankd.http.answer import json_bytes, start_json
+from rerankd.http.record import CallRecord, record_of
+from rerankd.http.route_table import RouteTable
+from rerankd.wire.base import Answer
+from rerankd.wire.error_shapes import documents_error
+from rerankd.wire.registry import not_found
+
+_CLOSING = (TooLarge, HeadersTooLarge)
+"""Errors after which the connection is of no use: the rest of the request is not worth reading."""
+
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 64 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class ErrorHandler:
+    """Middleware that answers whatever the layers inside of it raise.
+
+    Args:
+        table: tells which dialect a path speaks, for errors met before its body was read.
+        max_body_bytes: how much of a refused body is still read, so that the client finds its answer.
+    """
+
+    def __init__(self, app: ASGIApp, table: RouteTable, max_body_bytes: int) -> None:
+        self._app = app
+        self._table = table
+        self._linger_bytes = max_body_bytes + LINGER_BYTES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as raised:
+            record = record_of(scope)
+            error = as_service_error(raised, scope)
+            record.code = error.code
+            if isinstance(error, ClientClosed):
+                record.status = error.status
+                return
+            if record.status:
+                # The answer is under way; only cutting the connection tells the client that it is not whole.
+                raise
+            await self._respond(error, scope, receive, send)
+
+    async def _respond(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        answer = self._answer(error, scope)
+        body = json_bytes(answer.body)
+        headers = dict(answer.headers)
+        if isinstance(error, _CLOSING):
+            headers["Connection"] = "close"
+        await start_json(send, answer.status, headers, len(body))
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        if isinstance(error, _CLOSING):
+            await self._linger(record, receive)
+        await send({"type": "http.response.body", "body": b""})
+
+    def _answer(self, error: ServiceError, scope: Scope) -> Answer:
+        record = record_of(scope)
+        found = self._table.find(scope["path"])
+        dialect = record.dialect or (found[0].dialects[0] if found else None)
+        return (
+            dialect.render_error(error, record.request_id) if dialect else documents_error(error, record.request_id)
+        )
+
+    async def _linger(self, record: CallRecord, receive: Receive) -> None:
+        """Read on for a moment: closing while bytes arrive resets the connection, and the answer is lost."""
+        until = time.monotonic() + LINGER_SECONDS
+        while not record.body_complete and record.received_bytes < self._linger_bytes and time.monotonic() < until:
+            message = await receive()
+            record.received_bytes += len(message.get("body", b""))
+            record.body_complete = not message.get("more_body", False)
+
+
+def as_service_error(raised: Exception, scope: Scope) -> ServiceError:
+    """What a client may know of an exception; everything unforeseen becomes one nameless error."""
+    if isinstance(raised, ServiceError):
+        return raised
+    if isinstance(raised, HTTPException) and raised.status_code == 404:
+        return not_found(scope["path"])
+    if isinstance(raised, HTTPException) and raised.status_code == 405:
+        record_of(scope).response_headers.append((b"allow", (raised.headers or {}).get("Allow", "").encode()))
+        return MethodNotAllowed("this path takes another method; see the Allow header")
+    _log.error("unexpected error", exc_info=raised)
+    return ServiceError("the server failed on this request; its log has more under the request id")

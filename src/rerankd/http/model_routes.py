@@ -1,0 +1,117 @@
+"""Which models are served, in the forms of OpenAI, Xinference and text-embeddings-inference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+import rerankd
+from rerankd.errors import NotFound, NotReady
+from rerankd.http.route import MeasuredRoute
+from rerankd.settings import Settings
+from rerankd.wire.registry import MOUNTED_GETS
+
+if TYPE_CHECKING:
+    from rerankd.service.models import ServedModel, ServedModels
+    from rerankd.service.runtime import RerankService
+
+
+class ModelRoutes:
+    """Served names, and what stands behind them."""
+
+    def __init__(self, settings: Settings, service: RerankService) -> None:
+        self._settings = settings
+        self._service = service
+
+    def router(self) -> APIRouter:
+        router = APIRouter(route_class=MeasuredRoute, tags=["models"])
+        endpoints = {
+            "/info": (self.info, "The default model and the limits"),
+            "/v1/models": (self.list_models, "Served names"),
+            "/v1/models/{name}": (self.show_model, "One served name"),
+            "/v1/cluster/auth": (self.cluster_auth, "Xinference's handshake"),
+        }
+        for path, (endpoint, summary) in endpoints.items():
+            router.add_api_route(path, endpoint, methods=["GET"], summary=summary)
+        for path, root in MOUNTED_GETS.items():
+            if root in endpoints:
+                endpoint, summary = endpoints[root]
+                router.add_api_route(path, endpoint, methods=["GET"], summary=summary)
+        return router
+
+    async def info(self, request: Request) -> Response:
+        """Text-embeddings-inference's keys first, which clients read; then ours."""
+        models = self._models()
+        model = models.default
+        engine = model.loaded.scheduler.info
+        settings = self._settings
+        template = model.loaded.template
+        return JSONResponse(
+            {
+                "model_id": model.loaded.source.model,
+                "model_sha": model.loaded.fingerprint,
+                "model_dtype": engine.dtype,
+                "served_model_name": model.name,
+                "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+                "max_concurrent_requests": settings.queue_requests,
+                "max_input_length": model.max_pair_tokens,
+                "max_batch_tokens": engine.max_batch_tokens,
+                "max_batch_requests": None,
+                "max_client_batch_size": model.max_documents,
+                "auto_truncate": True,
+                "tokenization_workers": settings.tokenizer_threads,
+                "version": rerankd.__version__,
+                "sha": None,
+                "docker_label": None,
+                "state": self._service.lifecycle.state,
+                "engine": engine.engine,
+                "device": engine.device,
+                "architecture": engine.architecture,
+                "parameters": engine.parameters,
+                "template": {"name": template.name, "revision": template.revision},
+                "models": [_card(other) for other in models],
+            }
+        )
+
+    async def list_models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._openai_card(model) for model in self._models()]})
+
+    async def show_model(self, request: Request) -> Response:
+        model = self._models().find(request.path_params["name"])
+        if model is None:
+            raise NotFound("no model of that name is served here; GET /v1/models lists the names", param="name")
+        return JSONResponse(self._openai_card(model))
+
+    async def cluster_auth(self, request: Request) -> Response:
+        # Keys are plain Bearer tokens here; Xinference's "true" would ask for a log-in with a password.
+        return JSONResponse({"auth": False})
+
+    def _models(self) -> ServedModels:
+        if self._service.models is None:
+            raise NotReady("the model is still loading", retry_after=2)
+        return self._service.models
+
+    def _openai_card(self, model: ServedModel) -> dict[str, Any]:
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": int(self._service.lifecycle.started_at),
+            "owned_by": "rerankd",
+            "model_type": "rerank",
+            "model_name": model.name,
+            "max_model_len": model.max_pair_tokens,
+        }
+
+
+def _card(model: ServedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "model": model.loaded.source.model,
+        "fingerprint": model.loaded.fingerprint,
+        "template": model.loaded.template.revision,
+        "instruction": model.instruction,
+        "max_pair_tokens": model.max_pair_tokens,
+        "max_documents": model.max_documents,
+    }

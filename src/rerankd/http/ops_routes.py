@@ -1,0 +1,74 @@
+"""What operators and load balancers ask: is it alive, is it ready, what does it count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+import rerankd
+from rerankd.http.route import MeasuredRoute
+
+if TYPE_CHECKING:
+    from rerankd.service.runtime import RerankService
+
+
+class OpsRoutes:
+    """The state of the server, in the forms that each asker reads."""
+
+    def __init__(self, service: RerankService) -> None:
+        self._service = service
+
+    def router(self) -> APIRouter:
+        router = APIRouter(route_class=MeasuredRoute, tags=["operations"])
+        probes = {
+            "/": (self.about, "What this is"),
+            "/health": (self.health, "State of the model"),
+            "/livez": (self.livez, "Is the process worth keeping?"),
+            "/readyz": (self.readyz, "May requests be sent here?"),
+            "/tei/health": (self.health, "State of the model"),
+        }
+        for path, (endpoint, summary) in probes.items():
+            router.add_api_route(path, endpoint, methods=["GET"], summary=summary)
+            router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+        router.add_api_route("/metrics", self.metrics, methods=["GET"], summary="Metrics for Prometheus")
+        return router
+
+    async def about(self, request: Request) -> Response:
+        return JSONResponse(
+            {
+                "service": "rerankd",
+                "version": rerankd.__version__,
+                "status": "running",
+                "state": self._service.lifecycle.state,
+                "docs": "/docs",
+            }
+        )
+
+    async def health(self, request: Request) -> Response:
+        lifecycle, models = self._service.lifecycle, self._service.models
+        body: dict[str, Any] = {
+            "status": "healthy" if lifecycle.is_ready else "unhealthy",
+            "state": lifecycle.state,
+            "model_loaded": models is not None,
+            "reason": lifecycle.reason,
+        }
+        if models is not None:
+            info = models.default.loaded.scheduler.info
+            body |= {"model": models.default.name, "device": info.device, "engine": info.engine}
+        return JSONResponse(body, 200 if lifecycle.is_ready else 503)
+
+    async def livez(self, request: Request) -> Response:
+        return self._verdict(self._service.lifecycle.is_alive)
+
+    async def readyz(self, request: Request) -> Response:
+        return self._verdict(self._service.lifecycle.is_ready)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def _verdict(self, good: bool) -> Response:
+        lifecycle = self._service.lifecycle
+        return JSONResponse({"state": lifecycle.state, "reason": lifecycle.reason}, 200 if good else 503)

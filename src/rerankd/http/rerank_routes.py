@@ -1,0 +1,84 @@
+"""Every path that takes work: body -> dialect -> service -> dialect -> answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from rerankd.errors import MethodNotAllowed, ServiceError
+from rerankd.http import deadline
+from rerankd.http.answer import send_json
+from rerankd.http.body_limit import read_body
+from rerankd.http.disconnect import InFlight
+from rerankd.http.record import CallRecord, header, record_of
+from rerankd.http.route_table import RouteTable
+from rerankd.settings import Settings
+from rerankd.types import CallContext, RerankResult
+from rerankd.wire.json_guard import decode_json
+
+if TYPE_CHECKING:
+    from rerankd.service.runtime import RerankService
+
+
+class RerankRoutes(BaseRoute):
+    """All paths of the wire's route table, for the router."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        settings: Settings,
+        service: RerankService,
+        in_flight: InFlight,
+    ) -> None:
+        self._table = table
+        self._settings = settings
+        self._service = service
+        self._in_flight = in_flight
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        found = self._table.find(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            return Match.NONE, {}
+        record_of(scope).route = found[0].path
+        return Match.FULL if scope["method"] == "POST" else Match.PARTIAL, {"rerankd.route": found}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            record_of(scope).response_headers.append((b"allow", b"POST"))
+            raise MethodNotAllowed("this path takes POST")
+        route, parameters = scope["rerankd.route"]
+        record = record_of(scope)
+        record.dialect = route.dialects[0]
+        context = self._context(scope, record)
+        body = await read_body(
+            scope, receive, max_bytes=self._settings.max_body_bytes, seconds=self._settings.receive_timeout
+        )
+        decoded = decode_json(body, self._settings.max_json_depth)
+        record.dialect = dialect = route.choose(decoded)
+        call = dialect.parse(route.with_path(decoded, parameters))
+        record.queries = len(call.requests)
+        record.documents = sum(len(request.documents) for request in call.requests)
+        results = await self._in_flight.run(self._service.rerank(call.requests, context), receive, context.deadline)
+        _count(record, results)
+        await send_json(send, dialect.render(call, results))
+
+    def _context(self, scope: Scope, record: CallRecord) -> CallContext:
+        settings = self._settings
+        given = header(scope, deadline.HEADER)
+        cache_control = header(scope, b"cache-control")
+        return CallContext(
+            request_id=record.request_id,
+            deadline=deadline.deadline_from(given, settings.deadline_ms, settings.max_deadline_ms),
+            tenant=record.tenant,
+            use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
+        )
+
+
+def _count(record: CallRecord, results: Sequence[RerankResult | ServiceError]) -> None:
+    for result in results:
+        if isinstance(result, RerankResult):
+            record.tokens += result.prompt_tokens
+            record.cached += result.cached_documents

@@ -1,0 +1,194 @@
+"""The life of the process: listen, load, serve, drain, exit.
+
+socket listens -> models load (livez 200, readyz 503) -> ready
+SIGTERM  -> not ready at once -> ``drain_grace`` seconds in which new requests are still taken
+         -> refused with 503 -> requests in flight end -> exit 0 within ``drain_seconds``
+SIGINT   -> the same without the grace: a person waits, not a load balancer
+another signal while draining -> exit at once
+the engine dies -> every waiter is told, exit 3 so that the supervisor starts another
+the models do not load -> ConfigurationError, exit 2
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from enum import IntEnum
+from typing import NoReturn
+
+import structlog
+import uvloop
+
+from rerankd.errors import ConfigurationError, Draining
+from rerankd.http.app import create_app
+from rerankd.http.auth import check_address
+from rerankd.http.disconnect import InFlight
+from rerankd.http.listener import Listener, open_socket
+from rerankd.observe.logs import configure_logs
+from rerankd.service.lifecycle import State
+from rerankd.service.runtime import RerankService
+from rerankd.settings import Settings
+
+_DEATH_SECONDS = 2.0
+"""For the answers of those who waited for an engine that died; then the process ends."""
+
+_ANSWER_SECONDS = 0.5
+"""Of the drain limit, for the last answers to be written."""
+
+_STOP_SECONDS = 3.0
+"""For the engine to give its memory back; a hung engine never does."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ExitCode(IntEnum):
+    """What the process says when it ends."""
+
+    DONE = 0
+    FAULT = 1
+    CONFIGURATION = 2
+    ENGINE_DEAD = 3
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal or a fault ends it; the exit code.
+
+    Raises:
+        ConfigurationError: before anything was served: the address, the keys; or the models do not load.
+    """
+    configure_logs(settings.log_format, settings.log_level)
+    check_address(settings)
+    _allow_many_files()
+    bound = open_socket(settings.host, settings.port)
+    service = RerankService(settings)
+    in_flight = InFlight()
+    listener = Listener(create_app(settings, service, in_flight), settings, service.metrics)
+    server = Server(settings, service, in_flight, listener)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(server.serve(bound))
+        if not server.stopped_cleanly:
+            # A thread of the engine still runs, and the interpreter would wait for it.
+            _leave(code)
+    return code
+
+
+class Server:
+    """One process's service behind one socket."""
+
+    def __init__(self, settings: Settings, service: RerankService, in_flight: InFlight, listener: Listener) -> None:
+        self._settings = settings
+        self._service = service
+        self._in_flight = in_flight
+        self._listener = listener
+        self._end_asked = asyncio.Event()
+        self._grace = 0.0
+        self.stopped_cleanly = False
+        """Whether the service gave everything back; threads may still be at work otherwise."""
+
+    async def serve(self, bound: socket.socket) -> ExitCode:
+        """Listen on a bound socket, load, and serve until a signal or a fault ends it.
+
+        Raises:
+            ConfigurationError: the models do not load.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._listen_to_signals()
+        self._service.lifecycle.on_change(self._end_when_dead)
+        await self._listener.open(bound)
+        host, port = bound.getsockname()[:2]
+        _log.info("listening", host=host, port=port)
+        loading = asyncio.create_task(self._load())
+        try:
+            return await self._until_end(loading)
+        finally:
+            await self._stop(loading)
+
+    async def _load(self) -> None:
+        started = time.monotonic()
+        await self._service.start()
+        names = [model.name for model in self._service.models or ()]
+        _log.info("ready", seconds=round(time.monotonic() - started, 2), models=names)
+
+    async def _until_end(self, loading: asyncio.Task[None]) -> ExitCode:
+        asked = asyncio.create_task(self._end_asked.wait())
+        await asyncio.wait({loading, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            try:
+                loading.result()
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                _log.error("the models did not load", exc_info=error)
+                return ExitCode.FAULT
+            await asked
+        lifecycle = self._service.lifecycle
+        if lifecycle.state is State.DEAD:
+            _log.error("the engine is dead", reason=lifecycle.reason)
+            await self._wait_until_idle(time.monotonic() + _DEATH_SECONDS)
+            return ExitCode.ENGINE_DEAD
+        await self._drain(self._grace if lifecycle.is_ready else 0.0)
+        return ExitCode.DONE
+
+    async def _drain(self, grace: float) -> None:
+        """Not ready at once, a grace for load balancers to notice, then refuse and wait for the rest."""
+        give_up_at = time.monotonic() + self._settings.drain_seconds - _ANSWER_SECONDS
+        _log.info("draining", in_flight=len(self._in_flight), grace=grace)
+        self._service.lifecycle.move_to(State.DRAINING)
+        await asyncio.sleep(min(grace, self._settings.drain_seconds / 2))
+        self._service.lifecycle.end_grace()
+        await self._wait_until_idle(give_up_at)
+        if self._in_flight:
+            _log.warning("drain limit reached", given_up=len(self._in_flight))
+            self._in_flight.give_up(Draining("the server ended before the scores were there", retry_after=1))
+
+    async def _wait_until_idle(self, until: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._in_flight.idle.wait()
+
+    async def _stop(self, loading: asyncio.Task[None]) -> None:
+        """Close the socket, let answers flush, give the models back; what hangs is left behind."""
+        loaded = loading.done()
+        loading.cancel()
+        self._listener.close()
+        await self._listener.wait_closed(_ANSWER_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._service.stop()
+                self.stopped_cleanly = loaded
+        _log.info("stopped")
+
+    def _listen_to_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._end_asked.is_set():
+            _leave(128 + number)
+        self._grace = 0.0 if number is signal.SIGINT else self._settings.drain_grace
+        self._end_asked.set()
+
+    def _end_when_dead(self, state: State) -> None:
+        # May come from the engine's thread.
+        if state is State.DEAD:
+            self._loop.call_soon_threadsafe(self._end_asked.set)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _allow_many_files() -> None:
+    """One connection is one file, and 1,024 is the usual default."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

@@ -1,0 +1,208 @@
+"""uvicorn's HTTP protocol with the deadlines and limits it lacks.
+
+Measured on uvicorn 0.54: half a header or half a body stays open for ever, a header of 2 MB is accepted, and a
+client that never reads its answer holds the connection until it leaves. Here
+
+* the headers of a request have ``header_timeout`` seconds from the connection, or from their own first byte;
+* the body has ``receive_timeout`` seconds (the handler answers 408; a handler that does not read is cut off here);
+* headers are limited in bytes and in number, whether they are complete or not: 431;
+* an answer that is not read is dropped after ``send_timeout`` seconds;
+* bytes that are no HTTP request get an error in JSON.
+
+A request that arrives whole, as nearly all do, sets no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from rerankd.errors import HeadersTooLarge, InvalidRequest, ReceiveTimeout, ServiceError
+from rerankd.http.answer import json_bytes
+from rerankd.settings import Settings
+from rerankd.wire.error_shapes import documents_error
+
+MAX_HEADERS = 128
+"""Header lines of one request; the widest client seen sends 30."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What one connection may cost."""
+
+    header_bytes: int
+    header_seconds: float
+    body_seconds: float
+    send_seconds: float
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> SocketLimits:
+        return cls(
+            header_bytes=settings.max_header_bytes,
+            header_seconds=settings.header_timeout,
+            # A second more than the handler has, whose answer says more.
+            body_seconds=settings.receive_timeout + 1,
+            send_seconds=settings.send_timeout,
+        )
+
+
+class _Awaited(Enum):
+    """What the connection has to bring next."""
+
+    HEAD = "head"
+    BODY = "body"
+    NOTHING = "nothing"
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection; see the module."""
+
+    def __init__(
+        self,
+        limits: SocketLimits,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        on_refusal: Callable[[ServiceError], None],
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._limits = limits
+        self._on_refusal = on_refusal
+        self._awaited = _Awaited.HEAD
+        self._receive_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Zero: told of every byte that stays behind, not only of those above 64 KiB.
+        transport.set_write_buffer_limits(high=0)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._refused = True
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._awaited is not _Awaited.BODY:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._awaited is _Awaited.HEAD and self._head_bytes > self._limits.header_bytes:
+            self._refuse_head()
+        if not self._refused:
+            self._watch()
+
+    def on_message_begin(self) -> None:
+        self._await(_Awaited.HEAD)
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) < MAX_HEADERS:
+            super().on_header(name, value)
+        else:
+            self._refuse_head()
+
+    def on_headers_complete(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.header_bytes:
+            self._refuse_head()
+        if self._refused:
+            return
+        self._await(_Awaited.BODY)
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            self._await(_Awaited.NOTHING)
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._send_timer is None:
+            self._send_timer = self.loop.call_later(self._limits.send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for bytes that are no HTTP request."""
+        if not self._refused:
+            self._refuse(InvalidRequest("this is not a valid HTTP request"))
+
+    def _await(self, awaited: _Awaited) -> None:
+        """Go on to the next part of a request, whose time starts anew."""
+        self._awaited = awaited
+        if self._receive_timer is not None:
+            self._receive_timer.cancel()
+            self._receive_timer = None
+
+    def _watch(self) -> None:
+        """After some bytes: set the timer of what is still to come, unless it runs already."""
+        if self._receive_timer is not None:
+            return
+        if self._awaited is _Awaited.BODY:
+            self._receive_timer = self.loop.call_later(self._limits.body_seconds, self.transport.abort)
+        elif self._awaited is _Awaited.HEAD or self._is_idle():
+            # Idle although bytes came: empty lines, which do not keep a connection alive.
+            self._receive_timer = self.loop.call_later(self._limits.header_seconds, self._refuse_slow_head)
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _refuse_slow_head(self) -> None:
+        self._receive_timer = None
+        if not self._is_idle():
+            # A request before this one is still being answered; closing now would cut it off.
+            self._watch()
+        elif self._head_bytes:
+            seconds = self._limits.header_seconds
+            self._refuse(ReceiveTimeout(f"the headers did not arrive within {seconds:g} seconds (header_timeout)"))
+        else:
+            self.transport.close()
+
+    def _refuse_head(self) -> None:
+        if not self._refused:
+            limit = self._limits.header_bytes
+            message = f"the headers are larger than {limit} bytes (max_header_bytes) or more than {MAX_HEADERS}"
+            self._refuse(HeadersTooLarge(message, setting="max_header_bytes"))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer without a handler, and close: what follows on this connection cannot be understood."""
+        self._refused = True
+        self._cancel_timers()
+        self._on_refusal(error)
+        if self._is_idle():
+            self.transport.write(_response(error))
+        self.transport.close()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._receive_timer, self._send_timer):
+            if timer is not None:
+                timer.cancel()
+        self._receive_timer = self._send_timer = None
+
+
+def _response(error: ServiceError) -> bytes:
+    answer = documents_error(error, "")
+    body = json_bytes(answer.body)
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[answer.status] + head + body
