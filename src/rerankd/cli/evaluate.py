@@ -152,19 +152,19 @@ def _measure_system(
     progress: Progress,
     label: str,
 ) -> dict[str, SetResult]:
-    from rerankd.evaluate.checkpoint import Checkpoint
+    from rerankd.evaluate.kept import KeptScores
     from rerankd.evaluate.run import evaluate_set
 
     folder = None if options["fresh"] else options["checkpoints"] or Path.home() / ".cache" / "rerankd" / "evaluate"
     results = {}
-    with Checkpoint(folder, scorer.identity) as checkpoint:
+    with KeptScores(folder, scorer.identity) as kept:
         for one in data:
             pairs = sum(len(ranked) for ranked in one.candidates.values())
             task = progress.add_task(f"{label} · {one.name}", total=pairs)
             results[one.name] = evaluate_set(
                 one,
                 scorer,
-                checkpoint,
+                kept,
                 instruction=instruction,
                 top_k=options["top_k"],
                 advance=functools.partial(progress.advance, task),

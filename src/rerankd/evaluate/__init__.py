@@ -1,5 +1,5 @@
 """Measuring a reranker on labelled data: the library behind ``rerankd evaluate``.
 
 In: folders of queries, documents and judgements, and systems to compare. Out: a report. The way through:
-dataset -> candidates -> scorer (with a checkpoint of its scores) -> measures -> statistics -> report.
+dataset -> candidates (bm25) -> scorer (its scores are kept on disk) -> measures -> statistics -> report.
 """

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerankd.evaluate.checkpoint import Checkpoint
 from rerankd.evaluate.dataset import EvaluationSet
 from rerankd.evaluate.fusion import fuse
+from rerankd.evaluate.kept import KeptScores
 from rerankd.evaluate.measures import Figures, in_order, measure
 from rerankd.evaluate.scorer import QueryScores, Scorer
 from rerankd.types import RerankRequest
@@ -70,7 +70,7 @@ class _Tally:
 def evaluate_set(
     data: EvaluationSet,
     scorer: Scorer,
-    checkpoint: Checkpoint,
+    kept: KeptScores,
     *,
     instruction: str | None,
     top_k: int,
@@ -80,7 +80,7 @@ def evaluate_set(
     tally = _Tally()
     reranked: dict[str, Mapping[str, float]] = {}
     fused: dict[str, Mapping[str, float]] = {}
-    for query, found, seconds in _scores(data, scorer, checkpoint, instruction):
+    for query, found, seconds in _scores(data, scorer, kept, instruction):
         ranked = data.candidates[query]
         reranked[query], fused[query] = _runs_of(ranked, data.documents, found.scores)
         tally.add(found, seconds)
@@ -99,14 +99,14 @@ def evaluate_set(
 
 
 def _scores(
-    data: EvaluationSet, scorer: Scorer, checkpoint: Checkpoint, instruction: str | None
+    data: EvaluationSet, scorer: Scorer, kept: KeptScores, instruction: str | None
 ) -> Iterator[tuple[str, QueryScores, float]]:
-    """Scores of every query that has candidates: what the checkpoint knows first, then the rest as it comes."""
+    """Scores of every query that has candidates: first those kept from an earlier run, then the rest as it comes."""
     missing: dict[str, RerankRequest] = {}
     for query, ranked in data.candidates.items():
         texts = tuple(data.documents[document] for document, _ in ranked if document in data.documents)
         request = RerankRequest(data.queries[query], texts, instruction=instruction)
-        known = checkpoint.get(request) if texts else (_NOTHING, 0.0)
+        known = kept.get(request) if texts else (_NOTHING, 0.0)
         if known is None:
             missing[query] = request
         else:
@@ -114,7 +114,7 @@ def _scores(
     began = time.monotonic()
     for (query, request), found in zip(missing.items(), scorer.score(missing.values()), strict=True):
         seconds, began = time.monotonic() - began, time.monotonic()
-        checkpoint.put(request, found, seconds)
+        kept.put(request, found, seconds)
         yield query, found, seconds
 
 
@@ -127,15 +127,15 @@ def _runs_of(
     """
     with_text = [(document, score) for document, score in ranked if document in documents]
     finite = np.isfinite(scores)
-    kept = [document for (document, _), fine in zip(with_text, finite, strict=True) if fine]
+    scored = [document for (document, _), fine in zip(with_text, finite, strict=True) if fine]
     first_stage = np.array([score for (_, score), fine in zip(with_text, finite, strict=True) if fine])
     ours = scores[finite]
-    rest = [document for document, _ in ranked if document not in kept]
+    rest = [document for document, _ in ranked if document not in scored]
     both = fuse(ours, first_stage) if len(ours) else ours
-    return _run(kept, ours, rest), _run(kept, both, rest)
+    return _run(scored, ours, rest), _run(scored, both, rest)
 
 
-def _run(kept: Sequence[str], scores: NDArray[np.float64], rest: Sequence[str]) -> dict[str, float]:
+def _run(documents: Sequence[str], scores: NDArray[np.float64], rest: Sequence[str]) -> dict[str, float]:
     floor = float(scores.min()) if len(scores) else 0.0
     below = {document: floor - place for place, document in enumerate(rest, start=1)}
-    return dict(zip(kept, scores.tolist(), strict=True)) | below
+    return dict(zip(documents, scores.tolist(), strict=True)) | below

@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerankd.client import Client, ClientError, RankedResults, Timeout
 from rerankd.errors import ConfigurationError, RerankdError
-from rerankd.local import LocalReranker
 from rerankd.types import RerankRequest
+
+if TYPE_CHECKING:
+    from rerankd.local import LocalReranker
 
 _CALLS_AT_ONCE = 4
 _CALL_SECONDS = 300.0

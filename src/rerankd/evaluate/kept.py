@@ -19,7 +19,7 @@ from rerankd.evaluate.scorer import QueryScores
 from rerankd.types import RerankRequest
 
 
-class Checkpoint:
+class KeptScores:
     """The scores of one system.
 
     Args:
