@@ -2,4 +2,17 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.redis_fixtures", "tests.tokenizer_fixtures"]
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live import LiveServer, running_server
+
+pytest_plugins = ["tests.figures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A real server on the embedded model, shared by the tests that only ask it questions."""
+    with running_server(log=tmp_path_factory.mktemp("tiny") / "server.log") as server:
+        yield server
