@@ -31,8 +31,12 @@ class EngineThread:
         def run() -> None:
             try:
                 result = function(*args)
-            except BaseException as error:  # whatever ends a thread must reach the caller, not vanish with it
+            except Exception as error:
                 _post(loop, _settle, future.set_exception, future, error)
+            except BaseException as error:
+                # SystemExit and its like would end the event loop too; its owner shall hear of it in words.
+                reason = RuntimeError(f"{type(error).__name__} on the engine's thread")
+                _post(loop, _settle, future.set_exception, future, reason)
             else:
                 _post(loop, _settle, future.set_result, future, result)
 

@@ -13,7 +13,7 @@ import structlog
 from rerankd.engine.base import Engine, EngineInfo
 from rerankd.errors import Draining, EngineDead, NotReady, Overloaded, ServiceError
 from rerankd.observe.metrics import Metrics
-from rerankd.schedule.dispatcher import Dispatcher
+from rerankd.schedule.dispatcher import Dispatcher, EngineGone
 from rerankd.schedule.engine_thread import EngineThread
 from rerankd.schedule.job import Job
 from rerankd.schedule.options import ScheduleOptions
@@ -179,7 +179,7 @@ class Scheduler:
         error = None if task.cancelled() else task.exception()
         reason = str(error) or type(error).__name__ if error else "the dispatcher ended"
         self.state = "dead"
-        _log.critical("the engine is dead", reason=reason, exc_info=error)
+        _log.critical("the engine is dead", reason=reason, exc_info=None if isinstance(error, EngineGone) else error)
         self._fail_all(_dead)
         self._on_death(reason)
 
