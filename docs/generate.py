@@ -85,7 +85,7 @@ def command_page() -> str:
         ("rerankd", cli),
         *((f"rerankd {name}", command) for name, command in cli.commands.items()),
     ]:
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        context = click.Context(command, info_name=name, terminal_width=100, **cli.context_settings)
         lines += [f"## `{name}`", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(lines)
 

@@ -34,13 +34,14 @@ class LiveServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RERANKD_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "rerankd", "serve", "--port", str(self.port), *flags],
-            stdout=log.open("wb"),
-            stderr=subprocess.STDOUT,
-            env={**clean, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
-            cwd=log.parent,
-        )
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rerankd", "serve", "--port", str(self.port), *flags],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**clean, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+                cwd=log.parent,
+            )
 
     def wait_ready(self, seconds: float = 60.0) -> LiveServer:
         """Wait until ``/readyz`` says 200; a server that ended or took too long fails with its own log."""
