@@ -51,6 +51,8 @@ class Fitting:
         self._tokenizer = tokenizer
         self._instruction = instruction
         self._limits = limits
+        # By tokens: most pairs of a request that need a shorter query need the same one.
+        self._shortened: dict[int, tuple[str, int]] = {}
         self.query = self._within_own_limit(query)
         self._query_truncated = self.query != query
 
@@ -77,13 +79,11 @@ class Fitting:
         limit = self._limits.max_tokens_per_query
         if limit is None:
             return query
-        excess = self._count(query) - self._without_texts - limit
-        if excess <= 0:
-            return query
-        if not self._limits.truncate:
-            message = f"the query has {limit + excess} tokens; max_tokens_per_query allows {limit}"
+        tokens = self._count(query) - self._without_texts
+        if tokens > limit and not self._limits.truncate:
+            message = f"the query has {tokens} tokens; max_tokens_per_query allows {limit}"
             raise TooLong(message, param="query")
-        return self._shorten_query(query, limit)
+        return self._shorten_query(query, tokens, limit)
 
     def _too_long(self, ids: IdArray, index: int, own_limit: int | None) -> TooLong:
         param = f"documents[{index}]"
@@ -96,16 +96,16 @@ class Fitting:
         return TooLong(message, param=param, setting="max_pair_tokens")
 
     def _cut(self, ids: IdArray, document: str) -> Pair:
-        shares = self._shares(len(ids) - self._without_document)
-        query = self.query
-        if shares.query < self._query_tokens:
-            query = self._over_long_query(shares.query)
-        limit = min(self._limits.max_pair_tokens, self._count(query) + shares.document)
+        tokens = len(ids) - self._without_document
+        shares = self._shares(tokens)
+        query, query_cost = self._query_within(shares.query)
+        limit = min(self._limits.max_pair_tokens, query_cost + shares.document)
 
         def excess(text: str) -> int:
             return self._count(query, text) - limit
 
-        text = self._shorten(document, "document", shares.document, excess, self._limits.side)
+        over = query_cost + tokens - limit
+        text = self._shorten(document, "document", shares.document, over, excess, self._limits.side)
         pair = self._tokenizer.prompts(self._instruction, query, [text])[0]
         query_truncated = self._query_truncated or query != self.query
         return Pair(pair, truncated=query_truncated or text != document, query_truncated=query_truncated)
@@ -126,30 +126,27 @@ class Fitting:
             raise TooLong(message, param="instruction", setting="max_pair_tokens")
         return divide(budget, instruction_tokens, self._query_tokens, document_tokens, self._limits.query_share)
 
-    def _over_long_query(self, tokens: int) -> str:
+    def _query_within(self, tokens: int) -> tuple[str, int]:
+        """The query cut to some tokens, and the tokens of the prompt with it and an empty document."""
         if tokens not in self._shortened:
-            self._shortened[tokens] = self._shorten_query(self.query, tokens)
+            query = self._shorten_query(self.query, self._query_tokens, tokens)
+            self._shortened[tokens] = (query, self._count(query))
         return self._shortened[tokens]
 
-    @cached_property
-    def _shortened(self) -> dict[int, str]:
-        """The query cut to some number of tokens: most pairs of a request need the same."""
-        return {}
-
-    def _shorten_query(self, query: str, tokens: int) -> str:
+    def _shorten_query(self, query: str, tokens: int, limit: int) -> str:
         def excess(text: str) -> int:
-            return self._count(text) - self._without_texts - tokens
+            return self._count(text) - self._without_texts - limit
 
-        return self._shorten(query, "query", tokens, excess, "right")
+        return self._shorten(query, "query", limit, tokens - limit, excess, "right")
 
-    def _shorten(self, text: str, field: str, tokens: int, excess: Callable[[str], int], side: Side) -> str:
-        """Cut a text to some tokens, and further while it exceeds: a cut word may be spelled with more tokens."""
+    def _shorten(self, text: str, field: str, limit: int, over: int, excess: Callable[[str], int], side: Side) -> str:
+        """Cut a text that is some tokens over its limit, and again while a cut word is spelled with more tokens."""
         times = self._tokenizer.template.occurrences(field)
-        keep = tokens // times
-        text = self._tokenizer.cut(text, keep, side)
-        while text and (over := excess(text)) > 0:
-            keep -= -(-over // times)
+        keep = limit // times
+        while text and over > 0:
             text = self._tokenizer.cut(text, max(keep, 0), side)
+            over = excess(text)
+            keep -= -(-over // times)
         return text
 
     @cached_property

@@ -1,0 +1,107 @@
+"""The ids of a prompt are those of the model card's own code, on every benign pair."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from rerankd.prompt.build import PromptBuilder, PromptLimits
+from rerankd.prompt.template import TEMPLATES
+from rerankd.prompt.tokenizer import PromptTokenizer
+
+PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+PAIRS = 20_000
+# Written out, so that a changed tokenizer or template cannot agree with itself.
+FIRST_PAIR = [
+    151644, 8948, 198, 60256, 3425, 279, 11789, 20027, 279, 8502, 3118, 389, 279, 11361, 323,
+    279, 758, 1235, 3897, 13, 7036, 429, 279, 4226, 646, 1172, 387, 330, 9693, 1,
+    476, 330, 2152, 3263, 151645, 198, 151644, 872, 198, 27, 641, 1235, 26818, 16246, 264,
+    3482, 2711, 3239, 11, 17179, 9760, 46769, 429, 4226, 279, 3239, 198, 27, 2859, 26818,
+    3555, 374, 279, 6722, 315, 5616, 5267, 75692, 26818, 576, 6722, 315, 5616, 374, 26549,
+    13, 151645, 198, 151644, 77091, 198, 151667, 271, 151668, 271,
+]  # fmt: skip
+
+CardIds = Callable[[str, str, str], list[int]]
+
+# What a seam between texts could go wrong on: spaces, line ends, marks that combine, other scripts, punctuation.
+PIECES = [
+    *(" ", "  ", "\n", "\r\n", "\t", "\u3000", "\xa0", "\u200b", "\u2028", "\x85", "\x00"),
+    *(".", "...", ":", ">:", "<", ">", "'s", "'", '"', "{query}", "{}", "%s", "//", "/*", "&amp;", "3.14"),
+    *("a", "B", "the", "ing", "12", "Document", "<Document>: ", "<Query>: ", "def f(x):\n    return x"),
+    *("é", "e\u0301", "\u0301", "\u0308", "ﬁ", "Ⅷ", "中文", "，", "。", "かな", "한국어", "\u1112", "\u1161"),
+    *("हिन्दी", "ि", "עברית", "العربية", "ไทย", "😀", "🤷\u200d♂️", "\U0001f1ea\U0001f1fa"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def card_ids(qwen3_file: Path) -> CardIds:
+    """The model card's code: the body as one string through the released tokenizer, between prefix and suffix."""
+    tokenizer = Tokenizer.from_file(str(qwen3_file))
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    prefix, suffix = encode(PREFIX), encode(SUFFIX)
+    assert (len(prefix), len(suffix)) == (39, 9)
+    return lambda task, query, doc: (
+        prefix + encode(f"<Instruct>: {task}\n<Query>: {query}\n<Document>: {doc}") + suffix
+    )
+
+
+def text_of(rng: random.Random, most: int) -> str:
+    return "".join(rng.choices(PIECES, k=rng.randint(0, most)))
+
+
+def test_the_card_s_examples_have_exactly_the_card_s_ids(qwen3: PromptTokenizer, card_ids: CardIds) -> None:
+    queries = ["What is the capital of China?", "Explain gravity"]
+    documents = [
+        "The capital of China is Beijing.",
+        "Gravity is a force that attracts two bodies towards each other. It gives weight to physical objects and is "
+        "responsible for the movement of planets around the sun.",
+    ]
+    for query in queries:
+        prompt = PromptBuilder(qwen3).build(query, documents, TASK, PromptLimits())
+        for tail, tokens, document in zip(prompt.tails, prompt.pair_tokens, documents, strict=True):
+            expected = card_ids(TASK, query, document)
+            assert [*prompt.prefix.tolist(), *tail.tolist()] == expected
+            assert tokens == len(expected)
+    assert qwen3.prompts(TASK, queries[0], documents[:1])[0].tolist() == FIRST_PAIR
+
+
+def test_twenty_thousand_random_pairs_have_the_card_s_ids(qwen3: PromptTokenizer, card_ids: CardIds) -> None:
+    rng = random.Random(20_000)
+    wrong = 0
+    for _ in range(PAIRS // 4):
+        task, query = text_of(rng, 6) or TASK, text_of(rng, 15)
+        documents = [text_of(rng, 40) for _ in range(4)]
+        prompts = qwen3.prompts(task, query, documents)
+        expected = [card_ids(task, query, document) for document in documents]
+        wrong += sum(ids.tolist() != card for ids, card in zip(prompts, expected, strict=True))
+    assert wrong == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30), st.text(max_size=80), st.text(max_size=200))
+def test_any_unicode_has_the_card_s_ids(
+    qwen3: PromptTokenizer, card_ids: CardIds, task: str, query: str, document: str
+) -> None:
+    assert qwen3.prompts(task, query, [document])[0].tolist() == card_ids(task, query, document)
+
+
+def test_the_chat_form_has_blank_lines_between_its_fields(qwen3_file: Path) -> None:
+    chat = PromptTokenizer(qwen3_file, TEMPLATES["qwen3-reranker-chat"])
+    whole = Tokenizer.from_file(str(qwen3_file))
+    body = f"{PREFIX}<Instruct>: {TASK}\n\n<Query>: q\n\n<Document>: d{SUFFIX}"
+    assert chat.prompts(TASK, "q", ["d"])[0].tolist() == whole.encode(body, add_special_tokens=False).ids
