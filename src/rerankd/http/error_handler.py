@@ -75,6 +75,9 @@ class ErrorHandler:
     def _answer(self, error: ServiceError, scope: Scope) -> Answer:
         record = record_of(scope)
         found = self._table.find(scope["path"])
+        if found and scope["method"] == "POST":
+            # Refused before the router saw it, by the key for one.
+            record.route = found[0].path
         dialect = record.dialect or (found[0].dialects[0] if found else None)
         return (
             dialect.render_error(error, record.request_id) if dialect else documents_error(error, record.request_id)

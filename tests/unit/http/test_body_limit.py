@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.unit.http.conftest import Connect
+
+from rerankd.errors import ClientClosed, ReceiveTimeout, ServiceError, TooLarge, UnsupportedMedia
+from rerankd.http.body_limit import read_body
+from rerankd.http.record import SCOPE_KEY, CallRecord
+
+JSON = [(b"content-type", b"application/json")]
+
+
+def scope_with(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {"type": "http", "headers": list(headers), SCOPE_KEY: CallRecord("id")}
+
+
+def receiving(*chunks: bytes, leave: bool = False) -> Any:
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages[-1]["more_body"] = leave
+    rest = iter([*messages, {"type": "http.disconnect"}])
+
+    async def receive() -> dict[str, Any]:
+        return next(rest)
+
+    return receive
+
+
+async def read(scope: dict[str, Any], receive: Any, max_bytes: int = 10) -> bytes:
+    return await read_body(scope, receive, max_bytes=max_bytes, seconds=0.2)
+
+
+async def test_chunks_become_one_body() -> None:
+    assert await read(scope_with(*JSON), receiving(b"[1,", b"2", b"]")) == b"[1,2]"
+
+
+async def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
+    scope = scope_with(*JSON, (b"content-length", b"11"))
+    with pytest.raises(TooLarge) as caught:
+        await read(scope, receiving(b"never read"))
+    assert caught.value.setting == "max_body_bytes"
+    assert scope[SCOPE_KEY].received_bytes == 0
+
+
+async def test_an_undeclared_body_is_refused_as_soon_as_it_is_over_the_limit() -> None:
+    scope = scope_with(*JSON)
+    with pytest.raises(TooLarge):
+        await read(scope, receiving(b"12345678", b"9ab", b"never read"))
+    assert scope[SCOPE_KEY].received_bytes == 11
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"zstd", b"gzip, identity", b"GZIP"])
+async def test_a_compressed_body_is_never_inflated(encoding: bytes) -> None:
+    with pytest.raises(UnsupportedMedia):
+        await read(scope_with(*JSON, (b"content-encoding", encoding)), receiving(b"{}"))
+
+
+@pytest.mark.parametrize("kind", [b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", b"x"])
+async def test_a_body_that_says_it_is_not_json_is_refused(kind: bytes) -> None:
+    with pytest.raises(UnsupportedMedia):
+        await read(scope_with((b"content-type", kind)), receiving(b"{}"))
+
+
+@pytest.mark.parametrize(
+    "kind", [b"application/json", b"Application/JSON; charset=utf-8", b"application/x+json", None]
+)
+async def test_json_by_any_of_its_names_is_read(kind: bytes | None) -> None:
+    headers = [] if kind is None else [(b"content-type", kind)]
+    assert await read(scope_with(*headers), receiving(b"{}")) == b"{}"
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_given_up() -> None:
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(5)
+        return {}
+
+    with pytest.raises(ReceiveTimeout):
+        await read(scope_with(*JSON), receive)
+
+
+async def test_a_client_that_leaves_while_sending_is_not_an_error_of_ours() -> None:
+    with pytest.raises(ClientClosed):
+        await read(scope_with(*JSON), receiving(b"[1", leave=True))
+
+
+@pytest.mark.parametrize("length", [b"-1", b"ten", b"1" * 30, b"\xc2\xb2"])
+async def test_a_declared_length_that_is_no_length_is_refused(length: bytes) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await read(scope_with(*JSON, (b"content-length", length)), receiving(b"{}"))
+    assert caught.value.status in (400, 413)
+
+
+async def test_the_answer_to_an_endless_body_says_the_limit_and_closes(connect: Connect) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+
+    response = await connect(max_body_bytes=5_000).post(
+        "/rerank", content=endless(), headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 413
+    assert response.headers["connection"] == "close"
+    assert "max_body_bytes" in response.json()["message"]

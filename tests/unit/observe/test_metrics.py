@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from rerankd.observe.metrics import Metrics
+
+PACKAGE = Path(__file__).parents[3] / "src" / "rerankd"
+
+
+def test_two_servers_in_one_process_do_not_mix() -> None:
+    first, second = Metrics(), Metrics()
+    first.truncated_pairs.inc(3)
+    assert b"reranker_truncated_pairs_total 3.0" in generate_latest(first.registry)
+    assert b"reranker_truncated_pairs_total 0.0" in generate_latest(second.registry)
+
+
+def test_every_metric_has_a_sentence_and_our_prefix() -> None:
+    families = list(Metrics().registry.collect())
+    assert len(families) > 10
+    for family in families:
+        assert family.name.startswith("reranker_")
+        assert family.documentation.endswith(".")
+
+
+def test_every_metric_is_used_somewhere() -> None:
+    declared = {name for name in vars(Metrics()) if name != "registry"}
+    used = {
+        node.attr
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "metrics.py"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+    assert declared - used == set()
