@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import contextlib
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -10,8 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import (
     ClientClosed,
-    HeadersTooLarge,
     MethodNotAllowed,
+    ReceiveTimeout,
     ServiceError,
     TooLarge,
 )
@@ -22,7 +23,7 @@ from rerankd.wire.base import Answer
 from rerankd.wire.error_shapes import documents_error
 from rerankd.wire.registry import not_found
 
-_CLOSING = (TooLarge, HeadersTooLarge)
+_CLOSING = (TooLarge, ReceiveTimeout)
 """Errors after which the connection is of no use: the rest of the request is not worth reading."""
 
 LINGER_SECONDS = 1.0
@@ -68,7 +69,7 @@ class ErrorHandler:
             headers["Connection"] = "close"
         await start_json(send, answer.status, headers, len(body))
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        if isinstance(error, _CLOSING):
+        if isinstance(error, TooLarge):
             await self._linger(record, receive)
         await send({"type": "http.response.body", "body": b""})
 
@@ -85,11 +86,12 @@ class ErrorHandler:
 
     async def _linger(self, record: CallRecord, receive: Receive) -> None:
         """Read on for a moment: closing while bytes arrive resets the connection, and the answer is lost."""
-        until = time.monotonic() + LINGER_SECONDS
-        while not record.body_complete and record.received_bytes < self._linger_bytes and time.monotonic() < until:
-            message = await receive()
-            record.received_bytes += len(message.get("body", b""))
-            record.body_complete = not message.get("more_body", False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not record.body_complete and record.received_bytes < self._linger_bytes:
+                    message = await receive()
+                    record.received_bytes += len(message.get("body", b""))
+                    record.body_complete = not message.get("more_body", False)
 
 
 def as_service_error(raised: Exception, scope: Scope) -> ServiceError:
