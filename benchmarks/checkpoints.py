@@ -1,0 +1,123 @@
+"""Random-weight checkpoints in the released layout, for benchmarks and for the tests of the engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The numbers of one model; the defaults are a very small Qwen3."""
+
+    vocab_size: int = 512
+    hidden_size: int = 64
+    intermediate_size: int = 160
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 2
+    head_dim: int = 32
+    rope_theta: float = 1_000_000.0
+    tie_word_embeddings: bool = True
+    architecture: str = "Qwen3ForCausalLM"
+    max_position_embeddings: int = 40_960
+
+    @property
+    def is_classifier(self) -> bool:
+        return self.architecture.endswith("ForSequenceClassification")
+
+    @property
+    def family(self) -> str:
+        return self.architecture.partition("For")[0]
+
+
+RERANKER_0_6B = Layout(151_669, 1024, 3072, 28, 16, 8, 128)
+RERANKER_4B = Layout(151_669, 2560, 9728, 36, 32, 8, 128)
+TINY = Layout(24_000, 256, 768, 4, 4, 2, 64, rope_theta=1e10, architecture="Qwen3ForSequenceClassification")
+
+
+def write_checkpoint(
+    folder: Path, layout: Layout, *, dtype: torch.dtype = torch.float32, shards: int = 1, seed: int = 0
+) -> Path:
+    """Write config.json and safetensors of random weights as the hub publishes them; returns ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(_config(layout, dtype), indent=2))
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {name: _random(name, shape, generator).to(dtype) for name, shape in shapes(layout)}
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        _write_shards(folder, tensors, shards)
+    return folder
+
+
+def shapes(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of all tensors of a checkpoint."""
+    hidden, wide, d = layout.hidden_size, layout.intermediate_size, layout.head_dim
+    query, key = layout.num_attention_heads * d, layout.num_key_value_heads * d
+    yield "model.embed_tokens.weight", (layout.vocab_size, hidden)
+    for index in range(layout.num_hidden_layers):
+        base = f"model.layers.{index}"
+        yield f"{base}.input_layernorm.weight", (hidden,)
+        yield f"{base}.post_attention_layernorm.weight", (hidden,)
+        for name, out in (("q_proj", query), ("k_proj", key), ("v_proj", key)):
+            yield f"{base}.self_attn.{name}.weight", (out, hidden)
+            if layout.family == "Qwen2":
+                yield f"{base}.self_attn.{name}.bias", (out,)
+        if layout.family == "Qwen3":
+            yield f"{base}.self_attn.q_norm.weight", (d,)
+            yield f"{base}.self_attn.k_norm.weight", (d,)
+        yield f"{base}.self_attn.o_proj.weight", (hidden, query)
+        yield f"{base}.mlp.gate_proj.weight", (wide, hidden)
+        yield f"{base}.mlp.up_proj.weight", (wide, hidden)
+        yield f"{base}.mlp.down_proj.weight", (hidden, wide)
+    yield "model.norm.weight", (hidden,)
+    if layout.is_classifier:
+        yield "score.weight", (1, hidden)
+    elif not layout.tie_word_embeddings:
+        yield "lm_head.weight", (layout.vocab_size, hidden)
+
+
+def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    if name.endswith("norm.weight"):
+        return 1.0 + 0.1 * torch.randn(shape, generator=generator)
+    if name == "score.weight" or name.startswith(("model.embed", "lm_head")):
+        # Wide enough for logits that differ: probabilities then fill 0..1 instead of lying at one half.
+        return torch.randn(shape, generator=generator).mul_(2.0 / shape[-1] ** 0.5)
+    return torch.randn(shape, generator=generator).mul_(0.7 / shape[-1] ** 0.5)
+
+
+def _config(layout: Layout, dtype: torch.dtype) -> dict[str, Any]:
+    numbers = asdict(layout)
+    architecture = numbers.pop("architecture")
+    classifier = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "pad_token_id": 0}
+    return {
+        **numbers,
+        "architectures": [architecture],
+        "model_type": layout.family.lower(),
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "use_sliding_window": False,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        **(classifier if layout.is_classifier else {}),
+    }
+
+
+def _write_shards(folder: Path, tensors: dict[str, torch.Tensor], shards: int) -> None:
+    names = list(tensors)
+    weight_map: dict[str, str] = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        part = {name: tensors[name] for name in names[shard::shards]}
+        save_file(part, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -1,0 +1,142 @@
+"""The native engine behind the contract of ``engine/base.py``."""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
+from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.loading import Loader
+from rerankd.engine.native.memory import find_budget
+from rerankd.engine.native.model import Model
+from rerankd.engine.native.plan import plan_batch
+from rerankd.engine.native.weights import WeightFiles
+from rerankd.errors import ConfigurationError
+
+_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class NativeEngine:
+    """A Qwen3 reranker in plain torch, on a CPU or one CUDA device."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._device = _device(options.device)
+        self._dtype = _dtype(options.dtype, self._device)
+        self._config = ModelConfig.read(options.folder)
+        self._length = min(options.max_pair_tokens, self._config.max_length)
+        self._parameters = 0
+        self._budget = options.max_batch_tokens
+        self._model: Model | None = None
+
+    def load(self) -> None:
+        """Read the weights. Threads are set for the calling thread's work.
+
+        Raises:
+            ConfigurationError: the checkpoint is incomplete or does not fit its config.json.
+        """
+        if self._options.threads and self._device.type == "cpu":
+            torch.set_num_threads(self._options.threads)
+        files = WeightFiles(self._options.folder)
+        loader = Loader(self._config, files, self._dtype, self._device)
+        with torch.inference_mode():
+            self._model = Model(self._config, loader, self._options.head, self._length)
+        self._parameters = loader.parameters
+
+    def warm_up(self) -> None:
+        """Run the kernels once, and find the token budget unless the settings fix it."""
+        self.health()
+        if not self._options.max_batch_tokens:
+            self._budget = find_budget(self.score, self._device, self._length)
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            engine="native",
+            device=str(self._device),
+            dtype=str(self._dtype).removeprefix("torch."),
+            architecture=self._config.architecture,
+            max_length=self._config.max_length,
+            parameters=self._parameters,
+            max_batch_tokens=self._budget,
+            details=f"threads={torch.get_num_threads()}" if self._device.type == "cpu" else "",
+        )
+
+    def score(self, batch: Batch) -> NDArray[np.float32]:
+        """Raw scores, float32 (pairs,), in the order of the batch.
+
+        Raises:
+            EngineOutOfMemory: the batch does not fit, a smaller one may.
+            EngineFault: the device failed for good.
+        """
+        failure: Exception
+        try:
+            return self._forward(batch)
+        except (MemoryError, RuntimeError) as error:
+            failure = _classified(error)
+        # Out of the except block: until here the traceback kept every tensor of the failed pass alive.
+        if isinstance(failure, EngineOutOfMemory):
+            self._free()
+        raise failure
+
+    def health(self) -> bool:
+        """Score one pair of two tokens."""
+        two = np.zeros(2, dtype=np.int32)
+        return bool(np.isfinite(self.score(Batch.of([Group(prefix=two[:1], tails=(two[1:],))]))).all())
+
+    def close(self) -> None:
+        """Let the weights go."""
+        self._model = None
+        self._free()
+
+    def _forward(self, batch: Batch) -> NDArray[np.float32]:
+        if self._model is None:
+            raise EngineFault("the engine is not loaded")
+        if not batch.pairs:
+            return np.empty(0, dtype=np.float32)
+        with torch.inference_mode():
+            plan = plan_batch(batch, self._device, self._dtype)
+            scores: NDArray[np.float32] = self._model(plan).cpu().numpy()
+        return scores
+
+    def _free(self) -> None:
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigurationError(f"there is no device {name!r}; give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"the native engine runs on cpu and cuda, not on {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(f"there is no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise ConfigurationError(f"the native engine computes in {', '.join(_DTYPES)}, not in {name!r}")
+    return _DTYPES[name]
+
+
+def _classified(error: Exception) -> Exception:
+    """The contract's exception for a failure of torch; anything unknown is this batch's own failure."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return EngineOutOfMemory(text)
+    if "CUDA error" in text or "device-side assert" in text or "cuBLAS" in text.replace("CUBLAS", "cuBLAS"):
+        return EngineFault(text)
+    return RuntimeError(text)
