@@ -5,6 +5,7 @@ A dialect of this family is a class with a few attributes and a ``body``: see ``
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -95,7 +96,7 @@ class Reply:
         return meta
 
 
-class DocumentsDialect:
+class DocumentsDialect(ABC):
     """Reads and renders one query with its documents; a subclass says the names and the body."""
 
     name: ClassVar[str]
@@ -129,10 +130,15 @@ class DocumentsDialect:
         return Call((read_request(fields, query, texts, top_n or None),), asked)
 
     def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
-        return Answer(self.body(Reply(call.requests[0], call.echo, whole(results[0]))))
+        reply = Reply(call.requests[0], call.echo, whole(results[0]))
+        return Answer(self.body(reply), headers=self.headers(reply))
 
+    @abstractmethod
     def body(self, reply: Reply) -> Json:
-        raise NotImplementedError
+        """The answer, from the pieces of ``reply``."""
+
+    def headers(self, reply: Reply) -> dict[str, str]:
+        return {}
 
     def render_error(self, error: ServiceError, request_id: str) -> Answer:
         return documents_error(error, request_id)

@@ -32,6 +32,10 @@ class Fields:
         """Whether the key is there at all, null or not: shapes are told apart by it."""
         return name in self._body
 
+    @property
+    def given(self) -> Mapping[str, Json]:
+        return self._body
+
     def get(self, *names: str) -> Json:
         """The first of these fields that is not null, else None."""
         return next((self._body[name] for name in names if self._body.get(name) is not None), None)

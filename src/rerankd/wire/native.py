@@ -16,26 +16,7 @@ from rerankd.wire.base import Answer, Call, Json
 from rerankd.wire.documents import DocumentsDialect, Reply, whole
 from rerankd.wire.error_shapes import documents_error
 from rerankd.wire.fields import Fields
-
-
-def superset(reply: Reply, version: str = "2") -> dict[str, Json]:
-    """One object that every documents-shaped client finds its own keys in.
-
-    ``object`` is "rerank" because Infinity's client accepts no other value. ``data`` is Voyage's ``results``;
-    it repeats the texts only for a client that showed itself as Voyage's.
-    """
-    data = reply.rows(as_object=False)
-    if not reply.asked.voyage_keys:
-        data = [{key: value for key, value in row.items() if key != "document"} for row in data]
-    return {
-        "id": reply.result.id,
-        "object": "rerank",
-        "model": reply.result.model,
-        "results": reply.rows(),
-        "data": data,
-        "usage": reply.usage,
-        "meta": reply.meta(version),
-    }
+from rerankd.wire.superset import superset
 
 
 class Native(DocumentsDialect):
@@ -53,7 +34,7 @@ class Native(DocumentsDialect):
         return Answer(self.body(Reply(call.requests[0], call.echo, _partial(results[0]))))
 
     def body(self, reply: Reply) -> Json:
-        body = _scores(reply) | superset(reply)
+        body = _scores(reply) | superset(reply, version="2")
         timings = reply.result.timings
         body["meta"] |= {
             "cached_documents": reply.result.cached_documents,

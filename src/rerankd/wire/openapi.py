@@ -7,6 +7,7 @@ read off those answers; error examples are what ``render_error`` gives.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rerankd.errors import (
     DeadlineExceeded,
@@ -70,7 +71,11 @@ def request_schema(dialect: Dialect) -> Schema:
 def example_answer(dialect: Dialect) -> Answer:
     """What the dialect answers to its own example, with made-up scores."""
     call = dialect.parse(dialect.example)
-    return dialect.render(call, [example_result(request) for request in call.requests])
+    answer = dialect.render(call, [example_result(request) for request in call.requests])
+    if isinstance(answer.body, dict) and "created" in answer.body:
+        # The time of the answer would change the document at every start.
+        return replace(answer, body={**answer.body, "created": EXAMPLE_TIME})
+    return answer
 
 
 def example_result(request: RerankRequest) -> RerankResult:

@@ -10,7 +10,7 @@ What the HTTP layer does with a route:
         answer = dialect.render_error(error, request_id)  # any ServiceError, in the dialect's shape and status
 
 ``openapi.describe(route)`` gives the OpenAPI text of a route: request and response schemas, examples, errors.
-``not_found()`` is the error for an unknown path; the root dialect ``NATIVE`` renders it.
+``not_found(path)`` is the error for an unknown path; the root dialect ``NATIVE`` renders it.
 
 A mount (``/cohere/...``) pins the shape, for clients whose body cannot be told apart. The GET routes that
 clients need belong to the HTTP layer; ``MOUNTED_GETS`` says under which mounts they are asked for too:
@@ -30,7 +30,22 @@ from types import MappingProxyType
 
 from rerankd.errors import InvalidRequest, NotFound
 from rerankd.wire.base import Dialect, Json
+from rerankd.wire.cohere import CohereV1, CohereV2
+from rerankd.wire.dashscope import DashScope, DashScopeCompatible
+from rerankd.wire.deepinfra import DeepInfra
+from rerankd.wire.infinity import Infinity
+from rerankd.wire.jina import Jina
+from rerankd.wire.llamacpp import LlamaCpp
+from rerankd.wire.mixedbread import Mixedbread
 from rerankd.wire.native import Native, NativeBatch
+from rerankd.wire.nvidia import Nvidia
+from rerankd.wire.sglang import SGLang
+from rerankd.wire.siliconflow import SiliconFlow
+from rerankd.wire.superset import Superset
+from rerankd.wire.tei import TEI, TEIPredict
+from rerankd.wire.vllm import VLLM, VLLMScore
+from rerankd.wire.voyage import Voyage
+from rerankd.wire.xinference import Xinference
 
 NATIVE = Native()
 
@@ -62,8 +77,11 @@ class Route:
         return fitting[0] if fitting else self.dialects[0]
 
     def with_path(self, body: Json, parameters: Mapping[str, str]) -> Json:
-        """The body with the parameters of the path, such as ``model``, where it lacks them."""
-        return {**parameters, **body} if parameters and isinstance(body, dict) else body
+        """The body with the model that the path names, where it names none itself.
+
+        The parameters of a path are the parts of one model name, ``Qwen/Qwen3-Reranker-0.6B`` being two.
+        """
+        return {"model": "/".join(parameters.values()), **body} if parameters and isinstance(body, dict) else body
 
 
 def _given(dialect: Dialect, body: Mapping[str, Json]) -> str:
@@ -92,7 +110,75 @@ MOUNTED_GETS: Mapping[str, str] = MappingProxyType(
 )
 """GET path under a mount -> the root path that answers it."""
 
+_SUPERSET = Superset()
+_TEI = TEI()
+_TEI_PREDICT = TEIPredict()
+_VLLM = VLLM()
+_VLLM_SCORE = VLLMScore()
+_LLAMA_CPP = LlamaCpp()
+_MIXEDBREAD = Mixedbread()
+_NVIDIA = Nvidia()
+_DASHSCOPE = DashScope()
+_DASHSCOPE_COMPATIBLE = DashScopeCompatible()
+_DEEPINFRA = DeepInfra()
+_TEXT_RERANK = "/services/rerank/text-rerank/text-rerank"
+
+_ROOT: Mapping[str, tuple[Dialect, ...]] = {
+    "/rerank": (NATIVE, _TEI),
+    "/batch_rerank": (NativeBatch(),),
+    "/v1/rerank": (_SUPERSET, _TEI),
+    "/api/rerank": (_SUPERSET,),
+    "/v2/rerank": (CohereV2(),),
+    "/score": (_VLLM_SCORE,),
+    "/v1/score": (_VLLM_SCORE,),
+    "/": (_TEI,),
+    "/invocations": (_TEI,),
+    "/predict": (_TEI_PREDICT,),
+    "/reranking": (_LLAMA_CPP, _TEI, _NVIDIA),
+    "/v1/reranking": (_LLAMA_CPP, _TEI, _MIXEDBREAD, _NVIDIA),
+    "/ranking": (_NVIDIA,),
+    "/v1/ranking": (_NVIDIA,),
+    "/v1/retrieval/{model}/reranking": (_NVIDIA,),
+    "/v1/retrieval/{owner}/{model}/reranking": (_NVIDIA,),
+    "/reranks": (_DASHSCOPE_COMPATIBLE,),
+    "/v1/reranks": (_DASHSCOPE_COMPATIBLE,),
+    "/compatible-api/v1/reranks": (_DASHSCOPE_COMPATIBLE,),
+    f"/api/v1{_TEXT_RERANK}": (_DASHSCOPE,),
+    "/inference/{model}": (_DEEPINFRA,),
+    "/inference/{owner}/{model}": (_DEEPINFRA,),
+}
+"""Paths without a mount: keys decide where several dialects live."""
+
+_MOUNTS: Mapping[str, Mapping[str, Dialect]] = {
+    "cohere": {"/v1/rerank": CohereV1(), "/v2/rerank": CohereV2()},
+    "jina": {"/rerank": Jina(), "/v1/rerank": Jina()},
+    "voyage": {"/rerank": Voyage(), "/v1/rerank": Voyage()},
+    "vllm": {
+        **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), _VLLM),
+        **dict.fromkeys(("/score", "/v1/score"), _VLLM_SCORE),
+    },
+    "tei": {"/": _TEI, "/rerank": _TEI, "/invocations": _TEI, "/predict": _TEI_PREDICT},
+    "infinity": {"/rerank": Infinity(), "/v1/rerank": Infinity()},
+    "xinference": {"/v1/rerank": Xinference()},
+    "siliconflow": {"/rerank": SiliconFlow(), "/v1/rerank": SiliconFlow()},
+    "dashscope": {
+        f"/api/v1{_TEXT_RERANK}": _DASHSCOPE,
+        "/compatible-api/v1/reranks": _DASHSCOPE_COMPATIBLE,
+        "/reranks": _DASHSCOPE_COMPATIBLE,
+    },
+    "mixedbread": {"/v1/reranking": _MIXEDBREAD},
+    "nvidia": {"/ranking": _NVIDIA, "/v1/ranking": _NVIDIA, "/reranking": _NVIDIA},
+    "llamacpp": dict.fromkeys(("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"), _LLAMA_CPP),
+    "sglang": {"/v1/rerank": SGLang()},
+    "deepinfra": dict.fromkeys(("/inference/{model}", "/inference/{owner}/{model}"), _DEEPINFRA),
+}
+"""Paths under a mount: one dialect each, whatever the keys."""
+
 ROUTES: tuple[Route, ...] = (
-    Route("/rerank", (NATIVE,), "rerankd"),
-    Route("/batch_rerank", (NativeBatch(),), "rerankd"),
+    *(Route(path, dialects, "rerank") for path, dialects in _ROOT.items()),
+    *(
+        Route(f"/{mount}{path}".rstrip("/"), (dialect,), mount)
+        for mount, paths in _MOUNTS.items()
+        for path, dialect in paths.items()
+    ),
 )

@@ -1,0 +1,58 @@
+"""Alibaba's DashScope: the native route, with fields in two nested objects, and the compatible one, flat."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rerankd.errors import ServiceError
+from rerankd.wire.base import Answer, Call, Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.error_shapes import dashscope_error
+from rerankd.wire.fields import Fields
+
+
+class DashScope(DocumentsDialect):
+    """POST /api/v1/services/rerank/text-rerank/text-rerank."""
+
+    name = "dashscope"
+    title = "DashScope"
+    keys = ("input",)
+    takes = ("input", "parameters", "model")
+    required = 1
+    example: ClassVar[Json] = {
+        "model": "qwen3-rerank",
+        "input": {"query": "capital of France", "documents": ["Berlin", "Paris"]},
+        "parameters": {"top_n": 1, "return_documents": True, "instruct": "Given a question, find its answer"},
+    }
+
+    def parse(self, body: Json) -> Call:
+        fields = Fields(body)
+        fields.required("input")
+        return super().parse({**body, **fields.inner("parameters").given, **fields.inner("input").given})
+
+    def body(self, reply: Reply) -> Json:
+        return {
+            "output": {"results": reply.rows()},
+            "usage": reply.total_tokens,
+            "request_id": reply.result.id,
+        }
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        return dashscope_error(error, request_id)
+
+
+class DashScopeCompatible(DocumentsDialect):
+    """POST /compatible-api/v1/reranks."""
+
+    name = "dashscope-compatible"
+    title = "DashScope, compatible mode"
+    takes = ("query", "documents", "model", "top_n", "instruct", "return_documents")
+
+    def body(self, reply: Reply) -> Json:
+        return {
+            "id": reply.result.id,
+            "object": "list",
+            "model": reply.result.model,
+            "results": reply.rows(),
+            "usage": reply.prompt_tokens,
+        }

@@ -1,0 +1,38 @@
+"""DeepInfra: POST /inference/{model} with ``queries`` and ``documents``, scores in input order back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rerankd.errors import ServiceError
+from rerankd.types import RerankResult
+from rerankd.wire.base import Answer, Call, Json
+from rerankd.wire.documents import whole
+from rerankd.wire.error_shapes import documents_error
+from rerankd.wire.fields import Fields
+from rerankd.wire.pairs import call_for, pair_up, scores_of, usage_of
+
+
+class DeepInfra:
+    """One query with many documents, or as many of each."""
+
+    name = "deepinfra"
+    title = "DeepInfra"
+    keys = ("queries",)
+    takes = ("queries", "documents", "instruction")
+    required = 2
+    example: ClassVar[Json] = {"queries": ["capital of France"], "documents": ["Berlin", "Paris"]}
+
+    def parse(self, body: Json) -> Call:
+        fields = Fields(body)
+        queries, documents = fields.texts("queries"), fields.texts("documents")
+        return call_for(fields, pair_up(queries, documents, "queries and documents"))
+
+    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+        tokens = usage_of(results)["prompt_tokens"]
+        scores = scores_of(call, results)
+        return Answer({"scores": scores, "input_tokens": tokens, "request_id": whole(results[0]).id})
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        return documents_error(error, request_id)

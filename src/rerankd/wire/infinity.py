@@ -1,0 +1,31 @@
+"""Infinity: POST /rerank; documents are strings, which clients of vLLM's shape cannot read, hence its mount."""
+
+from __future__ import annotations
+
+import time
+
+from rerankd.errors import ServiceError
+from rerankd.wire.base import Answer, Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.error_shapes import openai_error
+
+
+class Infinity(DocumentsDialect):
+    """``object`` is "rerank": its client accepts no other word."""
+
+    name = "infinity"
+    title = "Infinity"
+    takes = ("query", "documents", "model", "top_n", "return_documents", "raw_scores")
+
+    def body(self, reply: Reply) -> Json:
+        return {
+            "object": "rerank",
+            "id": reply.result.id,
+            "created": int(time.time()),
+            "model": reply.result.model,
+            "results": reply.rows(as_object=False),
+            "usage": reply.prompt_tokens,
+        }
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        return openai_error(error, request_id)

@@ -1,0 +1,18 @@
+"""Jina: POST /v1/rerank; unlike Cohere it returns the texts unless told not to."""
+
+from __future__ import annotations
+
+from rerankd.wire.base import Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+
+
+class Jina(DocumentsDialect):
+    """Results with objects, and ``usage``."""
+
+    name = "jina"
+    title = "Jina"
+    takes = ("query", "documents", "model", "top_n", "return_documents")
+    returns_documents = True
+
+    def body(self, reply: Reply) -> Json:
+        return {"model": reply.result.model, "usage": reply.prompt_tokens, "results": reply.rows()}

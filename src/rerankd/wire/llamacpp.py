@@ -1,0 +1,27 @@
+"""llama.cpp's server: POST /reranking and /v1/reranking; a body with ``texts`` is TEI's there, as here."""
+
+from __future__ import annotations
+
+from rerankd.errors import ServiceError
+from rerankd.wire.base import Answer, Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.error_shapes import openai_error
+
+
+class LlamaCpp(DocumentsDialect):
+    """Results without texts."""
+
+    name = "llamacpp"
+    title = "llama.cpp"
+    takes = ("query", "documents", "model", "top_n")
+
+    def body(self, reply: Reply) -> Json:
+        return {
+            "model": reply.result.model,
+            "object": "list",
+            "usage": reply.prompt_tokens,
+            "results": reply.rows(),
+        }
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        return openai_error(error, request_id)

@@ -1,0 +1,26 @@
+"""SGLang: POST /v1/rerank answers a bare array, which nobody else's client can read, hence its mount."""
+
+from __future__ import annotations
+
+from rerankd.errors import ServiceError
+from rerankd.wire.base import Answer, Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.error_shapes import OPENAI_TYPES, documents_status, error_answer
+
+
+class SGLang(DocumentsDialect):
+    """An array, best first, and a flat error."""
+
+    name = "sglang"
+    title = "SGLang"
+    takes = ("query", "documents", "instruct", "top_n", "return_documents")
+    returns_documents = True
+
+    def body(self, reply: Reply) -> Json:
+        return [{**row, "meta_info": None} for row in reply.rows(score="score", as_object=False)]
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        status = documents_status(error)
+        kind = OPENAI_TYPES.get(status, "invalid_request_error")
+        flat = {"object": "error", "message": error.message, "type": kind, "param": error.param, "code": status}
+        return error_answer(error, flat, status)

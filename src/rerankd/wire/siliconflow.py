@@ -1,0 +1,18 @@
+"""SiliconFlow: POST /v1/rerank."""
+
+from __future__ import annotations
+
+from rerankd.wire.base import Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+
+
+class SiliconFlow(DocumentsDialect):
+    """Its two sites count tokens in two places, ``tokens`` and ``meta.tokens``; both are filled."""
+
+    name = "siliconflow"
+    title = "SiliconFlow"
+    takes = ("query", "documents", "model", "instruction", "top_n", "return_documents")
+
+    def body(self, reply: Reply) -> Json:
+        meta = reply.meta("1")
+        return {"id": reply.result.id, "results": reply.rows(), "tokens": reply.tokens, "meta": meta}

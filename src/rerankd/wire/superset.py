@@ -1,0 +1,43 @@
+"""One answer for every documents-shaped client: what /v1/rerank gives, where bodies cannot be told apart.
+
+A body of Voyage's may equal one of Cohere's byte for byte, so the answer carries the keys of all of them.
+"""
+
+from __future__ import annotations
+
+from rerankd.wire.base import Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+
+
+def superset(reply: Reply, version: str) -> dict[str, Json]:
+    """The keys of Cohere, Jina, vLLM, SiliconFlow and Voyage in one object.
+
+    ``object`` is "rerank" because Infinity's client accepts no other value. ``data`` is Voyage's ``results``;
+    it repeats the texts only for a client that showed itself as Voyage's.
+    """
+    data = reply.rows(as_object=False)
+    if not reply.asked.voyage_keys:
+        data = [{key: value for key, value in row.items() if key != "document"} for row in data]
+    return {
+        "id": reply.result.id,
+        "object": "rerank",
+        "model": reply.result.model,
+        "results": reply.rows(),
+        "data": data,
+        "usage": reply.usage,
+        "meta": reply.meta(version),
+    }
+
+
+class Superset(DocumentsDialect):
+    """POST /v1/rerank without a mount."""
+
+    name = "superset"
+    title = "Cohere v1, Jina, Voyage, vLLM, SiliconFlow or Xinference"
+    takes = (
+        *("query", "documents", "model", "top_n", "top_k", "return_documents", "instruction"),
+        *("truncation", "max_tokens_per_doc", "rank_fields", "kwargs"),
+    )
+
+    def body(self, reply: Reply) -> Json:
+        return superset(reply, version="1")

@@ -1,0 +1,18 @@
+"""Voyage: POST /v1/rerank; the results are called ``data`` and documents are strings."""
+
+from __future__ import annotations
+
+from rerankd.wire.base import Json
+from rerankd.wire.documents import DocumentsDialect, Reply
+
+
+class Voyage(DocumentsDialect):
+    """``top_k`` in place of ``top_n``, ``truncation`` in place of ``truncate``."""
+
+    name = "voyage"
+    title = "Voyage"
+    takes = ("query", "documents", "model", "top_k", "return_documents", "truncation")
+
+    def body(self, reply: Reply) -> Json:
+        rows = reply.rows(as_object=False)
+        return {"object": "list", "data": rows, "model": reply.result.model, "usage": reply.total_tokens}
