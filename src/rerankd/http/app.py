@@ -57,7 +57,7 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
         exception_handlers={HTTPException: _raise_again},
     )
     table = RouteTable(ROUTES)
-    app.router.routes.append(RerankRoutes(table, settings, service, in_flight or InFlight()))
+    app.router.routes.append(RerankRoutes(table, settings, service, InFlight() if in_flight is None else in_flight))
     app.include_router(OpsRoutes(service).router())
     app.include_router(ModelRoutes(settings, service).router())
     app.include_router(AdminRoutes(service).router())
