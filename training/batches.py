@@ -1,0 +1,117 @@
+"""Clusters: queries of one source that are hard for each other, with the documents they compete for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.prepare import Prepared
+
+# Exponent below 1: large sources count more, but not in proportion.
+SIZE_EXPONENT = 0.6
+# Real questions, evidence and code more; templates and dictionary glosses less.
+FACTORS = {
+    "nq_en": 2.0,
+    "selqa_en": 2.0,
+    "code_en": 2.5,
+    "mbpp_code_en": 2.0,
+    "pubmedqa_en": 2.0,
+    "covidqa_en": 1.5,
+    "techdocs_en": 1.5,
+    "wiki_titles_en": 1.0,
+    "openstax_sections_en": 0.7,
+    "medquad_en": 0.6,
+    "wordnet_gloss_en": 0.5,
+    "openstax_glossary_en": 0.5,
+    "tldr_zh": 0.5,
+    "policyqa_en": 0.3,
+}
+NEIGHBOUR_SHARE = 0.7
+# Every 50th query is never trained on: the calibration of the scores is fitted on these.
+HELD_OUT_EVERY = 50
+
+
+def held_out(query: int) -> bool:
+    return query % HELD_OUT_EVERY == 0
+
+
+def trained_owners(source: Prepared) -> dict[int, list[int]]:
+    """Document -> the queries it answers, those held out left out."""
+    trained = {document: [q for q in queries if not held_out(q)] for document, queries in source.owners.items()}
+    return {document: queries for document, queries in trained.items() if queries}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The choice of one cluster: places in the source, and which documents answer which query."""
+
+    source: int
+    queries: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    relevant: NDArray[np.bool_]  # (n_queries, n_documents)
+
+
+class Sampler:
+    """Draws clusters for ever; the state of ``random`` is all there is to resume."""
+
+    def __init__(self, sources: Sequence[Prepared], seed: int, queries: int = 12, documents: int = 16) -> None:
+        self.sources = sources
+        self.random = np.random.default_rng(seed)
+        self.queries, self.documents = queries, documents
+        self.owners = [trained_owners(source) for source in sources]
+        weights = [len(source.queries) ** SIZE_EXPONENT * FACTORS.get(source.name, 1.0) for source in sources]
+        self.shares = np.array(weights) / sum(weights)
+
+    def draw(self, source: int | None = None) -> Draw:
+        chosen = int(self.random.choice(len(self.sources), p=self.shares)) if source is None else source
+        queries = self._queries(chosen)
+        documents = self._documents(chosen, queries)
+        positives = [set(self.sources[chosen].positives[query].tolist()) for query in queries]
+        relevant = np.array([[document in own for document in documents] for own in positives])
+        return Draw(chosen, np.array(queries), np.array(documents), relevant)
+
+    def _queries(self, chosen: int) -> list[int]:
+        """A seed, the owners of its hard negatives, their owners, and some strangers."""
+        source, owners = self.sources[chosen], self.owners[chosen]
+        count = min(self.queries, len(source.queries) // 2)
+        found = [self._any_query(source)]
+        known, reached = set(found), 0
+        while len(found) < count:
+            if reached < len(found) and self.random.random() < NEIGHBOUR_SHARE:
+                near = self._neighbours(source, owners, found[reached])
+                reached += 1
+            else:
+                near = [self._any_query(source)]
+            for query in near[: min(4, count - len(found))]:
+                if query not in known:
+                    known.add(query)
+                    found.append(query)
+        return found
+
+    def _any_query(self, source: Prepared) -> int:
+        while held_out(query := int(self.random.integers(len(source.queries)))):
+            pass
+        return query
+
+    def _neighbours(self, source: Prepared, owners: dict[int, list[int]], query: int) -> list[int]:
+        near = [owners[int(document)] for document in source.negatives[query] if int(document) in owners]
+        picked = [int(self.random.choice(queries)) for queries in near]
+        self.random.shuffle(picked)
+        return picked
+
+    def _documents(self, chosen: int, queries: list[int]) -> list[int]:
+        """One positive of every query, then their hard negatives in turn, then strangers."""
+        source = self.sources[chosen]
+        found = list(dict.fromkeys(int(self.random.choice(source.positives[query])) for query in queries))
+        hard = [int(document) for query in queries for document in self._some(source.negatives[query], 3)]
+        self.random.shuffle(hard)
+        strangers = self.random.integers(len(source.documents), size=self.documents).tolist()
+        return list(dict.fromkeys([*found, *hard, *strangers]))[: max(self.documents, len(found))]
+
+    def _some(self, documents: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+        if len(documents) <= count:
+            return documents
+        return self.random.choice(documents, size=count, replace=False)

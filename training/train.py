@@ -1,0 +1,216 @@
+"""The training loop: cross entropy over clusters plus two teachers, checkpoints, resume.
+
+Loss of a cluster = -log of the probability mass on the documents that answer the query
++ ``distil`` * KL(teacher || model), where the teacher mixes dense similarity and BM25.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from training.batches import Draw, Sampler
+from training.initialise import Shape, State, initial_state
+from training.model import PackedModel, pack
+from training.prepare import Prepared, load_all
+from training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run. The last ``decay`` of the steps lowers the rates from their peak to ``final``."""
+
+    steps: int = 2400
+    clusters: int = 2
+    rate: float = 1e-3
+    embedding_rate: float = 2e-3
+    warm_up: int = 40
+    decay: float = 0.4
+    final: float = 0.02
+    distil: float = 1.0
+    document_tokens: int = 128
+    average: float = 0.995
+    clip: float = 1.0
+    seed: int = 1
+    save_every: int = 100
+
+
+@dataclass(frozen=True)
+class TeacherWeights:
+    """How similarity (cosine) and BM25 become teacher logits; fitted on training clusters by their own labels."""
+
+    cosine: float
+    bm25: float
+
+
+ENGLISH = TeacherWeights(cosine=16.0, bm25=0.15)
+CHINESE = TeacherWeights(cosine=0.0, bm25=0.12)
+
+
+class Teachers:
+    """Teacher logits of a cluster; dense vectors are computed once a text and kept."""
+
+    def __init__(self, sources: list[Prepared]) -> None:
+        self.sources = sources
+        self.dense = Teacher()
+        self.vectors: dict[tuple[int, str, int], NDArray[np.float16]] = {}
+
+    def _vectors(self, source: int, kind: str, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        texts = getattr(self.sources[source], f"{kind}_texts")
+        missing = [int(place) for place in places if (source, kind, int(place)) not in self.vectors]
+        if missing:
+            for place, vector in zip(missing, self.dense.encode([texts[i] for i in missing]), strict=True):
+                self.vectors[source, kind, place] = vector.astype(np.float16)
+        return np.stack([self.vectors[source, kind, int(place)] for place in places]).astype(np.float32)
+
+    def logits(self, draw: Draw) -> torch.Tensor:
+        """(n_queries, n_documents), float32."""
+        source = self.sources[draw.source]
+        weights = CHINESE if source.language.startswith("zh") else ENGLISH
+        scores = weights.bm25 * source.pool.scores(draw.queries, draw.documents)
+        if weights.cosine:
+            queries = self._vectors(draw.source, "query", draw.queries)
+            documents = self._vectors(draw.source, "document", draw.documents)
+            scores = scores + weights.cosine * (queries @ documents.T)
+        return torch.from_numpy(scores.astype(np.float32))
+
+
+class Trainer:
+    """Model, averaged weights, optimiser and sampler: all that a checkpoint holds."""
+
+    def __init__(self, recipe: Recipe, shape: Shape, state: State, sources: list[Prepared]) -> None:
+        self.recipe, self.sources = recipe, sources
+        self.model = PackedModel(shape, state)
+        self.averaged = {name: tensor.clone() for name, tensor in self.model.state().items()}
+        self.sampler = Sampler(sources, recipe.seed)
+        self.teachers = Teachers(sources) if recipe.distil else None
+        embeddings = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" in n]
+        others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
+        groups = [{"params": embeddings, "peak": recipe.embedding_rate}, {"params": others, "peak": recipe.rate}]
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.workers = ThreadPoolExecutor(torch.get_num_threads())
+        self.step = 0
+
+    def set_rate(self) -> None:
+        """Warm-up, a long constant stretch, then a straight way down: a run can be lengthened while it is constant."""
+        recipe = self.recipe
+        left = (recipe.steps - self.step) / (recipe.steps * recipe.decay)
+        share = min(1.0, (self.step + 1) / recipe.warm_up, max(left, recipe.final))
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * share
+
+    def cluster_loss(self, draw: Draw) -> tuple[torch.Tensor, float]:
+        """Loss, and the share of queries whose best document is a right one."""
+        source = self.sources[draw.source]
+        documents = [source.documents[int(place)] for place in draw.documents]
+        queries = [source.queries[int(place)] for place in draw.queries]
+        logits = self.model(pack(documents, queries, self.recipe.document_tokens))
+        relevant = torch.from_numpy(draw.relevant)
+        found = F.log_softmax(logits, dim=1)
+        loss = -found.masked_fill(~relevant, float("-inf")).logsumexp(dim=1).mean()
+        if self.teachers is not None:
+            wanted = F.softmax(self.teachers.logits(draw), dim=1)
+            loss = loss + self.recipe.distil * F.kl_div(found, wanted, reduction="none").sum(dim=1).mean()
+        hits = relevant.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
+        return loss, float(hits)
+
+    def _work(self, draw: Draw) -> tuple[float, float]:
+        # One core a cluster: with several cores on one, each small operation would wait for the slowest of them.
+        torch.set_num_threads(1)
+        loss, hit = self.cluster_loss(draw)
+        (loss / self.recipe.clusters).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), hit
+
+    def train_step(self) -> dict[str, float]:
+        self.set_rate()
+        self.optimiser.zero_grad(set_to_none=True)
+        draws = [self.sampler.draw() for _ in range(self.recipe.clusters)]
+        figures = list(self.workers.map(self._work, draws))
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.step += 1
+        self._average()
+        loss, accuracy = np.mean(figures, axis=0).tolist()
+        return {"loss": loss, "accuracy": accuracy}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential mean of the weights, shorter at the beginning."""
+        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.model.state().items():
+            self.averaged[name].lerp_(tensor, 1 - keep)
+
+    def save(self, path: Path) -> None:
+        saved = {
+            "step": self.step,
+            "model": self.model.state(),
+            "averaged": self.averaged,
+            "optimiser": self.optimiser.state_dict(),
+            "random": json.dumps(self.sampler.random.bit_generator.state),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(saved, partial)
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        self.step = saved["step"]
+        with torch.no_grad():
+            for name, parameter in zip(self.model.names, self.model.weights, strict=True):
+                parameter.copy_(saved["model"][name])
+        self.averaged = saved["averaged"]
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.sampler.random.bit_generator.state = json.loads(saved["random"])
+
+
+def load_start(work: Path, seed: int) -> tuple[Shape, State]:
+    with np.load(work / "content.npz") as arrays:
+        content, rarity = arrays["content"], arrays["rarity"]
+    shape = Shape(vocabulary=len(rarity))
+    return shape, initial_state(shape, content, rarity, seed)
+
+
+def train(work: Path, run: Path, recipe: Recipe, resume: bool, start: Path | None = None) -> Trainer:
+    """Trains to ``recipe.steps``, or to a SIGTERM, after which ``resume`` goes on; ``start`` takes over the averaged weights of another run's checkpoint."""
+    run.mkdir(parents=True, exist_ok=True)
+    shape, state = load_start(work, recipe.seed)
+    if start is not None:
+        state = torch.load(start, weights_only=True)["averaged"]
+    trainer = Trainer(recipe, shape, state, load_all(work / "prepared"))
+    checkpoint = run / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        trainer.restore(checkpoint)
+    (run / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    began = time.monotonic()
+    with (run / "curve.jsonl").open("a") as curve:
+        while trainer.step < recipe.steps and not stopped.is_set():
+            figures = trainer.train_step()
+            figures |= {"step": trainer.step, "seconds": round(time.monotonic() - began, 1)}
+            print(json.dumps(figures), file=curve, flush=True)
+            if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps or stopped.is_set():
+                trainer.save(checkpoint)
+    return trainer
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One flag for every field of `Recipe`."""
+    for name, value in asdict(Recipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+
+
+def recipe_from(options: argparse.Namespace) -> Recipe:
+    return Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
