@@ -17,9 +17,16 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from rerankd.engine.base import HeadSpec
-from rerankd.errors import ConfigurationError, InvalidRequest
+from rerankd.errors import ConfigurationError, InvalidRequest, TooLarge
 from rerankd.prompt.template import Control, Template, Text
 from rerankd.types import IdArray
+
+_MOST_GROWTH = 3
+"""Characters that one may become when a text is normalised: NFC never makes more of it, NFKC up to 18."""
+_FREE_GROWTH = 1_000
+"""Characters by which a text may grow anyway: a short one may well be ``㎢`` alone."""
+_PIECE_CHARACTERS = 4_096
+_WORST_CHARACTER = "\ufdfa"
 
 Side: TypeAlias = Literal["left", "right"]
 """The side of a document that a cut takes away."""
@@ -45,6 +52,7 @@ class PromptTokenizer:
             for part in template.parts
         )
         _refuse_leaks(whole, self._plain)
+        self._may_grow = self._normalised_length(_WORST_CHARACTER) > _MOST_GROWTH
 
     def head_spec(self) -> HeadSpec:
         """The head with its words as ids of this vocabulary."""
@@ -53,7 +61,11 @@ class PromptTokenizer:
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> list[IdArray]:
         """The whole prompt of every pair, untruncated: one int32 array a document.
 
-        Parts without a document are encoded once. Raises InvalidRequest for text that is not valid Unicode.
+        Parts without a document are encoded once.
+
+        Raises:
+            InvalidRequest: a text is not valid Unicode.
+            TooLarge: a text becomes many times longer when the tokenizer normalises it.
         """
         values = {"instruction": instruction, "query": query}
         columns = [self._column(part, values, documents) for part in self._parts]
@@ -73,13 +85,36 @@ class PromptTokenizer:
 
     def _guarded(self, texts: Sequence[str]) -> list[Encoding]:
         try:
+            if self._may_grow:
+                self._refuse_growth(texts)
             return self._plain.encode_batch_fast(texts, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             raise InvalidRequest("a text holds half a surrogate pair, which is no character") from None
 
+    def _refuse_growth(self, texts: Sequence[str]) -> None:
+        """100,000 characters that become 1.8 million would cost seconds and half a gigabyte."""
+        for text in texts:
+            if not text.isascii() and self._grows(text):
+                growth = f"grows more than {_MOST_GROWTH}-fold when it is normalised"
+                raise TooLarge(f"a text of {len(text)} characters {growth}")
+
+    def _grows(self, text: str) -> bool:
+        # Piece by piece: normalising holds the interpreter lock, and the verdict may come early.
+        room = _MOST_GROWTH * len(text) + _FREE_GROWTH
+        for start in range(0, len(text), _PIECE_CHARACTERS):
+            room -= self._normalised_length(text[start : start + _PIECE_CHARACTERS])
+            if room < 0:
+                return True
+        return False
+
+    def _normalised_length(self, text: str) -> int:
+        normalizer = self._plain.normalizer
+        return len(text if normalizer is None else normalizer.normalize_str(text))
+
     def cut(self, text: str, tokens: int, side: Side = "right") -> str:
         """The text without what goes beyond ``tokens`` tokens, cut between characters at the side named."""
-        encoding = self._plain.encode(text, add_special_tokens=False)
+        # A batch of one: encode() would hold the interpreter lock all the while, encode_batch() gives it back.
+        (encoding,) = self._plain.encode_batch([text], add_special_tokens=False)
         excess = len(encoding) - tokens
         if excess <= 0:
             return text

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, normalizers
 
 from rerankd.engine.base import HeadSpec
-from rerankd.errors import ConfigurationError, InvalidRequest
+from rerankd.errors import ConfigurationError, InvalidRequest, TooLarge
 from rerankd.prompt.template import TEMPLATES, Control, Head, Template, Text
 from rerankd.prompt.tokenizer import SLICE_CHARACTERS, PromptTokenizer, slices
 
@@ -80,6 +80,18 @@ def test_half_a_surrogate_pair_is_an_invalid_request(small: PromptTokenizer) -> 
         small.prompts("i", "\udfff", ["fine"])
 
 
+def test_a_text_that_explodes_when_it_is_normalised_is_refused(small_tokenizer_file: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(small_tokenizer_file))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    nfkc = PromptTokenizer(tmp_path / "tokenizer.json", TEMPLATES["qwen3-reranker"])
+    with pytest.raises(TooLarge, match="a text of 100010 characters grows more than 3-fold"):
+        nfkc.prompts("i", "q", ["\ufdfa" * 100_009])
+    with pytest.raises(InvalidRequest, match="half a surrogate pair"):
+        nfkc.prompts("i", "q", ["é\ud800"])
+    assert len(nfkc.prompts("i", "q", ["㎢ \ufdfa", "é" * 5_000])) == 2
+
+
 @pytest.mark.parametrize("text", ["plain words and more of them", "日本語の文章です。", "a😀b🤷‍♂️c", "e\u0301 \n x"])
 @pytest.mark.parametrize("tokens", [0, 1, 2, 3, 5, 8, 1000])
 def test_a_cut_keeps_whole_characters_and_no_more_tokens_than_asked(
@@ -116,10 +128,14 @@ def test_eight_threads_get_the_ids_that_one_gets(qwen3: PromptTokenizer) -> None
     rng = random.Random(7)
     texts = [random_text(rng) for _ in range(10_000)]
     alone = [array.tolist() for array in qwen3.encode(texts)]
-    shuffled = [rng.sample(range(len(texts)), len(texts)) for _ in range(8)]
+    starts = range(0, len(texts), 20)
+    orders = [rng.sample(starts, len(starts)) for _ in range(8)]
 
     def wrong_in(order: list[int]) -> int:
-        return sum(ids(qwen3, texts[index]) != alone[index] for index in order)
+        runs = {start: qwen3.encode(texts[start : start + 20]) for start in order}
+        return sum(
+            array.tolist() != alone[start + index] for start, run in runs.items() for index, array in enumerate(run)
+        )
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(wrong_in, shuffled)) == 0
+        assert sum(pool.map(wrong_in, orders)) == 0

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from rerankd.errors import Overloaded, TooLong
+from rerankd.prompt.build import PromptBuilder, PromptLimits
+from rerankd.prompt.fit import Pair
+from rerankd.prompt.tokenizer import SLICE_CHARACTERS, PromptTokenizer
+from rerankd.prompt.workers import PromptWorkers
+
+LIMITS = PromptLimits(512)
+LARGE = ["word " * 5_000, "short", "7" * 50_000, "文" * 40_000, *(["a sentence of some words"] * 200), ""]
+
+
+@pytest.fixture
+async def workers(small: PromptTokenizer) -> AsyncIterator[PromptWorkers]:
+    workers = PromptWorkers(PromptBuilder(small), threads=2)
+    yield workers
+    workers.close()
+
+
+async def test_a_request_in_slices_becomes_the_same_prompt_as_in_one_go(workers: PromptWorkers) -> None:
+    sliced = await workers.build("query", LARGE, "why", LIMITS)
+    whole = workers.builder.build("query", LARGE, "why", LIMITS)
+    assert sliced.prefix.tolist() == whole.prefix.tolist()
+    assert [tail.tolist() for tail in sliced.tails] == [tail.tolist() for tail in whole.tails]
+    assert sliced.truncated == whole.truncated
+    assert any(sliced.truncated)
+
+
+async def test_errors_come_through_with_the_document_s_place_in_the_request(workers: PromptWorkers) -> None:
+    limits = PromptLimits(512, truncate=False)
+    documents = ["x" * SLICE_CHARACTERS, "short", "y" * SLICE_CHARACTERS]
+    with pytest.raises(TooLong, match="document 12 makes"):
+        await workers.build("query", documents, "why", limits, positions=[12, 20, 30])
+    with pytest.raises(TooLong, match="document 30 makes"):
+        await workers.build("query", ["short", documents[2]], "why", limits, positions=[20, 30])
+
+
+class HeldBuilder(PromptBuilder):
+    """Notes the order in which slices are built, and waits for leave before the first."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        super().__init__(tokenizer)
+        self.leave = threading.Event()
+        self.order: list[str] = []
+
+    def pairs(
+        self,
+        query: str,
+        documents: Sequence[str],
+        instruction: str,
+        limits: PromptLimits,
+        positions: Sequence[int] | None = None,
+    ) -> list[Pair]:
+        self.leave.wait()
+        self.order.append(query)
+        return super().pairs(query, documents, instruction, limits, positions)
+
+
+async def test_a_small_request_does_not_wait_for_all_of_a_huge_one(small: PromptTokenizer) -> None:
+    builder = HeldBuilder(small)
+    workers = PromptWorkers(builder, threads=1)
+    huge = asyncio.create_task(workers.build("huge", ["x " * SLICE_CHARACTERS] * 5, "why", LIMITS))
+    await asyncio.sleep(0.01)
+    little = asyncio.create_task(workers.build("little", ["document"], "why", LIMITS))
+    await asyncio.sleep(0.01)
+    builder.leave.set()
+    await asyncio.gather(huge, little)
+    assert builder.order == ["huge", "little", *["huge"] * 4]
+    workers.close()
+
+
+async def test_what_a_client_that_left_still_had_waiting_is_never_tokenised(small: PromptTokenizer) -> None:
+    builder = HeldBuilder(small)
+    workers = PromptWorkers(builder, threads=1)
+    running = asyncio.create_task(workers.build("stays", ["document"], "why", LIMITS))
+    await asyncio.sleep(0.01)
+    left = asyncio.create_task(workers.build("left", ["document"], "why", LIMITS))
+    await asyncio.sleep(0.01)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    builder.leave.set()
+    await running
+    await workers.build("later", ["document"], "why", LIMITS)
+    assert builder.order == ["stays", "later"]
+    workers.close()
+
+
+async def test_more_requests_than_may_wait_are_refused(small: PromptTokenizer) -> None:
+    builder = HeldBuilder(small)
+    workers = PromptWorkers(builder, threads=1, most_waiting=2)
+    tasks = [asyncio.create_task(workers.build("q", ["d"], "why", LIMITS)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await workers.build("q", ["d"], "why", LIMITS)
+    builder.leave.set()
+    await asyncio.gather(*tasks)
+    assert (await workers.build("q", ["d"], "why", LIMITS)).pair_tokens
+    workers.close()
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["7" * 100_000, " " * 100_000, "😀" * 100_000, "e\u0301" * 50_000, "a word and another " * 5_000],
+    ids=["digits", "spaces", "emoji", "combining", "english"],
+)
+async def test_the_event_loop_stays_awake_while_the_largest_legal_document_is_tokenised(
+    qwen3: PromptTokenizer, document: str
+) -> None:
+    """G-11: tokenising makes the loop late by less than 50 ms; the best of three, as a busy machine is late too."""
+    workers = PromptWorkers(PromptBuilder(qwen3), threads=1)
+    assert min([await longest_lag(workers, document) for _ in range(3)]) < 0.05
+    workers.close()
+
+
+async def longest_lag(workers: PromptWorkers, document: str) -> float:
+    """The seconds by which a sleep was late at worst while the document was tokenised and cut."""
+    task = asyncio.create_task(workers.build("query", [document], "why", PromptLimits()))
+    longest = 0.0
+    while not task.done():
+        before = time.monotonic()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.monotonic() - before)
+    assert max((await task).pair_tokens) <= 8192
+    return longest
