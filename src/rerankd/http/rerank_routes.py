@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from rerankd.errors import MethodNotAllowed, ServiceError
+from rerankd.errors import MethodNotAllowed, ServiceError, TooLarge
 from rerankd.http import deadline
 from rerankd.http.answer import send_json
 from rerankd.http.body_limit import read_body
@@ -60,6 +60,7 @@ class RerankRoutes(BaseRoute):
         record.dialect = dialect = route.choose(decoded)
         call = dialect.parse(route.with_path(decoded, parameters))
         record.queries = len(call.requests)
+        self._check_queries(record.queries)
         record.documents = sum(len(request.documents) for request in call.requests)
         results = await self._in_flight.run(self._service.rerank(call.requests, context), receive, context.deadline)
         _count(record, results)
@@ -75,6 +76,13 @@ class RerankRoutes(BaseRoute):
             tenant=record.tenant,
             use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
         )
+
+    def _check_queries(self, queries: int) -> None:
+        limit = self._settings.max_queries
+        if queries > limit:
+            raise TooLarge(
+                f"the call has {queries} queries, the limit is {limit} (max_queries)", setting="max_queries"
+            )
 
 
 def _count(record: CallRecord, results: Sequence[RerankResult | ServiceError]) -> None:

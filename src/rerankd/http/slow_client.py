@@ -7,7 +7,9 @@ client that never reads its answer holds the connection until it leaves. Here
 * the body has ``receive_timeout`` seconds (the handler answers 408; a handler that does not read is cut off here);
 * headers are limited in bytes and in number, whether they are complete or not: 431;
 * an answer that is not read is dropped after ``send_timeout`` seconds;
-* bytes that are no HTTP request get an error in JSON.
+* bytes that are no HTTP request get an error in JSON;
+* an offer to upgrade the connection is passed over. Java's HTTP client makes one with its first request, and the
+  parser would leave that request's body unread.
 
 A request that arrives whole, as nearly all do, sets no timer.
 """
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -31,6 +34,8 @@ from rerankd.wire.error_shapes import documents_error
 
 MAX_HEADERS = 128
 """Header lines of one request; the widest client seen sends 30."""
+
+_UPGRADE_HEADERS = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,31 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._awaited is not _Awaited.BODY:
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._awaited is _Awaited.HEAD and self._head_bytes > self._limits.header_bytes:
             self._refuse_head()
         if not self._refused:
             self._watch()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self._refused:
+                self._refuse(InvalidRequest("this is not a valid HTTP request"))
+        except httptools.HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade(data[upgrade.args[0] :])
+
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """Read the request again as if nothing had been offered; ``rest`` is what followed its head."""
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(InvalidRequest("this server is no proxy"))
+            return
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] not in _UPGRADE_HEADERS]
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def on_message_begin(self) -> None:
         self._await(_Awaited.HEAD)
@@ -114,6 +139,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse_head()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._limits.header_bytes:
             self._refuse_head()
@@ -128,7 +155,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._refused:
+        if not self._refused and not self.parser.should_upgrade():
             self._await(_Awaited.NOTHING)
             super().on_message_complete()
 
@@ -142,11 +169,6 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._send_timer is not None:
             self._send_timer.cancel()
             self._send_timer = None
-
-    def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for bytes that are no HTTP request."""
-        if not self._refused:
-            self._refuse(InvalidRequest("this is not a valid HTTP request"))
 
     def _await(self, awaited: _Awaited) -> None:
         """Go on to the next part of a request, whose time starts anew."""
@@ -190,8 +212,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused = True
         self._cancel_timers()
         self._on_refusal(error)
-        if self._is_idle():
-            self.transport.write(_response(error))
+        if not self._is_idle() and (self._awaited is not _Awaited.BODY or self.cycle.response_started):
+            # A request before this one is being answered: that answer is the last.
+            self.cycle.keep_alive = False
+            return
+        if not self._is_idle():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(_response(error))
         self.transport.close()
 
     def _cancel_timers(self) -> None:

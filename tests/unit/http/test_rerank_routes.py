@@ -70,3 +70,10 @@ async def test_a_parameter_of_the_path_stands_for_the_model(
 ) -> None:
     await client.post("/inference/other", json={"queries": ["q"], "documents": ["d"]})
     assert service.calls[0][0][0].model == "other"
+
+
+async def test_too_many_queries_in_one_call_are_refused(connect: Connect, service: StandInService) -> None:
+    response = await connect(max_queries=2).post("/batch_rerank", json={"pairs": [BODY] * 3})
+    assert response.status_code == 413
+    assert "max_queries" in response.json()["message"]
+    assert service.calls == []

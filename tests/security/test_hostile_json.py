@@ -1,0 +1,110 @@
+"""Sections G-08, G-09 and G-13: bodies that break servers, on every path; the answer is a 4xx and no echo."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+from tests.figures import Measured
+from tests.live import LiveServer
+
+from rerankd.wire.registry import ROUTES
+
+HOSTILE = {
+    "nan": b'{"query": "q", "documents": ["d"], "top_n": NaN}',
+    "infinity": b'{"query": "q", "documents": ["d"], "top_n": -Infinity}',
+    "too_large_a_number": b'{"query": "q", "documents": ["d"], "top_n": 1e400}',
+    "lone_surrogate": b'{"query": "\\ud800", "documents": ["d"]}',
+    "lone_surrogate_in_a_document": b'{"query": "q", "documents": ["\\udfff x"]}',
+    "lone_surrogate_in_a_key": b'{"query": "q", "documents": ["d"], "\\ud800": 1}',
+    "bad_utf8": b'{"query": "\xff\xfe", "documents": ["d"]}',
+    "byte_order_mark": b'\xef\xbb\xbf{"query": "q", "documents": ["d"]}',
+    "utf16": '{"query": "q", "documents": ["d"]}'.encode("utf-16"),
+    "a_million_deep": b"[" * 1_000_000 + b"]" * 1_000_000,
+    "deep_object": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "an_integer_of_5000_digits": b'{"query": "q", "documents": ["d"], "top_n": ' + b"9" * 5000 + b"}",
+    "the_same_key_twice": b'{"query": "q", "query": "r", "documents": ["d"]}',
+    "a_hundred_thousand_keys": json.dumps({str(number): 0 for number in range(100_000)}).encode(),
+    "empty": b"",
+    "nothing": b"null",
+    "a_string": b'"query"',
+    "a_number": b"7",
+    "a_list": b"[]",
+    "an_empty_object": b"{}",
+    "two_values": b"{} {}",
+    "a_trailing_comma": b'{"query": "q", "documents": ["d"],}',
+    "wrong_types": b'{"query": 1, "documents": {"0": []}, "top_n": "all", "return_documents": 7}',
+    "empty_query": b'{"query": "", "documents": ["d"]}',
+    "no_documents": b'{"query": "q", "documents": []}',
+    "nulls_for_documents": b'{"query": "q", "documents": [null, null]}',
+    "lists_for_documents": b'{"query": "q", "documents": [["d"]]}',
+}
+
+SHARED_PATHS = sorted({route.path.replace("{", "").replace("}", "") for route in ROUTES})
+
+
+@pytest.fixture(scope="module")
+def client(fake_server: LiveServer) -> httpx.Client:
+    return httpx.Client(base_url=fake_server.url, headers={"Content-Type": "application/json"}, timeout=30)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_body_is_a_4xx_on_every_path(client: httpx.Client, measured: Measured, case: str) -> None:
+    statuses = {path: client.post(path, content=HOSTILE[case]).status_code for path in SHARED_PATHS}
+    measured("G-08", case, "4xx on every path", f"{sorted(set(statuses.values()))} on {len(statuses)} paths")
+    assert {path: status for path, status in statuses.items() if not 400 <= status < 500} == {}
+    assert client.get("/readyz").status_code == 200
+
+
+def test_an_escaped_nul_is_a_character_like_any_other(client: httpx.Client) -> None:
+    assert client.post("/rerank", content=b'{"query": "a\\u0000b", "documents": ["\\u0000"]}').status_code == 200
+
+
+def test_a_pair_of_surrogates_is_a_character(client: httpx.Client) -> None:
+    body = client.post("/rerank", content=b'{"query": "q", "documents": ["\\ud83d\\uddfc"]}').json()
+    assert body["ranked_documents"] == ["\U0001f5fc"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["query", "documents", "texts", "top_n", "top_k", "instruction", "model", "truncation_direction", "priority"],
+)
+def test_a_wrong_field_of_a_megabyte_is_not_sent_back(client: httpx.Client, measured: Measured, field: str) -> None:
+    text = "needle-" + "x" * 1_000_000
+    longest = 0
+    for wrong in ({text: text}, [[text]], text):
+        body = {"query": "q", "documents": ["d"], field: wrong}
+        for path in ("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/no/such/path"):
+            response = client.post(path, json=body)
+            if response.status_code != 200:
+                longest = max(longest, len(response.content))
+                assert b"needle" not in response.content
+    measured("G-09", f"a wrong {field} of 1 MB", "answer < 4 KB, no input text", f"at most {longest} bytes, none")
+    assert longest < 4096
+
+
+def test_too_many_documents_are_refused_on_every_path(client: httpx.Client, measured: Measured) -> None:
+    texts = ["d"] * 1001
+    bodies = [
+        {"query": "q", "documents": texts},
+        {"query": "q", "texts": texts},
+        {"query": "q", "input": texts},
+        {"query": {"text": "q"}, "passages": [{"text": text} for text in texts]},
+        {"text_1": "q", "text_2": texts},
+        {"queries": "q", "documents": texts},
+        {"queries": ["q"] * 1001, "documents": texts},
+        {"inputs": [["q", "d"]] * 1001},
+        {"model": "m", "input": {"query": "q", "documents": texts}},
+        {"pairs": [{"query": "q", "documents": texts}] * 2},
+    ]
+    refused = set()
+    for path in SHARED_PATHS:
+        for body in bodies:
+            response = client.post(path, json=body)
+            assert response.status_code != 200 or path == "/batch_rerank", f"{path} took {list(body)}"
+            assert response.status_code < 500
+            if response.status_code == 413 or "max_documents" in response.text:
+                refused.add(path)
+    measured("G-13", "1,001 documents", "413 on every path", f"{len(refused)} of {len(SHARED_PATHS)} paths")
+    assert set(SHARED_PATHS) - refused == set()
