@@ -42,7 +42,10 @@ def rank(
     settings = settings_from(config, flags)
     chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
     result = LocalReranker.load(**chosen).rank(query, texts, instruction=instruction, top_n=top_n)
-    click.echo(_as_json(result, texts)) if as_json else _print_table(result, texts)
+    if as_json:
+        click.echo(_as_json(result, texts))
+    else:
+        _print_table(result, texts)
 
 
 def _as_json(result: RerankResult, texts: list[str]) -> str:
@@ -58,7 +61,7 @@ def _print_table(result: RerankResult, texts: list[str]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("rank", "score", "line"):
+    for name in ("rank", "score", "input"):
         table.add_column(name, justify="right")
     table.add_column("document", overflow="fold")
     for place, row in enumerate(result.ranked, start=1):
