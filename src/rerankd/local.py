@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 from rerankd.checkpoint import Checkpoint
 from rerankd.engine.base import Batch, DType, Engine, EngineInfo, EngineOutOfMemory, Group
 from rerankd.errors import ScoringError
-from rerankd.prompt.build import Prompt, PromptBuilder, PromptLimits
-from rerankd.prompt.template import Template
+from rerankd.prompt.build import Pair, Prompt, PromptBuilder, PromptLimits
+from rerankd.prompt.template import Template, Text
 from rerankd.service.ranking import document_score, rank
 from rerankd.settings import Settings
 from rerankd.types import RerankRequest, RerankResult, Timings
 
 _DEFAULTS = Settings()
-_WINDOW_DOCUMENTS = 2048
-"""Documents that are tokenised while the window before them is scored: some seconds of work, some MB."""
+_FEW, _MANY = 2048, 16_384
+"""Documents of a window, tokenised while the one before is scored. Where the prompt begins with the document,
+queries share the work on the documents that they have in common, so that a longer window is less work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class LocalReranker:
         self._builder = builder
         self._engine = engine
         self._limits = limits
+        self._document_first = _reads_document_first(template)
 
     @classmethod
     def load(
@@ -139,38 +141,55 @@ class LocalReranker:
             ScoringError: a single pair does not fit into the engine's memory.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="prompts") as thread:
-            ahead: Future[list[Prompt]] | None = None
-            for window in _windows(requests):
-                made, ahead = ahead, thread.submit(self._prompts, window)
+            ahead: Future[_Window] | None = None
+            for window in _windows(requests, _MANY if self._document_first else _FEW):
+                made, ahead = ahead, thread.submit(self._prepare, window)
                 if made is not None:
                     yield from self._score_window(made.result())
             if ahead is not None:
                 yield from self._score_window(ahead.result())
 
-    def _prompts(self, window: Sequence[RerankRequest]) -> list[Prompt]:
-        return [
-            self._builder.build(
-                request.query,
-                request.documents,
-                self.template.default_instruction if request.instruction is None else request.instruction,
-                self._limits,
-            )
-            for request in window
+    def _prepare(self, requests: Sequence[RerankRequest]) -> _Window:
+        """The prompts of a window, those together that begin alike: a request's own, or a document's."""
+        pairs = [self._pairs(request) for request in requests]
+        places: dict[int | str, list[_Place]] = {}
+        for number, request in enumerate(requests):
+            for index, document in enumerate(request.documents):
+                places.setdefault(document if self._document_first else number, []).append((number, index))
+        shared = [
+            _Shared(Prompt.of([pairs[number][index] for number, index in alike]), alike) for alike in places.values()
         ]
+        return _Window(pairs, shared)
 
-    def _score_window(self, prompts: Sequence[Prompt]) -> Iterator[LocalScores]:
-        logits = [np.full(len(prompt.tails), np.nan, dtype=np.float32) for prompt in prompts]
-        for pieces in _fill(prompts, self.info.max_batch_tokens):
-            for piece, scores in zip(pieces, self._score(prompts, pieces), strict=True):
-                logits[piece.prompt][piece.pairs] = scores
-        for prompt, row in zip(prompts, logits, strict=True):
-            yield LocalScores(row, int(sum(prompt.pair_tokens)), sum(prompt.truncated))
+    def _pairs(self, request: RerankRequest) -> list[Pair]:
+        if not request.documents:
+            return []
+        instruction = self.template.default_instruction if request.instruction is None else request.instruction
+        return self._builder.pairs(request.query, request.documents, instruction, self._limits)
 
-    def _score(self, prompts: Sequence[Prompt], pieces: Sequence[_Piece]) -> list[NDArray[np.float32]]:
+    def _score_window(self, window: _Window) -> Iterator[LocalScores]:
+        """Every request as soon as it and all before it have their scores."""
+        logits = [np.full(len(pairs), np.nan, dtype=np.float32) for pairs in window.pairs]
+        missing = [len(pairs) for pairs in window.pairs]
+        done = 0
+        for pieces in _fill([shared.prompt for shared in window.shared], self.info.max_batch_tokens):
+            for piece, scores in zip(pieces, self._score(window.shared, pieces), strict=True):
+                for pair, score in zip(piece.pairs, scores, strict=True):
+                    number, index = window.shared[piece.prompt].places[pair]
+                    logits[number][index] = score
+                    missing[number] -= 1
+            while done < len(missing) and not missing[done]:
+                yield _scores_of(window.pairs[done], logits[done])
+                done += 1
+        for pairs, row in zip(window.pairs[done:], logits[done:], strict=True):
+            yield _scores_of(pairs, row)
+
+    def _score(self, shared: Sequence[_Shared], pieces: Sequence[_Piece]) -> list[NDArray[np.float32]]:
         """One forward pass; halved as long as it does not fit into memory."""
+        prompts = [shared[piece.prompt].prompt for piece in pieces]
         groups = [
-            Group(prompts[piece.prompt].prefix, tuple(prompts[piece.prompt].tails[pair] for pair in piece.pairs))
-            for piece in pieces
+            Group(prompt.prefix, tuple(prompt.tails[pair] for pair in piece.pairs))
+            for prompt, piece in zip(prompts, pieces, strict=True)
         ]
         try:
             scores = self._engine.score(Batch.of(groups))
@@ -183,11 +202,11 @@ class LocalReranker:
             return np.split(scores, np.cumsum([len(piece.pairs) for piece in pieces])[:-1])
         if len(pieces) > 1:
             middle = len(pieces) // 2
-            return self._score(prompts, pieces[:middle]) + self._score(prompts, pieces[middle:])
+            return self._score(shared, pieces[:middle]) + self._score(shared, pieces[middle:])
         if len(pieces[0].pairs) == 1:
             raise ScoringError("one pair alone does not fit into the engine's memory; lower max_pair_tokens")
         halves = [_Piece(pieces[0].prompt, half) for half in np.array_split(pieces[0].pairs, 2)]
-        return [np.concatenate([self._score(prompts, [half])[0] for half in halves])]
+        return [np.concatenate([self._score(shared, [half])[0] for half in halves])]
 
     def close(self) -> None:
         self._engine.close()
@@ -201,6 +220,26 @@ class LocalReranker:
         self.close()
 
 
+_Place: TypeAlias = tuple[int, int]
+"""A pair's request within its window, and its document within that request."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Pairs that begin with the same tokens, and whose they are."""
+
+    prompt: Prompt
+    places: list[_Place]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Requests that are scored together: their pairs, and the same pairs by what they share."""
+
+    pairs: list[list[Pair]]
+    shared: list[_Shared]
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """Pairs of one prompt that go into the same batch, by their indexes."""
@@ -209,13 +248,23 @@ class _Piece:
     pairs: NDArray[np.intp]
 
 
-def _windows(requests: Iterable[RerankRequest]) -> Iterator[list[RerankRequest]]:
+def _scores_of(pairs: Sequence[Pair], logits: NDArray[np.float32]) -> LocalScores:
+    return LocalScores(logits, sum(len(pair.ids) for pair in pairs), sum(pair.truncated for pair in pairs))
+
+
+def _reads_document_first(template: Template) -> bool:
+    text = "".join(part.text for part in template.parts if isinstance(part, Text))
+    return text.find("{document}") < text.find("{query}")
+
+
+def _windows(requests: Iterable[RerankRequest], least: int) -> Iterator[list[RerankRequest]]:
+    """Runs of requests with at least so many documents each."""
     window: list[RerankRequest] = []
     documents = 0
     for request in requests:
         window.append(request)
         documents += len(request.documents)
-        if documents >= _WINDOW_DOCUMENTS:
+        if documents >= least:
             yield window
             window, documents = [], 0
     if window:
