@@ -164,6 +164,7 @@ async def load_model(
         threads=settings.threads,
         max_pair_tokens=settings.max_pair_tokens,
         max_batch_tokens=settings.max_batch_tokens,
+        script=settings.fake_script,
     )
     scheduler = Scheduler(engine, ScheduleOptions.from_settings(settings), metrics, on_death)
     await scheduler.start()
