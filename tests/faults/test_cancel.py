@@ -45,6 +45,7 @@ async def test_cancelled_queued_work_never_reaches_the_engine() -> None:
         await first
         await bench.scheduler.score(make_work(1, seed=2))
         assert bench.engine.pairs == 2
+        assert bench.metric("reranker_dropped_pairs_total", reason="cancelled") == 50
 
 
 async def test_a_flood_that_left_does_not_delay_the_next_request() -> None:
@@ -103,6 +104,7 @@ async def test_a_deadline_in_the_queue_is_kept_and_costs_no_pass(measured: Measu
         await held
         await bench.scheduler.score(make_work(1, seed=2))
         assert bench.engine.pairs == 2
+        assert bench.metric("reranker_dropped_pairs_total", reason="deadline") == 5
         assert nothing_is_left(bench)
     measured(
         "B-06",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 from rerankd.errors import Overloaded, ScoringError, TooLarge
@@ -87,11 +88,16 @@ class Queue:
         if job not in self.jobs:
             return
         self.jobs.discard(job)
+        dropped = 0
         for index, ticket in job.tickets.items():
             if job.outcomes[index] is None:
                 ticket.waiters.remove((job, index))
                 if not ticket.waiters and not ticket.taken:
                     self.forget(ticket)
+                    dropped += 1
+        if dropped:
+            reason = "deadline" if time.monotonic() >= job.work.deadline else "cancelled"
+            self._metrics.dropped_pairs.labels(reason).inc(dropped)
         job.line.clear()
         tenant = self._tenants[job.work.tenant]
         self._charge(job, tenant, -job.tokens)
