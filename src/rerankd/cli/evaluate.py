@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MODEL_SETTINGS = (
     "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens", "max_batch_tokens"
 )  # fmt: skip
+_FILE_WIDTH = 200
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -210,15 +211,18 @@ def _print(report: Report) -> None:
 
     from rerankd.evaluate.markdown import comparison, main_rows
 
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     shown = [("", comparison(report))] if len(report["systems"]) > 1 else []
     shown += [(system["label"], main_rows(system)) for system in report["systems"]]
     for title, (head, rows) in shown:
         table = Table(box=None, pad_edge=False, title=title, title_justify="left")
         for place, name in enumerate(head):
-            table.add_column(name, justify="right" if place else "left")
+            table.add_column(name, justify="right" if place else "left", overflow="fold")
         for row in rows:
             table.add_row(*row)
-        Console().print(table)
+        console.print(table)
 
 
 def _write(file: Path, text: str) -> None:
