@@ -17,7 +17,7 @@ class Nvidia(DocumentsDialect):
     name = "nvidia"
     title = "NVIDIA NIM"
     keys = ("passages",)
-    takes = ("query", "passages", "model", "truncate_word")
+    takes = ("query", "passages", "model", "truncate")
     example: ClassVar[Json] = {
         "model": "tiny",
         "query": {"text": "capital of France"},

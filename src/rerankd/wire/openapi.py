@@ -64,7 +64,7 @@ def request_schema(dialect: Dialect) -> Schema:
         "title": dialect.title,
         "type": "object",
         "required": list(dialect.takes[: dialect.required]),
-        "properties": {name: FIELDS[name] for name in dialect.takes},
+        "properties": {name: FIELDS.get(f"{dialect.name}.{name}") or FIELDS[name] for name in dialect.takes},
     }
 
 

@@ -54,7 +54,7 @@ FIELDS: Mapping[str, Schema] = MappingProxyType(
         "max_tokens_per_doc": field(COUNT, "Tokens after which a document is cut.", minimum=0),
         "max_tokens_per_query": field(COUNT, "Tokens after which the query is cut.", minimum=0),
         "priority": field(COUNT, "0 is served first, 999 last."),
-        "input": {**TEXTS, "description": "The texts to be ordered; DashScope: an object with query and documents."},
+        "input": {**TEXTS, "description": "The texts to be ordered."},
         "inputs": {"type": "array", "description": "A pair [query, text], or a list of such pairs."},
         "passages": {**TEXTS, "description": "The texts to be ordered."},
         "parameters": {"type": ["object", "null"], "description": "`top_n`, `return_documents`, `instruct`."},
@@ -70,7 +70,13 @@ FIELDS: Mapping[str, Schema] = MappingProxyType(
         "use_activation": field(FLAG, "false returns the logit in place of the probability."),
         "truncate_prompt_tokens": field(COUNT, "Anything from -1 up asks for truncation.", minimum=-1),
         "truncation_side": choice("Which end is cut off.", "left", "right"),
-        "truncate_word": choice("NONE refuses what is too long, END cuts it.", "NONE", "END"),
+        "nvidia.truncate": choice("NONE refuses what is too long, END cuts it.", "NONE", "END"),
+        "dashscope.input": {
+            "type": "object",
+            "required": ["query", "documents"],
+            "properties": {"query": TEXT_OR_OBJECT, "documents": TEXTS},
+            "description": "The query and the texts to be ordered.",
+        },
         "pairs": {
             "type": "array",
             "items": {"type": "object"},
@@ -78,3 +84,4 @@ FIELDS: Mapping[str, Schema] = MappingProxyType(
         },
     }
 )
+"""Name of a field -> its schema; ``<dialect>.<field>`` where one dialect means something else by a name."""

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from rerankd.errors import InvalidJSON
+from rerankd.wire.json_guard import MAX_KEYS, decode_json
+
+HOSTILE = {
+    "nan": b'{"top_n": NaN}',
+    "infinity": b'{"top_n": -Infinity}',
+    "a float beyond range": b'{"top_n": 1e400}',
+    "half a surrogate pair": b'{"query": "\\ud800"}',
+    "the other half": b'{"query": "a\\uDC00"}',
+    "half a surrogate pair in a key": b'{"\\ud800": 1}',
+    "half a surrogate pair deep down": b'{"a": [[["\\ud800"]]]}',
+    "bad utf-8": b'{"query": "\xff"}',
+    "an encoded surrogate": b'{"query": "\xed\xa0\x80"}',
+    "a byte order mark": b'\xef\xbb\xbf{"query": "a"}',
+    "utf-16": '{"query": "a"}'.encode("utf-16"),
+    "a raw NUL": b'{"query": "\x00"}',
+    "a key twice": b'{"query": "a", "query": "b"}',
+    "a key twice, once escaped": b'{"query": "a", "quer\\u0079": "b"}',
+    "five thousand digits": b'{"top_n": ' + b"9" * 5000 + b"}",
+    "five thousand decimals": b'{"top_n": 0.' + b"9" * 5000 + b"}",
+    "nothing": b"",
+    "blanks": b"  \n",
+    "two values": b"{} {}",
+    "a trailing comma": b'{"a": 1,}',
+    "depth of a million arrays": b"[" * 1_000_000,
+    "depth of a million closed arrays": b"[" * 1_000_000 + b"]" * 1_000_000,
+    "depth of a million objects": b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000,
+    "too many keys": json.dumps({str(key): 0 for key in range(MAX_KEYS + 1)}).encode(),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=list(HOSTILE))
+def test_what_is_not_strict_json_is_refused_without_an_echo(body: bytes) -> None:
+    with pytest.raises(InvalidJSON) as caught:
+        decode_json(body, max_depth=32)
+    assert len(caught.value.message) < 200
+    assert "99999" not in caught.value.message
+
+
+@pytest.mark.parametrize("depth", [1, 31, 32])
+def test_nesting_is_counted_exactly(depth: int) -> None:
+    assert decode_json(b"[" * depth + b"]" * depth, max_depth=32) is not None
+    with pytest.raises(InvalidJSON, match="deeper than"):
+        decode_json(b"[" * depth + b"]" * depth, max_depth=depth - 1)
+
+
+@pytest.mark.parametrize("text", ["\x00", "😀", "法国", "\\ud800", "a\u2028b", ""])
+def test_any_whole_character_comes_through(text: str) -> None:
+    for ascii_only in (True, False):
+        body = json.dumps({"query": text}, ensure_ascii=ascii_only).encode()
+        assert decode_json(body, max_depth=2) == {"query": text}
+
+
+def test_plain_values_keep_their_types() -> None:
+    body = b'{"a": [1, -2, 0.5, 1e3, true, false, null, "x", {}]}'
+    assert decode_json(body, max_depth=3) == {"a": [1, -2, 0.5, 1000.0, True, False, None, "x", {}]}
+
+
+def test_four_megabytes_of_documents_are_read_at_once() -> None:
+    body = json.dumps({"query": "q", "documents": ["word 😀 " * 500] * 500}).encode()
+    started = time.perf_counter()
+    decode_json(body, max_depth=32)
+    assert time.perf_counter() - started < 1.0
