@@ -12,6 +12,7 @@ from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.ranking import document_score, rank
+from rerankd.service.rates import RateLimiter
 from rerankd.types import CallContext, RerankRequest, RerankResult
 
 INFO = EngineInfo(
@@ -61,6 +62,7 @@ class StandInService:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
         self.models: ServedNames | None = ServedNames(tiny=served("tiny"), other=served("other")) if ready else None
+        self.rates: RateLimiter | None = None
         self.act = act
         self.calls: list[tuple[Sequence[RerankRequest], CallContext]] = []
         self.cancelled = 0

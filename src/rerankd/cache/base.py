@@ -19,11 +19,6 @@ class CachedScore:
 class ScoreCache(Protocol):
     """Pair -> score. What it cannot do in time it does not do: a look-up misses, a write is lost."""
 
-    @property
-    def degraded(self) -> bool:
-        """Is the store behind it out of reach, so that every look-up misses?"""
-        ...
-
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedScore | None]:
         """One entry a key, in order; None where nothing valid is known."""
         ...
@@ -41,8 +36,6 @@ class ScoreCache(Protocol):
 
 class NoCache:
     """The cache that is switched off."""
-
-    degraded = False
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedScore | None]:
         return [None] * len(keys)

@@ -24,12 +24,20 @@ class Breaker:
         name: the store, for the log.
         probe: succeeds when the store answers; its time is limited to a second.
         pause: seconds between two probes.
+        on_change: told True when the breaker opens, False when it closes.
     """
 
-    def __init__(self, name: str, probe: Callable[[], Awaitable[object]], pause: float = PAUSE_SECONDS) -> None:
+    def __init__(
+        self,
+        name: str,
+        probe: Callable[[], Awaitable[object]],
+        pause: float = PAUSE_SECONDS,
+        on_change: Callable[[bool], None] | None = None,
+    ) -> None:
         self._name = name
         self._probe = probe
         self._pause = pause
+        self._on_change = on_change or (lambda _is_open: None)
         self._failures = 0
         self._probing: asyncio.Task[None] | None = None
 
@@ -47,6 +55,7 @@ class Breaker:
             # The error's type alone: its message may hold the address with the password.
             _log.warning("store_unreachable", store=self._name, error=type(error).__name__)
             self._probing = asyncio.get_running_loop().create_task(self._wait_for_the_store())
+            self._on_change(True)
 
     async def _wait_for_the_store(self) -> None:
         while True:
@@ -59,6 +68,7 @@ class Breaker:
             self._failures = 0
             self._probing = None
             _log.info("store_answers_again", store=self._name)
+            self._on_change(False)
             return
 
     async def close(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from rerankd.cache.base import CachedScore
-from rerankd.cache.breaker import Breaker
+from rerankd.cache.breaker import PAUSE_SECONDS, Breaker
 from rerankd.errors import NotReady
 from rerankd.observe.metrics import Metrics
 
@@ -37,22 +37,26 @@ class FailOpen:
         store: what may fail.
         budget: seconds that a request may wait for a look-up.
         metrics: look-ups and writes that failed are counted there.
-        breaker: opened by failures in a row; None makes the usual one.
+        on_change: told True when the store counts as out of reach, False when it is back.
+        pause: seconds between two probes of a store out of reach.
     """
 
-    def __init__(self, store: ScoreStore, budget: float, metrics: Metrics, breaker: Breaker | None = None) -> None:
+    def __init__(
+        self,
+        store: ScoreStore,
+        budget: float,
+        metrics: Metrics,
+        on_change: Callable[[bool], None] | None = None,
+        pause: float = PAUSE_SECONDS,
+    ) -> None:
         self._store = store
         self._budget = budget
-        self._breaker = breaker or Breaker("score cache", store.ping)
+        self._breaker = Breaker("score cache", store.ping, pause, on_change)
         self._look_up_errors = metrics.cache_errors.labels("look_up")
         self._write_errors = metrics.cache_errors.labels("write")
         self._lost = metrics.cache_errors.labels("lost")
         self._unwritten: dict[bytes, CachedScore] = {}
         self._writer: asyncio.Task[None] | None = None
-
-    @property
-    def degraded(self) -> bool:
-        return self._breaker.is_open
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedScore | None]:
         if self._breaker.is_open:

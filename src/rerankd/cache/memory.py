@@ -30,8 +30,6 @@ class MemoryCache:
         clock: seconds, monotonic.
     """
 
-    degraded = False
-
     def __init__(
         self, capacity: int, ttl: float, evictions: Counter, clock: Callable[[], float] = time.monotonic
     ) -> None:

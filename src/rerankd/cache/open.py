@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rerankd.cache.base import NoCache, ScoreCache
 from rerankd.cache.fail_open import FailOpen
 from rerankd.cache.memory import MemoryCache
@@ -12,8 +14,13 @@ from rerankd.settings import Settings
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
-async def open_cache(settings: Settings, metrics: Metrics) -> ScoreCache:
+async def open_cache(
+    settings: Settings, metrics: Metrics, on_change: Callable[[bool], None] | None = None
+) -> ScoreCache:
     """The cache that the settings ask for, reachable at this moment.
+
+    Args:
+        on_change: told True when the store behind it is out of reach, False when it is back.
 
     Raises:
         ConfigurationError: the setting is none of the choices, or the Redis it names cannot be used.
@@ -23,12 +30,12 @@ async def open_cache(settings: Settings, metrics: Metrics) -> ScoreCache:
     if settings.cache == "memory":
         return MemoryCache(settings.cache_bytes, settings.cache_ttl, metrics.cache_evictions)
     if settings.cache.startswith(REDIS_SCHEMES):
-        return await _open_redis(settings, metrics)
+        return await _open_redis(settings, metrics, on_change)
     # The value is not shown: it may be an address with a password and a slip in its scheme.
     raise ConfigurationError("the setting 'cache' has to be memory, off, or an address that begins with redis://")
 
 
-async def _open_redis(settings: Settings, metrics: Metrics) -> ScoreCache:
+async def _open_redis(settings: Settings, metrics: Metrics, on_change: Callable[[bool], None] | None) -> ScoreCache:
     try:
         from rerankd.cache.redis import RedisCache, check_connection, connect
     except ModuleNotFoundError as error:
@@ -36,4 +43,4 @@ async def _open_redis(settings: Settings, metrics: Metrics) -> ScoreCache:
     await check_connection(settings.cache)
     budget = settings.cache_timeout_ms / 1000
     store = RedisCache(connect(settings.cache, timeout=max(budget, 1.0)), settings.cache_ttl, metrics)
-    return FailOpen(store, budget, metrics)
+    return FailOpen(store, budget, metrics, on_change)

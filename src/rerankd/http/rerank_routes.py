@@ -62,6 +62,7 @@ class RerankRoutes(BaseRoute):
         record.queries = len(call.requests)
         self._check_queries(record.queries)
         record.documents = sum(len(request.documents) for request in call.requests)
+        await self._spend_rate(record)
         results = await self._in_flight.run(self._service.rerank(call.requests, context), receive, context.deadline)
         _count(record, results)
         await send_json(send, dialect.render(call, results))
@@ -76,6 +77,12 @@ class RerankRoutes(BaseRoute):
             tenant=record.tenant,
             use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
         )
+
+    async def _spend_rate(self, record: CallRecord) -> None:
+        if self._service.rates is not None:
+            state = await self._service.rates.spend(record.tenant, record.documents)
+            record.response_headers.extend(state.headers())
+            state.raise_if_refused()
 
     def _check_queries(self, queries: int) -> None:
         limit = self._settings.max_queries

@@ -11,6 +11,7 @@ from rerankd.errors import Draining, InvalidRequest, NotReady, ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import ServedModels, load_models
+from rerankd.service.rates import RateLimiter
 from rerankd.service.rerank import Reranker
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankRequest, RerankResult
@@ -26,6 +27,8 @@ class RerankService:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.lifecycle = Lifecycle()
+        self.rates: RateLimiter | None = None
+        """Who may ask how often; None when every caller may ask as often as it wants."""
         self._cache: ScoreCache | None = None
         self._reranker: Reranker | None = None
         self._reloading = asyncio.Lock()
@@ -36,12 +39,13 @@ class RerankService:
         return self._reranker.models if self._reranker else None
 
     async def start(self) -> None:
-        """Open the cache, load and warm the models, become ready.
+        """Open the cache and the rate limits, load and warm the models, become ready.
 
         Raises:
             ConfigurationError: the settings cannot work; the message says which to change.
         """
-        self._cache = await open_cache(self.settings, self.metrics)
+        self._cache = await open_cache(self.settings, self.metrics, self._on_cache_change)
+        self.rates = await RateLimiter.open(self.settings)
         self._reranker = self._rerank_with(await self._load(), self._cache)
         self.lifecycle.move_to(State.READY)
 
@@ -83,6 +87,8 @@ class RerankService:
             await _close(self._reranker.models)
         if self._cache is not None:
             await self._cache.close()
+        if self.rates is not None:
+            await self.rates.close()
         self.lifecycle.move_to(State.STOPPED)
 
     def _running(self) -> Reranker:
@@ -95,6 +101,12 @@ class RerankService:
 
     def _rerank_with(self, models: ServedModels, cache: ScoreCache) -> Reranker:
         return Reranker(self.settings, models, cache, self.metrics)
+
+    def _on_cache_change(self, is_out_of_reach: bool) -> None:
+        if is_out_of_reach and self.lifecycle.state is State.READY:
+            self.lifecycle.move_to(State.DEGRADED, "the score cache is out of reach")
+        elif not is_out_of_reach and self.lifecycle.state is State.DEGRADED:
+            self.lifecycle.move_to(State.READY)
 
     def _on_engine_death(self, reason: str) -> None:
         self.lifecycle.move_to(State.DEAD, reason)

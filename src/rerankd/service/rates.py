@@ -1,0 +1,185 @@
+"""How often one caller may ask: windows per key, else per address, counted here or in Redis for all replicas.
+
+A window begins with a caller's first request and ends when its time is over, so ``Retry-After`` is exact.
+While Redis is out of reach every replica counts by itself: callers stay limited and none is locked out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import time
+from dataclasses import dataclass
+
+from limits import RateLimitItem, parse_many
+from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from rerankd.cache.breaker import Breaker
+from rerankd.cache.open import REDIS_SCHEMES
+from rerankd.errors import ConfigurationError, RateLimited, TooLarge
+from rerankd.settings import Settings
+
+_NAMESPACE = "rerankd:rate"
+
+
+@dataclass(frozen=True, slots=True)
+class RateState:
+    """Where a caller stands in the window that is nearest to its end of budget.
+
+    Attributes:
+        limit: requests or documents that the window allows.
+        remaining: what is left of them.
+        reset: seconds until the window is over.
+        refused: did this request not fit any more? It was then not counted.
+    """
+
+    limit: int
+    remaining: int
+    reset: float
+    refused: bool = False
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The ``RateLimit-*`` headers of an answer, refused or not."""
+        values = {"limit": self.limit, "remaining": self.remaining, "reset": math.ceil(self.reset)}
+        return [(f"ratelimit-{name}".encode(), str(value).encode()) for name, value in values.items()]
+
+    def raise_if_refused(self) -> None:
+        """Raises RateLimited with the seconds after which the window is fresh."""
+        if self.refused:
+            message = f"the rate limit of {self.limit} is used up; it is fresh again in {math.ceil(self.reset)} s"
+            raise RateLimited(message, retry_after=self.reset, setting="rate_limit")
+
+
+class RateLimiter:
+    """Counts what callers ask for against every window of the setting ``rate_limit``.
+
+    Args:
+        windows: a request has to fit all of them.
+        counts_documents: a request costs its documents instead of one.
+        shared: counts of all replicas; None counts in this process alone.
+        timeout: seconds that a request may wait for the shared counts.
+    """
+
+    def __init__(
+        self, windows: list[RateLimitItem], *, counts_documents: bool, shared: Storage | None, timeout: float
+    ) -> None:
+        self._windows = windows
+        self._counts_documents = counts_documents
+        self._timeout = timeout
+        self._own = FixedWindowRateLimiter(MemoryStorage())
+        self._shared = FixedWindowRateLimiter(shared) if shared else None
+        self._breaker = Breaker("rate limits", shared.check) if shared else None
+
+    @classmethod
+    async def open(cls, settings: Settings) -> RateLimiter | None:
+        """The limiter that the settings ask for; None when they ask for none.
+
+        Raises:
+            ConfigurationError: the rate cannot be read, or the store cannot be used.
+        """
+        if not settings.rate_limit:
+            return None
+        return cls(
+            _windows(settings.rate_limit),
+            counts_documents=settings.rate_limit_unit == "documents",
+            shared=await _shared_store(settings.rate_limit_store),
+            timeout=settings.cache_timeout_ms / 1000,
+        )
+
+    async def spend(self, tenant: str, documents: int) -> RateState:
+        """Take a request out of the caller's budget, or find that it does not fit.
+
+        Args:
+            tenant: the key's name, else the client's address.
+            documents: documents of the request.
+
+        Raises:
+            TooLarge: no fresh window would have room for it either.
+        """
+        cost = max(documents, 1) if self._counts_documents else 1
+        smallest = min(window.amount for window in self._windows)
+        if cost > smallest:
+            message = f"the request has {cost} documents, the rate limit allows {smallest} in one of its windows"
+            raise TooLarge(message, setting="rate_limit")
+        return await self._spend(_caller(tenant), cost)
+
+    async def _spend(self, caller: str, cost: int) -> RateState:
+        if self._shared is None or self._breaker is None or self._breaker.is_open:
+            return await self._spend_in(self._own, caller, cost)
+        try:
+            async with asyncio.timeout(self._timeout):
+                state = await self._spend_in(self._shared, caller, cost)
+        except Exception as error:
+            self._breaker.failed(error)
+            return await self._spend_in(self._own, caller, cost)
+        self._breaker.succeeded()
+        return state
+
+    async def _spend_in(self, counts: FixedWindowRateLimiter, caller: str, cost: int) -> RateState:
+        """Look at all windows before any is charged: a refused request costs nothing in the others."""
+        states = await asyncio.gather(*(self._state(counts, window, caller) for window in self._windows))
+        full = [state for state in states if state.remaining < cost]
+        if not full:
+            fits = await asyncio.gather(*(counts.hit(window, caller, cost=cost) for window in self._windows))
+            # Another request may have been faster between the look and the charge.
+            full = [state for state, fit in zip(states, fits, strict=True) if not fit]
+        if full:
+            last = max(full, key=lambda state: state.reset)
+            return RateState(last.limit, last.remaining, last.reset, refused=True)
+        tightest = min(states, key=lambda state: state.remaining / state.limit)
+        return RateState(tightest.limit, tightest.remaining - cost, tightest.reset)
+
+    async def _state(self, counts: FixedWindowRateLimiter, window: RateLimitItem, caller: str) -> RateState:
+        stats = await counts.get_window_stats(window, caller)
+        begins_now = stats.remaining == window.amount
+        reset = window.get_expiry() if begins_now else max(stats.reset_time - time.time(), 0.0)
+        return RateState(window.amount, stats.remaining, reset)
+
+    async def close(self) -> None:
+        if self._breaker is not None:
+            await self._breaker.close()
+
+
+def _windows(rate: str) -> list[RateLimitItem]:
+    try:
+        windows = parse_many(rate)
+    except ValueError:
+        windows = []
+    if not windows or any(window.amount < 1 for window in windows):
+        raise ConfigurationError(f"the setting 'rate_limit' is {rate!r} and has to look like 10/minute;1000/day")
+    return windows
+
+
+async def _shared_store(address: str) -> Storage | None:
+    if address == "memory":
+        return None
+    if not address.startswith(REDIS_SCHEMES):
+        raise ConfigurationError("the setting 'rate_limit_store' has to be memory, or begin with redis://")
+    try:
+        from limits.aio.storage import RedisStorage
+
+        from rerankd.cache.redis import check_connection, connect
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("rate limits in Redis need: pip install 'rerankd[redis]'") from error
+    await check_connection(address)
+    pool = connect(address, timeout=1.0).connection_pool
+    # The pool decides where to connect; the address is here for its scheme alone, without the password.
+    return RedisStorage(
+        "async+redis://",
+        implementation="redispy",
+        key_prefix=_NAMESPACE,
+        connection_pool=pool,  # type: ignore[arg-type]
+    )
+
+
+def _caller(tenant: str) -> str:
+    """The tenant, or the network of an IPv6 address: one client has all the addresses of its network."""
+    try:
+        address = ipaddress.IPv6Address(tenant)
+    except ValueError:
+        return tenant
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
