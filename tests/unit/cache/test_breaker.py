@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rerankd.cache.breaker import FAILURES, Breaker
+
+
+class Store:
+    """A store that answers probes or does not."""
+
+    def __init__(self) -> None:
+        self.answers = False
+        self.probes = 0
+        self.changes: list[bool] = []
+
+    async def probe(self) -> None:
+        self.probes += 1
+        if not self.answers:
+            raise ConnectionError
+
+    def breaker(self, pause: float = 0.01) -> Breaker:
+        return Breaker("store", self.probe, pause, self.changes.append)
+
+
+def fail(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        breaker.failed(TimeoutError())
+
+
+async def test_it_opens_after_failures_in_a_row_and_not_after_scattered_ones() -> None:
+    store = Store()
+    breaker = store.breaker()
+    for _ in range(3):
+        fail(breaker, FAILURES - 1)
+        breaker.succeeded()
+    assert not breaker.is_open
+    fail(breaker, FAILURES)
+    assert breaker.is_open
+    assert store.changes == [True]
+    await breaker.close()
+
+
+async def test_it_closes_when_a_probe_succeeds_and_opens_again_when_needed() -> None:
+    store = Store()
+    breaker = store.breaker()
+    for round_number in range(1, 3):
+        store.answers = False
+        fail(breaker, FAILURES + 3)
+        await asyncio.sleep(0.05)
+        assert breaker.is_open
+        assert store.probes >= 2 * round_number
+        store.answers = True
+        await asyncio.sleep(0.05)
+        assert not breaker.is_open
+    assert store.changes == [True, False, True, False]
+
+
+async def test_closing_it_ends_the_probing() -> None:
+    store = Store()
+    breaker = store.breaker()
+    fail(breaker, FAILURES)
+    await breaker.close()
+    probes = store.probes
+    await asyncio.sleep(0.03)
+    assert store.probes == probes
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_the_log_has_the_kind_of_failure_and_never_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    breaker = Store().breaker()
+    for _ in range(FAILURES):
+        breaker.failed(ConnectionError("redis://:secret@host"))
+    await breaker.close()
+    log = "".join(capsys.readouterr())
+    assert "ConnectionError" in log
+    assert "secret" not in log
