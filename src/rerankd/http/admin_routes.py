@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from rerankd.errors import ConfigurationError, ServiceError
@@ -21,11 +21,15 @@ class AdminRoutes:
     def __init__(self, service: RerankService) -> None:
         self._service = service
 
-    def router(self) -> APIRouter:
-        router = APIRouter(route_class=MeasuredRoute, prefix=ADMIN_PREFIX, tags=["administration"])
-        router.add_api_route("/reload", self.reload, methods=["POST"], summary="Load the models anew")
-        router.add_api_route("/cache/flush", self.flush, methods=["POST"], summary="Forget the cached scores")
-        return router
+    def routes(self) -> list[MeasuredRoute]:
+        actions = {
+            "/reload": (self.reload, "Load the models anew"),
+            "/cache/flush": (self.flush, "Forget the cached scores"),
+        }
+        return [
+            MeasuredRoute(ADMIN_PREFIX + path, endpoint, methods=["POST"], tags=["administration"], summary=summary)
+            for path, (endpoint, summary) in actions.items()
+        ]
 
     async def reload(self, request: Request) -> Response:
         try:

@@ -21,7 +21,7 @@ from rerankd.http.access import Access
 from rerankd.http.admin_routes import AdminRoutes
 from rerankd.http.auth import Authentication, KeyRing
 from rerankd.http.disconnect import InFlight
-from rerankd.http.docs_routes import docs_router
+from rerankd.http.docs_routes import docs_routes
 from rerankd.http.error_handler import ErrorHandler
 from rerankd.http.model_routes import ModelRoutes
 from rerankd.http.openapi import document
@@ -57,12 +57,14 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
         exception_handlers={HTTPException: _raise_again},
     )
     table = RouteTable(ROUTES)
-    app.router.routes.append(RerankRoutes(table, settings, service, InFlight() if in_flight is None else in_flight))
-    app.include_router(OpsRoutes(service).router())
-    app.include_router(ModelRoutes(settings, service).router())
-    app.include_router(AdminRoutes(service).router())
-    app.include_router(docs_router())
-    _add_openapi(app)
+    app.router.routes += [
+        RerankRoutes(table, settings, service, InFlight() if in_flight is None else in_flight),
+        *OpsRoutes(service).routes(),
+        *ModelRoutes(settings, service).routes(),
+        *AdminRoutes(service).routes(),
+        *docs_routes(),
+        _openapi_route(app),
+    ]
     # The last one added is the outermost.
     app.add_middleware(Authentication, keys=KeyRing(settings))
     app.add_middleware(ErrorHandler, table=table, max_body_bytes=settings.max_body_bytes)
@@ -77,7 +79,7 @@ async def _raise_again(request: Request, raised: Exception) -> NoReturn:
     raise raised
 
 
-def _add_openapi(app: FastAPI) -> None:
+def _openapi_route(app: FastAPI) -> MeasuredRoute:
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
             app.openapi_schema = document(app, ROUTES)
@@ -87,9 +89,7 @@ def _add_openapi(app: FastAPI) -> None:
         return JSONResponse(openapi())
 
     app.openapi = openapi  # type: ignore[method-assign]
-    app.router.add_api_route(
-        "/openapi.json", show, methods=["GET"], route_class_override=MeasuredRoute, include_in_schema=False
-    )
+    return MeasuredRoute("/openapi.json", show, include_in_schema=False)
 
 
 def _add_cors(app: FastAPI, origins: str) -> None:

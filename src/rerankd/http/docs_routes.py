@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import lru_cache
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from swagger_ui_bundle import swagger_ui_path
 
@@ -54,11 +54,11 @@ _START = """SwaggerUIBundle({
 """
 
 
-def docs_router() -> APIRouter:
-    router = APIRouter(route_class=MeasuredRoute, include_in_schema=False)
-    router.add_api_route("/docs", _page, methods=["GET"])
-    router.add_api_route("/docs/assets/{name}", _asset, methods=["GET"])
-    return router
+def docs_routes() -> list[MeasuredRoute]:
+    return [
+        MeasuredRoute("/docs", _page, include_in_schema=False),
+        MeasuredRoute("/docs/assets/{name}", _asset, include_in_schema=False),
+    ]
 
 
 async def _page(request: Request) -> Response:

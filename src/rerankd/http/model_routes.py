@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 import rerankd
@@ -25,21 +25,18 @@ class ModelRoutes:
         self._settings = settings
         self._service = service
 
-    def router(self) -> APIRouter:
-        router = APIRouter(route_class=MeasuredRoute, tags=["models"])
+    def routes(self) -> list[MeasuredRoute]:
         endpoints = {
             "/info": (self.info, "The default model and the limits"),
             "/v1/models": (self.list_models, "Served names"),
             "/v1/models/{name}": (self.show_model, "One served name"),
             "/v1/cluster/auth": (self.cluster_auth, "Xinference's handshake"),
         }
-        for path, (endpoint, summary) in endpoints.items():
-            router.add_api_route(path, endpoint, methods=["GET"], summary=summary)
-        for path, root in MOUNTED_GETS.items():
-            if root in endpoints:
-                endpoint, summary = endpoints[root]
-                router.add_api_route(path, endpoint, methods=["GET"], summary=summary)
-        return router
+        mounted = {path: endpoints[root] for path, root in MOUNTED_GETS.items() if root in endpoints}
+        return [
+            MeasuredRoute(path, endpoint, tags=["models"], summary=summary)
+            for path, (endpoint, summary) in (endpoints | mounted).items()
+        ]
 
     async def info(self, request: Request) -> Response:
         """Text-embeddings-inference's keys first, which clients read; then ours."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -21,8 +21,7 @@ class OpsRoutes:
     def __init__(self, service: RerankService) -> None:
         self._service = service
 
-    def router(self) -> APIRouter:
-        router = APIRouter(route_class=MeasuredRoute, tags=["operations"])
+    def routes(self) -> list[MeasuredRoute]:
         probes = {
             "/": (self.about, "What this is"),
             "/health": (self.health, "State of the model"),
@@ -30,11 +29,11 @@ class OpsRoutes:
             "/readyz": (self.readyz, "May requests be sent here?"),
             "/tei/health": (self.health, "State of the model"),
         }
+        routes = [MeasuredRoute("/metrics", self.metrics, tags=["operations"], summary="Metrics for Prometheus")]
         for path, (endpoint, summary) in probes.items():
-            router.add_api_route(path, endpoint, methods=["GET"], summary=summary)
-            router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
-        router.add_api_route("/metrics", self.metrics, methods=["GET"], summary="Metrics for Prometheus")
-        return router
+            routes.append(MeasuredRoute(path, endpoint, tags=["operations"], summary=summary))
+            routes.append(MeasuredRoute(path, endpoint, methods=["HEAD"], include_in_schema=False))
+        return routes
 
     async def about(self, request: Request) -> Response:
         return JSONResponse(
