@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.live import LiveServer
 
 from rerankd.cli.main import cli
 
@@ -128,6 +129,7 @@ def test_a_random_checkpoint_gives_the_measures_of_a_hand_made_example(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_random_checkpoint_in_the_layout_of_06b_gives_the_measures_of_a_hand_made_example(
     folder: Path, tmp_path: Path, qwen3_file: Path
 ) -> None:
@@ -178,6 +180,13 @@ def test_a_second_run_scores_nothing_again(folder: Path, monkeypatch: pytest.Mon
     assert figures(folder, "--engine", "fake")["sets"] == first["sets"]
     with pytest.raises(AssertionError, match="scored again"):
         run(folder, "--engine", "fake", "--fresh")
+
+
+def test_a_running_server_gives_the_figures_of_the_model_in_process(folder: Path, tiny_server: LiveServer) -> None:
+    served = figures(folder, "--url", tiny_server.url)["sets"]["made"]
+    local = figures(folder, "--model", "tiny")["sets"]["made"]
+    for part in ("reranked", "fused", "by_query", "pairs", "tokens"):
+        assert served[part] == local[part]
 
 
 def test_a_report_does_not_give_the_key_away(monkeypatch: pytest.MonkeyPatch) -> None:

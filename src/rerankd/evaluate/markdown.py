@@ -52,7 +52,7 @@ def comparison(report: Report) -> tuple[Row, Sequence[Row]]:
         ]
         for name, found in systems[0]["sets"].items()
     ]
-    for group, mean in systems[0]["mean"].items():
+    for group, mean in _means(systems[0]):
         cells = [(system["mean"][group]["reranked"][MAIN], _both(system["mean"][group])) for system in systems]
         rows.append([_mean_name(group, mean), _figure(mean["candidates"][MAIN]), *_best_marked(cells)])
     return head, rows
@@ -72,7 +72,7 @@ def main_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         "difference",
     ]
     rows = [[name, str(found["queries"]), *_main_cells(found)] for name, found in system["sets"].items()]
-    rows += [[_mean_name(group, mean), "", *_main_cells(mean)] for group, mean in system["mean"].items()]
+    rows += [[_mean_name(group, mean), "", *_main_cells(mean)] for group, mean in _means(system)]
     return head, rows
 
 
@@ -81,8 +81,7 @@ def measure_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
     names = list(next(iter(system["sets"].values()))["candidates"])
     rows = [[name, *(_three(found, measure) for measure in names)] for name, found in system["sets"].items()]
     rows += [
-        [_mean_name(group, mean), *(_three(mean, measure) for measure in names)]
-        for group, mean in system["mean"].items()
+        [_mean_name(group, mean), *(_three(mean, measure) for measure in names)] for group, mean in _means(system)
     ]
     return ["candidates / reranked / fused", *names], rows
 
@@ -133,6 +132,11 @@ def _both(found: Mapping[str, Any]) -> str:
 def _best_marked(cells: Sequence[tuple[float, str]]) -> Row:
     best = max(value for value, _ in cells)
     return [f"**{text}**" if value == best else text for value, text in cells]
+
+
+def _means(system: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Means by group; a single set is its own mean."""
+    return system["mean"].items() if len(system["sets"]) > 1 else ()
 
 
 def _mean_name(group: str, mean: Mapping[str, Any]) -> str:
