@@ -71,7 +71,7 @@ def _write_line(method: str, record: CallRecord, seconds: float) -> None:
         }
     if record.code:
         facts["code"] = record.code
-    if record.route in _PROBES and record.status < 400:
+    if record.route in _PROBES:
         _log.debug("request", **facts)
     elif record.status >= 500:
         _log.error("request", **facts)

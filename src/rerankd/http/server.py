@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -88,6 +89,7 @@ class Server:
         self._listener = listener
         self._end_asked = asyncio.Event()
         self._grace = 0.0
+        self._exit_by = math.inf
         self.stopped_cleanly = False
         """Whether the service gave everything back; threads may still be at work otherwise."""
 
@@ -137,12 +139,12 @@ class Server:
 
     async def _drain(self, grace: float) -> None:
         """Not ready at once, a grace for load balancers to notice, then refuse and wait for the rest."""
-        give_up_at = time.monotonic() + self._settings.drain_seconds - _ANSWER_SECONDS
+        self._exit_by = time.monotonic() + self._settings.drain_seconds
         _log.info("draining", in_flight=len(self._in_flight), grace=grace)
         self._service.lifecycle.move_to(State.DRAINING)
         await asyncio.sleep(min(grace, self._settings.drain_seconds / 2))
         self._service.lifecycle.end_grace()
-        await self._wait_until_idle(give_up_at)
+        await self._wait_until_idle(self._exit_by - _ANSWER_SECONDS)
         if self._in_flight:
             _log.warning("drain limit reached", given_up=len(self._in_flight))
             self._in_flight.give_up(Draining("the server ended before the scores were there", retry_after=1))
@@ -159,7 +161,8 @@ class Server:
         self._listener.close()
         await self._listener.wait_closed(_ANSWER_SECONDS)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_SECONDS):
+            left = self._exit_by - time.monotonic()
+            async with asyncio.timeout(min(_STOP_SECONDS, max(left, _ANSWER_SECONDS))):
                 await self._service.stop()
                 self.stopped_cleanly = loaded
         _log.info("stopped")
