@@ -86,6 +86,12 @@ def documents_error(error: ServiceError, request_id: str) -> Answer:
     return error_answer(error, body, status)
 
 
+def voyage_error(error: ServiceError, request_id: str) -> Answer:
+    """No ``error`` object: Voyage's Python client before 0.4 falls over one and never shows the message."""
+    body = {"detail": error.message, "code": error.code, "request_id": request_id}
+    return error_answer(error, body, documents_status(error))
+
+
 def openai_error(error: ServiceError, request_id: str) -> Answer:
     """``{"error": {...}}`` alone, as vLLM, Infinity and llama.cpp answer."""
     status = documents_status(error)

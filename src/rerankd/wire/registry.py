@@ -135,7 +135,7 @@ _ROOT: Mapping[str, tuple[Dialect, ...]] = {
     "/invocations": (_TEI,),
     "/predict": (_TEI_PREDICT,),
     "/reranking": (_LLAMA_CPP, _TEI, _NVIDIA),
-    "/v1/reranking": (_LLAMA_CPP, _TEI, _MIXEDBREAD, _NVIDIA),
+    "/v1/reranking": (_MIXEDBREAD, _LLAMA_CPP, _TEI, _NVIDIA),
     "/ranking": (_NVIDIA,),
     "/v1/ranking": (_NVIDIA,),
     "/v1/retrieval/{model}/reranking": (_NVIDIA,),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from rerankd.wire.base import Json
+from rerankd.errors import ServiceError
+from rerankd.wire.base import Answer, Json
 from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.error_shapes import voyage_error
 
 
 class Voyage(DocumentsDialect):
@@ -16,3 +18,6 @@ class Voyage(DocumentsDialect):
     def body(self, reply: Reply) -> Json:
         rows = reply.rows(as_object=False)
         return {"object": "list", "data": rows, "model": reply.result.model, "usage": reply.total_tokens}
+
+    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+        return voyage_error(error, request_id)

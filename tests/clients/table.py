@@ -1,0 +1,73 @@
+"""The table of clients: judged, and written into the README and the reference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "reference" / "clients.md")
+BEGIN, END = "<!-- clients: begin (make clients) -->", "<!-- clients: end -->"
+RIGHT_ORDER = [1, 0, 2]
+CASES = ("401", "400", "429")
+
+_TELLS = {
+    "401": re.compile(r"\b401\b|API key|Unauthorized", re.IGNORECASE),
+    "400": re.compile(r"\b4(00|22)\b|query must not be empty"),
+    "429": re.compile(r"\b429\b|rate limit", re.IGNORECASE),
+}
+"""What an error has to say for its user to understand it."""
+
+SILENT = frozenset(
+    {
+        "rerankers APIRanker, cohere",
+        "rerankers APIRanker, jina",
+        "rerankers APIRanker, voyage",
+        "rerankers APIRanker, mixedbread.ai",
+        "rerankers APIRanker, text-embeddings-inference",
+        "langchain-community DashScopeRerank",
+        "llama-index-postprocessor-dashscope-rerank DashScopeRerank",
+        "llama-index-postprocessor-tei-rerank TextEmbeddingInference",
+    }
+)
+"""Calls that read neither the status nor the body of an error: no server can make them say more."""
+
+
+def name_of(report: dict[str, Any]) -> str:
+    return f"{report['package']} {report['call']}"
+
+
+def ranks(report: dict[str, Any]) -> bool:
+    return bool(report["order"] == RIGHT_ORDER)
+
+
+def explains(report: dict[str, Any], case: str) -> bool:
+    """Whether the client raised an error that says what happened."""
+    return isinstance(report[case], str) and bool(_TELLS[case].search(report[case]))
+
+
+def errors_of(report: dict[str, Any]) -> str:
+    if all(explains(report, case) for case in CASES):
+        return "clear"
+    kind = str(report["401"]).split(":", 1)[0].rsplit(".", 1)[-1]
+    return f"{kind}: it reads no error of any server" if name_of(report) in SILENT else "unclear"
+
+
+def lines(reports: list[dict[str, Any]]) -> list[str]:
+    """The table in Markdown."""
+    rows = ["| client | version | call | path hit | ranks | 401, 400, 429 |", "| --- | --- | --- | --- | --- | --- |"]
+    for report in reports:
+        path = report["paths"][-1].removeprefix("POST ") if report["paths"] else "none"
+        ok = "ok" if ranks(report) else "no"
+        cells = [report["package"], report["version"], f"`{report['call']}`", f"`{path}`", ok, errors_of(report)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def write(shown: list[str]) -> None:
+    """Puts the table between the markers of the pages."""
+    for page in PAGES:
+        before, rest = page.read_text("utf-8").split(BEGIN, 1)
+        after = rest.split(END, 1)[1]
+        page.write_text("\n".join([before + BEGIN, "", *shown, "", END]) + after, "utf-8")
