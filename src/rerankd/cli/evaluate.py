@@ -186,14 +186,16 @@ def _scorers(options: Mapping[str, Any]) -> Iterator[tuple[str, Scorer]]:
         for model in options["models"] or (None,):
             server = ServerScorer(options["url"], model, options["api_key"])
             with contextlib.closing(server):
-                yield model or "server", server
+                yield server.identity["model"], server
         return
     settings = settings_from(options["config"], flags)
     chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
-    for model in options["models"] or (settings.model,):
+    models = options["models"] or (settings.model,)
+    same_name = len({Path(model).name for model in models}) < len(models)
+    for model in models:
         local = LocalScorer(LocalReranker.load(model, **chosen))
         with contextlib.closing(local):
-            yield model, local
+            yield model if same_name else Path(model).name, local
 
 
 def _command_line(arguments: Sequence[str]) -> str:

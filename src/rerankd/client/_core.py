@@ -72,11 +72,15 @@ TRANSPORT_ERRORS: Sequence[tuple[type[httpx.HTTPError], type[errors.ClientError]
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One call: where it goes, what it says, and how its answer is read."""
+    """One call: where it goes, what it says (nothing: a GET), and how its answer is read."""
 
     path: str
     body: Json
     read: Callable[[Json], T]
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "POST"
 
 
 def base_address(base_url: str) -> str:
@@ -130,6 +134,10 @@ def rank_many_call(queries: Sequence[Query], *, model: str | None) -> Call[list[
         ]
 
     return Call("/batch_rerank", {"pairs": pairs}, read)
+
+
+def info_call() -> Call[dict[str, Json]]:
+    return Call("/info", None, _as_object)
 
 
 def read_answer(call: Call[T], response: httpx.Response) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -66,6 +66,10 @@ class AsyncClient:
         """Rank several queries in one call, scored together; a query that fails alone is its error in the list."""
         return await self._send(_core.rank_many_call(queries, model=model))
 
+    async def info(self) -> dict[str, Any]:
+        """What the server says of itself: served names, revisions, limits."""
+        return await self._send(_core.info_call())
+
     async def _send(self, call: _core.Call[T]) -> T:
         attempts = Attempts(self._retries, self._budget, self._timeout.total)
         while True:
@@ -79,7 +83,8 @@ class AsyncClient:
 
     async def _attempt(self, call: _core.Call[T], remaining: float | None) -> T:
         try:
-            response = await self._http.post(
+            response = await self._http.request(
+                call.method,
                 self._address + call.path,
                 json=call.body,
                 headers=_core.attempt_headers(remaining),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -75,6 +75,10 @@ class Client:
         """Rank several queries in one call, scored together; a query that fails alone is its error in the list."""
         return self._send(_core.rank_many_call(queries, model=model))
 
+    def info(self) -> dict[str, Any]:
+        """What the server says of itself: served names, revisions, limits."""
+        return self._send(_core.info_call())
+
     def _send(self, call: _core.Call[T]) -> T:
         attempts = Attempts(self._retries, self._budget, self._timeout.total)
         while True:
@@ -88,7 +92,8 @@ class Client:
 
     def _attempt(self, call: _core.Call[T], remaining: float | None) -> T:
         try:
-            response = self._http.post(
+            response = self._http.request(
+                call.method,
                 self._address + call.path,
                 json=call.body,
                 headers=_core.attempt_headers(remaining),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import math
 from collections import deque
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from rerankd.client import Client, ClientError, RankedResults, Timeout
 from rerankd.errors import ConfigurationError, RerankdError
+from rerankd.evaluate.errors import EvaluationError
 from rerankd.types import RerankRequest
 
 if TYPE_CHECKING:
@@ -87,9 +90,33 @@ class ServerScorer:
         self._url = url
         self._model = model
 
-    @property
+    @functools.cached_property
     def identity(self) -> Mapping[str, Any]:
-        return {"model": self._model or "the server's own", "url": self._url}
+        """What the server says that this model is.
+
+        Raises:
+            EvaluationError: the model is not served; a request would silently get another one.
+            RerankdError: the server does not answer.
+        """
+        with self._errors_in_one_line():
+            info = self._client.info()
+        served = {card["name"]: card for card in info.get("models", ())}
+        if not served or (self._model and self._model not in served):
+            raise EvaluationError(
+                f"there is no {self._model or 'model'} at {self._url}; it serves {', '.join(served)}"
+            )
+        card = served[self._model or next(iter(served))]
+        return {
+            "model": card["name"],
+            "revision": card["fingerprint"],
+            "template": card["template"],
+            "engine": info["engine"],
+            "dtype": info["model_dtype"],
+            "device": info["device"].partition(":")[0],
+            "max_pair_tokens": card["max_pair_tokens"],
+            "default_instruction": card["instruction"],
+            "server": self._url,
+        }
 
     def score(self, requests: Iterable[RerankRequest]) -> Iterator[QueryScores]:
         waiting: deque[Future[RankedResults]] = deque()
@@ -106,10 +133,15 @@ class ServerScorer:
                 threads.shutdown(cancel_futures=True)
 
     def _rank(self, request: RerankRequest) -> RankedResults:
-        try:
+        with self._errors_in_one_line():
             return self._client.rank(
                 request.query, request.documents, request.instruction, model=self._model, raw_scores=True
             )
+
+    @contextlib.contextmanager
+    def _errors_in_one_line(self) -> Iterator[None]:
+        try:
+            yield
         except ClientError as error:
             raise RerankdError(f"the server at {self._url}: {error}") from error
 

@@ -30,6 +30,14 @@ async def test_both_clients_get_the_same_scores(tiny_server: LiveServer) -> None
         assert (await asked.rank(QUESTION, CAPITALS)).scores == first.scores
 
 
+async def test_the_server_says_what_it_serves(tiny_server: LiveServer) -> None:
+    with Client(tiny_server.url) as client:
+        info = client.info()
+    async with AsyncClient(tiny_server.url) as asked:
+        assert (await asked.info()) == info
+    assert [model["name"] for model in info["models"]] == ["tiny"]
+
+
 def test_raw_scores_keep_the_order(tiny_server: LiveServer) -> None:
     with Client(tiny_server.url) as client:
         raw, plain = client.rank(QUESTION, CAPITALS, raw_scores=True), client.rank(QUESTION, CAPITALS)

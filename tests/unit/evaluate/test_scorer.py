@@ -10,6 +10,7 @@ import pytest
 
 from rerankd.client import Client
 from rerankd.errors import ConfigurationError, RerankdError
+from rerankd.evaluate.errors import EvaluationError
 from rerankd.evaluate.scorer import ServerScorer
 from rerankd.types import RerankRequest
 
@@ -65,3 +66,28 @@ def test_a_server_that_refuses_ends_the_run_with_one_line() -> None:
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="base_url"):
         ServerScorer("localhost", None)
+
+
+CARD = {"name": "docs", "fingerprint": "f1", "template": "t1", "instruction": "find", "max_pair_tokens": 400}
+INFO = {"models": [CARD], "engine": "native", "model_dtype": "float32", "device": "cuda:0"}
+
+
+def test_what_a_server_serves_decides_which_kept_scores_are_its() -> None:
+    identity = scorer(lambda request: httpx.Response(200, json=INFO)).identity
+    assert identity["revision"] == "f1"
+    assert identity["default_instruction"] == "find"
+    assert identity["device"] == "cuda"
+
+
+def test_a_name_that_is_not_served_is_refused() -> None:
+    other = INFO | {"models": [CARD | {"name": "other"}]}
+    with pytest.raises(EvaluationError, match=r"there is no docs at http://server\.test; it serves other"):
+        _ = scorer(lambda request: httpx.Response(200, json=other)).identity
+
+
+def test_a_server_out_of_reach_is_said_in_one_line() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(RerankdError, match="the connection failed: refused"):
+        _ = scorer(answer).identity
