@@ -41,7 +41,7 @@ def connect(url: str, timeout: float) -> aioredis.Redis:
         )
     except ValueError as error:
         raise ConfigurationError(f"the Redis address {without_secret(url)} cannot be read: {error}") from None
-    return aioredis.Redis(connection_pool=pool)
+    return aioredis.Redis.from_pool(pool)
 
 
 async def check_connection(url: str) -> None:

@@ -11,6 +11,7 @@ import ipaddress
 import math
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import MemoryStorage, Storage
@@ -20,6 +21,9 @@ from rerankd.cache.breaker import Breaker
 from rerankd.cache.open import REDIS_SCHEMES
 from rerankd.errors import ConfigurationError, RateLimited, TooLarge
 from rerankd.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 _NAMESPACE = "rerankd:rate"
 
@@ -58,19 +62,20 @@ class RateLimiter:
     Args:
         windows: a request has to fit all of them.
         counts_documents: a request costs its documents instead of one.
-        shared: counts of all replicas; None counts in this process alone.
+        shared: a Redis with the counts of all replicas, closed with the limiter; None counts in this process alone.
         timeout: seconds that a request may wait for the shared counts.
     """
 
     def __init__(
-        self, windows: list[RateLimitItem], *, counts_documents: bool, shared: Storage | None, timeout: float
+        self, windows: list[RateLimitItem], *, counts_documents: bool, shared: Redis | None, timeout: float
     ) -> None:
         self._windows = windows
         self._counts_documents = counts_documents
         self._timeout = timeout
         self._own = FixedWindowRateLimiter(MemoryStorage())
-        self._shared = FixedWindowRateLimiter(shared) if shared else None
-        self._breaker = Breaker("rate limits", shared.check) if shared else None
+        self._redis = shared
+        self._shared = FixedWindowRateLimiter(_storage(shared)) if shared else None
+        self._breaker = Breaker("rate limits", shared.ping) if shared else None
 
     @classmethod
     async def open(cls, settings: Settings) -> RateLimiter | None:
@@ -140,6 +145,8 @@ class RateLimiter:
     async def close(self) -> None:
         if self._breaker is not None:
             await self._breaker.close()
+        if self._redis is not None:
+            await self._redis.aclose()
 
 
 def _windows(rate: str) -> list[RateLimitItem]:
@@ -152,26 +159,25 @@ def _windows(rate: str) -> list[RateLimitItem]:
     return windows
 
 
-async def _shared_store(address: str) -> Storage | None:
+async def _shared_store(address: str) -> Redis | None:
     if address == "memory":
         return None
     if not address.startswith(REDIS_SCHEMES):
         raise ConfigurationError("the setting 'rate_limit_store' has to be memory, or begin with redis://")
     try:
-        from limits.aio.storage import RedisStorage
-
         from rerankd.cache.redis import check_connection, connect
     except ModuleNotFoundError as error:
         raise ConfigurationError("rate limits in Redis need: pip install 'rerankd[redis]'") from error
     await check_connection(address)
-    pool = connect(address, timeout=1.0).connection_pool
-    # The pool decides where to connect; the address is here for its scheme alone, without the password.
-    return RedisStorage(
-        "async+redis://",
-        implementation="redispy",
-        key_prefix=_NAMESPACE,
-        connection_pool=pool,  # type: ignore[arg-type]
-    )
+    return connect(address, timeout=1.0)
+
+
+def _storage(redis: Redis) -> Storage:
+    from limits.aio.storage import RedisStorage
+
+    pool: Any = redis.connection_pool
+    # The pool knows where to connect; the address stands here for its scheme alone.
+    return RedisStorage("async+redis://", implementation="redispy", key_prefix=_NAMESPACE, connection_pool=pool)
 
 
 def _caller(tenant: str) -> str:
