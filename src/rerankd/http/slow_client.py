@@ -88,8 +88,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Zero: told of every byte that stays behind, not only of those above 64 KiB.
-        transport.set_write_buffer_limits(high=0)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -161,14 +159,28 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._send_timer is None:
-            self._send_timer = self.loop.call_later(self._limits.send_seconds, self.transport.abort)
+        self._watch_unsent(0)
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_unsent(0)
+
+    def _watch_unsent(self, unsent: int) -> None:
+        if self._send_timer is None:
+            self._send_timer = self.loop.call_later(self._limits.send_seconds / 2, self._check_unsent, unsent)
+
+    def _check_unsent(self, before: int) -> None:
+        """Bytes that have not moved between two looks will not be read.
+
+        One timer a connection, whatever the number of its answers. Asking the transport to report each byte that
+        stays behind (a high-water mark of zero) would cost a system call more for each answer.
+        """
+        self._send_timer = None
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent == before:
+            self.transport.abort()
+        elif unsent:
+            self._watch_unsent(unsent)
 
     def _await(self, awaited: _Awaited) -> None:
         """Go on to the next part of a request, whose time starts anew."""
