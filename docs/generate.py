@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: settings, metrics, errors, command line.
+"""Write the reference pages that are made from the code: settings, metrics, errors, dialects, command line.
 
 ``python docs/generate.py`` writes them, ``--check`` only says which are out of date (exit status 1).
 """
@@ -15,6 +15,8 @@ from rerankd import errors
 from rerankd.cli.main import cli
 from rerankd.observe.metrics import Metrics
 from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, ModelSettings, Settings, fields_of
+from rerankd.wire.registry import ROUTES
+from rerankd.wire.schema import FIELDS
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -90,7 +92,35 @@ def command_page() -> str:
     return "\n".join(lines)
 
 
+def dialects_page() -> str:
+    """Every path with what it speaks, then every dialect with its fields."""
+    lines = [
+        "# Dialects",
+        "",
+        "Where several live at a path, the keys in brackets tell them apart; a mount (the first part of a path, such",
+        "as `/cohere`) pins the shape. `/docs` of a running server shows each with examples and errors.",
+        "Beyond its own fields every dialect reads an instruction by any of its names, the options of truncation, and",
+        "`priority`; keys that mean nothing are ignored.",
+        "",
+        "| path | speaks |",
+        "| --- | --- |",
+    ]
+    for route in ROUTES:
+        several = len(route.dialects) > 1
+        names = [f"{kind.title} (`{kind.keys[0]}`)" if several else kind.title for kind in route.dialects]
+        lines.append(f"| `POST {route.path}` | {', '.join(names)} |")
+    lines += ["", "## Fields", "", "| dialect | required | optional |", "| --- | --- | --- |"]
+    for kind in {kind.name: kind for route in ROUTES for kind in route.dialects}.values():
+        fields = [f"`{name}`" for name in kind.takes]
+        required, optional = ", ".join(fields[: kind.required]), ", ".join(fields[kind.required :])
+        lines.append(f"| {kind.title} | {required} | {optional} |")
+    lines += ["", "## What a field means", "", "| field | meaning |", "| --- | --- |"]
+    lines += [f"| `{name}` | {schema['description']} |" for name, schema in sorted(FIELDS.items())]
+    return "\n".join([*lines, ""])
+
+
 PAGES = {
+    "dialects.md": dialects_page,
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "errors.md": errors_page,

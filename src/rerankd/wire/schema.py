@@ -41,7 +41,9 @@ FIELDS: Mapping[str, Schema] = MappingProxyType(
         "query": {**TEXT_OR_OBJECT, "description": "What is searched for."},
         "documents": {**TEXTS, "description": "The texts to be ordered: strings, objects, or one string."},
         "texts": {"type": "array", "items": TEXT, "description": "The texts to be ordered."},
-        "model": field(WORDS, "A served name; any other name is answered by the default model."),
+        "model": field(
+            WORDS, "A served name; any other is answered by the default model unless `strict_models` is set."
+        ),
         "instruction": field(WORDS, "What makes a document relevant; the model's own where not given."),
         "instruct": field(WORDS, "The same as `instruction`."),
         "top_n": field(COUNT, "How many results to return, the best first; all where not given.", minimum=1),
