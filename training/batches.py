@@ -52,15 +52,18 @@ class Draw:
     queries: NDArray[np.int64]
     documents: NDArray[np.int64]
     relevant: NDArray[np.bool_]  # (n_queries, n_documents)
+    long: bool = False  # documents are cut later than usual
 
 
 class Sampler:
     """Draws clusters for ever; the state of ``random`` is all there is to resume."""
 
-    def __init__(self, sources: Sequence[Prepared], seed: int, queries: int = 12, documents: int = 16) -> None:
+    def __init__(
+        self, sources: Sequence[Prepared], seed: int, queries: int = 12, documents: int = 16, long_share: float = 0.0
+    ) -> None:
         self.sources = sources
         self.random = np.random.default_rng(seed)
-        self.queries, self.documents = queries, documents
+        self.queries, self.documents, self.long_share = queries, documents, long_share
         self.owners = [trained_owners(source) for source in sources]
         weights = [len(source.queries) ** SIZE_EXPONENT * FACTORS.get(source.name, 1.0) for source in sources]
         self.shares = np.array(weights) / sum(weights)
@@ -71,7 +74,8 @@ class Sampler:
         documents = self._documents(chosen, queries)
         positives = [set(self.sources[chosen].positives[query].tolist()) for query in queries]
         relevant = np.array([[document in own for document in documents] for own in positives])
-        return Draw(chosen, np.array(queries), np.array(documents), relevant)
+        long = bool(self.random.random() < self.long_share)
+        return Draw(chosen, np.array(queries), np.array(documents), relevant, long)
 
     def _queries(self, chosen: int) -> list[int]:
         """A seed, the owners of its hard negatives, their owners, and some strangers."""

@@ -42,7 +42,9 @@ def held_out_logits(
     for query in queries:
         own = set(source.positives[query].tolist())
         hard = random.permutation(source.negatives[query])[:HARD].tolist()
-        strangers = [place for place in random.integers(len(source.documents), size=RANDOM).tolist() if place not in own]
+        strangers = [
+            place for place in random.integers(len(source.documents), size=RANDOM).tolist() if place not in own
+        ]
         places = [int(source.positives[query][0]), *hard, *strangers]
         cluster = pack([source.documents[place] for place in places], [source.queries[query]], limit)
         logits = model(cluster)[0].tolist()

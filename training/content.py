@@ -32,7 +32,8 @@ Vectors = NDArray[np.float32]
 
 
 def unit_rows(rows: Vectors) -> Vectors:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    lengths: Vectors = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)
 
 
 def token_strings(tokenizer: Tokenizer) -> list[str]:
@@ -63,7 +64,7 @@ def cooccurrence(sources: list[Prepared], size: int) -> sparse.csr_matrix:
 
 
 def cooccurrence_block(sources: list[Prepared], size: int, seed: int) -> Vectors:
-    """Positive pointwise mutual information, reduced by SVD; the first directions only say how frequent a token is."""
+    """Positive pointwise mutual information, reduced by SVD; the first directions only tell a token's frequency."""
     counts = cooccurrence(sources, size).tocoo()
     totals = np.bincount(counts.row, weights=counts.data, minlength=size) + 1e-9
     context = totals**0.75

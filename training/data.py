@@ -101,7 +101,9 @@ class SourceBuilder:
         place = self._queries[query]
         positive = self._document(titled(row.get("title"), row["positive"]))
         source.positives[place].append(positive)
-        source.negatives[place] += [self._document(titled(row.get("title"), text)) for text in row.get("negatives", [])]
+        source.negatives[place] += [
+            self._document(titled(row.get("title"), text)) for text in row.get("negatives", [])
+        ]
         if row.get("group"):
             self._groups.setdefault(row["group"], []).append(positive)
             self._group_of[place] = row["group"]

@@ -38,7 +38,8 @@ class Shape:
     def frequencies(self) -> torch.Tensor:
         """Inverse frequencies (head_dim / 2,), float32."""
         half = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
-        return self.rope_theta**-half
+        frequencies: torch.Tensor = torch.tensor(self.rope_theta) ** -half
+        return frequencies
 
 
 # The map of the residual stream.
@@ -154,7 +155,7 @@ class Initialiser:
     def previous_projection(self, layer: int) -> torch.Tensor:
         """(len(SLOW), 40), the same for query and key of one layer."""
         random = torch.Generator().manual_seed(layer)
-        square = torch.linalg.qr(torch.randn(len(SLOW), len(SLOW), generator=random)).Q
+        square: torch.Tensor = torch.linalg.qr(torch.randn(len(SLOW), len(SLOW), generator=random)).Q
         return square[:, :40]
 
     def rarity_neurons(self, layer: int) -> None:

@@ -1,8 +1,9 @@
 """The training-time forward pass: many queries against many documents, each document encoded once.
 
-The layout of a pair is ``<bos> document <q> query <end>``. Nothing of a document depends on the query, so a cluster of
-documents and queries is computed as the documents (n_documents rows) and, behind every document, all query blocks,
-each of which sees that document and itself. It is the same function as a plain causal pass over every single pair.
+The layout of a pair is ``<bos> document <q> query <end>``. Nothing of a document depends on the query, so a cluster
+of documents and queries is computed as the documents (n_documents rows) and, behind every document, all query
+blocks, each of which sees that document and itself. It is the same function as a plain causal pass over every
+single pair.
 """
 
 from __future__ import annotations
@@ -78,14 +79,20 @@ def pack_lists(documents: Sequence[Ids], asked: Sequence[Sequence[Ids]], documen
 
 
 class PackedModel(torch.nn.Module):
-    """Qwen3 with a one-number head. Parameters are float32; matrix products run in ``dtype``."""
+    """Qwen3 with a one-number head.
 
-    def __init__(self, shape: Shape, state: State, dtype: torch.dtype = torch.bfloat16) -> None:
+    Parameters are float32; matrix products run in ``dtype``. Float32 is the faster one on processors without
+    bfloat16 tiles (AMX).
+    """
+
+    def __init__(self, shape: Shape, state: State, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.shape = shape
         self.dtype = dtype
         self.names = list(state)
-        self.weights = torch.nn.ParameterList([torch.nn.Parameter(state[name].float().clone()) for name in self.names])
+        self.weights = torch.nn.ParameterList(
+            [torch.nn.Parameter(state[name].float().clone()) for name in self.names]
+        )
         self.place = {name: index for index, name in enumerate(self.names)}
         self.frequencies = torch.cat([shape.frequencies()] * 2)
 
@@ -125,13 +132,15 @@ class PackedModel(torch.nn.Module):
         return hidden + self.linear(F.silu(gate) * up, f"{layer}.mlp.down_proj").float()
 
     def attend_documents(self, cluster: Cluster, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """q, k, v (n_documents, Ld, heads, head_dim) -> (document tokens, hidden). Padding is behind, causality hides it."""
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
+        """q, k, v (n_documents, Ld, heads, head_dim) -> (document tokens, hidden); causality hides the padding."""
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
+        )
         inside = torch.arange(q.shape[1])[None, :] < cluster.lengths[:, None]
         return mixed.transpose(1, 2).flatten(2)[inside]
 
     def attend_queries(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """q (n_documents, any, heads, head_dim), k and v (n_documents, Ld + Lq, ...) -> (n_documents, any, hidden)."""
+        """q (n_documents, any, heads, head_dim), k, v (n_documents, Ld + Lq, ...) -> (n_documents, any, hidden)."""
         mixed = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask.to(q.dtype)
         )

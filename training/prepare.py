@@ -16,7 +16,7 @@ from training.data import Source
 from training.ragged import Ragged
 
 DOCUMENT_TOKENS = 256
-QUERY_TOKENS = 24
+QUERY_TOKENS = 40
 DOCUMENT_CHARACTERS = 2_000
 # The first hits of BM25 are often unlabelled positives; the ones after them are wrong and hard.
 NEGATIVE_RANKS = slice(1, 12)

@@ -53,7 +53,9 @@ def load_set(folder: Path, depth: int = 100) -> EvaluationSet:
     return EvaluationSet(
         name=folder.name,
         queries={row["_id"]: row["text"] for row in read_json_lines(folder / "queries.jsonl")},
-        documents={row["_id"]: titled(row.get("title"), row["text"]) for row in read_json_lines(folder / "corpus.jsonl")},
+        documents={
+            row["_id"]: titled(row.get("title"), row["text"]) for row in read_json_lines(folder / "corpus.jsonl")
+        },
         judged=judged,
         candidates=candidates,
     )
@@ -79,7 +81,9 @@ class Scorer:
         return [np.array(row.ids[:limit], dtype=np.int32) for row in encoded]
 
     @torch.inference_mode()
-    def pairs(self, queries: list[str], documents: list[str], asked: dict[int, list[int]]) -> dict[tuple[int, int], float]:
+    def pairs(
+        self, queries: list[str], documents: list[str], asked: dict[int, list[int]]
+    ) -> dict[tuple[int, int], float]:
         """Logits by (query, document). ``asked``: document -> queries, as places in the lists."""
         query_ids, document_ids = self._ids(queries, QUERY_LIMIT), self._ids(documents, self.limit)
         rows = [
@@ -121,7 +125,7 @@ def batches(rows: list[Row], sizes: list[int]) -> Iterator[list[Row]]:
 
 
 def standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (scores - scores.mean()) / max(float(scores.std()), 1e-6)
+    return np.asarray((scores - scores.mean()) / max(float(scores.std()), 1e-6), dtype=np.float32)
 
 
 def chosen_queries(data: EvaluationSet, count: int | None, seed: int = 5) -> list[str]:

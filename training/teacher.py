@@ -35,10 +35,10 @@ class Teacher:
 
     def _linear(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        return F.linear(hidden.bfloat16(), weight.bfloat16(), bias.bfloat16())
+        return F.linear(hidden, weight, bias)
 
     def _norm(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
-        return F.layer_norm(hidden.float(), (WIDTH,), self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], 1e-12)
+        return F.layer_norm(hidden, (WIDTH,), self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], 1e-12)
 
     def _layer(self, hidden: torch.Tensor, mask: torch.Tensor, name: str) -> torch.Tensor:
         rows, length, _ = hidden.shape
@@ -61,7 +61,9 @@ class Teacher:
         present = torch.tensor([[1.0] * len(row) + [0.0] * (longest - len(row)) for row in ids])
         hidden = F.embedding(tokens, self.weights["embeddings.word_embeddings.weight"])
         hidden = hidden + self.weights["embeddings.position_embeddings.weight"][:longest]
-        hidden = self._norm(hidden + self.weights["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        hidden = self._norm(
+            hidden + self.weights["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm"
+        )
         mask = (present[:, None, None, :] > 0).expand(-1, 1, longest, -1)
         for layer in range(LAYERS):
             hidden = self._layer(hidden, mask, f"encoder.layer.{layer}")

@@ -30,7 +30,7 @@ from training.teacher import Teacher
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run. The last ``decay`` of the steps lowers the rates from their peak to ``final``."""
+    """Everything that decides a run; the last ``decay`` of the steps lowers the rates to ``final``."""
 
     steps: int = 2400
     clusters: int = 2
@@ -41,6 +41,8 @@ class Recipe:
     final: float = 0.02
     distil: float = 1.0
     document_tokens: int = 128
+    long_tokens: int = 256
+    long_share: float = 0.2
     average: float = 0.995
     clip: float = 1.0
     seed: int = 1
@@ -55,7 +57,7 @@ class TeacherWeights:
     bm25: float
 
 
-ENGLISH = TeacherWeights(cosine=16.0, bm25=0.15)
+ENGLISH = TeacherWeights(cosine=16.0, bm25=0.25)
 CHINESE = TeacherWeights(cosine=0.0, bm25=0.12)
 
 
@@ -66,6 +68,16 @@ class Teachers:
         self.sources = sources
         self.dense = Teacher()
         self.vectors: dict[tuple[int, str, int], NDArray[np.float16]] = {}
+
+    def save(self, path: Path) -> None:
+        keys = [f"{source} {kind} {place}" for source, kind, place in self.vectors]
+        np.savez(path, keys=np.array(keys), vectors=np.stack(list(self.vectors.values())))
+
+    def restore(self, path: Path) -> None:
+        with np.load(path) as arrays:
+            for key, vector in zip(arrays["keys"].tolist(), arrays["vectors"], strict=True):
+                source, kind, place = key.split()
+                self.vectors[int(source), kind, int(place)] = vector
 
     def _vectors(self, source: int, kind: str, places: NDArray[np.int64]) -> NDArray[np.float32]:
         texts = getattr(self.sources[source], f"{kind}_texts")
@@ -94,7 +106,7 @@ class Trainer:
         self.recipe, self.sources = recipe, sources
         self.model = PackedModel(shape, state)
         self.averaged = {name: tensor.clone() for name, tensor in self.model.state().items()}
-        self.sampler = Sampler(sources, recipe.seed)
+        self.sampler = Sampler(sources, recipe.seed, long_share=recipe.long_share)
         self.teachers = Teachers(sources) if recipe.distil else None
         embeddings = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" in n]
         others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
@@ -104,7 +116,7 @@ class Trainer:
         self.step = 0
 
     def set_rate(self) -> None:
-        """Warm-up, a long constant stretch, then a straight way down: a run can be lengthened while it is constant."""
+        """Warm-up, a long constant stretch, a straight way down: a run can be lengthened while it is constant."""
         recipe = self.recipe
         left = (recipe.steps - self.step) / (recipe.steps * recipe.decay)
         share = min(1.0, (self.step + 1) / recipe.warm_up, max(left, recipe.final))
@@ -116,7 +128,8 @@ class Trainer:
         source = self.sources[draw.source]
         documents = [source.documents[int(place)] for place in draw.documents]
         queries = [source.queries[int(place)] for place in draw.queries]
-        logits = self.model(pack(documents, queries, self.recipe.document_tokens))
+        limit = self.recipe.long_tokens if draw.long else self.recipe.document_tokens
+        logits = self.model(pack(documents, queries, limit))
         relevant = torch.from_numpy(draw.relevant)
         found = F.log_softmax(logits, dim=1)
         loss = -found.masked_fill(~relevant, float("-inf")).logsumexp(dim=1).mean()
@@ -183,15 +196,20 @@ def load_start(work: Path, seed: int) -> tuple[Shape, State]:
 
 
 def train(work: Path, run: Path, recipe: Recipe, resume: bool, start: Path | None = None) -> Trainer:
-    """Trains to ``recipe.steps``, or to a SIGTERM, after which ``resume`` goes on; ``start`` takes over the averaged weights of another run's checkpoint."""
+    """Trains to ``recipe.steps``, or to a SIGTERM, after which ``resume`` goes on.
+
+    ``start`` takes over the averaged weights of another run's checkpoint.
+    """
     run.mkdir(parents=True, exist_ok=True)
     shape, state = load_start(work, recipe.seed)
     if start is not None:
         state = torch.load(start, weights_only=True)["averaged"]
     trainer = Trainer(recipe, shape, state, load_all(work / "prepared"))
-    checkpoint = run / "checkpoint.pt"
+    checkpoint, vectors = run / "checkpoint.pt", work / "teacher.npz"
     if resume and checkpoint.exists():
         trainer.restore(checkpoint)
+    if trainer.teachers is not None and vectors.exists():
+        trainer.teachers.restore(vectors)
     (run / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
@@ -203,6 +221,8 @@ def train(work: Path, run: Path, recipe: Recipe, resume: bool, start: Path | Non
             print(json.dumps(figures), file=curve, flush=True)
             if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps or stopped.is_set():
                 trainer.save(checkpoint)
+    if trainer.teachers is not None:
+        trainer.teachers.save(vectors)
     return trainer
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-
 from training.content import CONTENT_DIMS, unit_rows
 from training.data import Source
 from training.initialise import Shape, State, initial_state

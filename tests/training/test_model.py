@@ -8,7 +8,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-
 from training.export import export
 from training.initialise import Shape, State
 from training.model import PackedModel, pack, pack_lists

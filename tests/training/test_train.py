@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-
 from training.batches import Sampler, held_out
 from training.calibrate import fit
 from training.data import Source
@@ -15,7 +14,20 @@ from training.prepare import Prepared, load_prepared, prepare_source, save_prepa
 from training.quick_eval import ndcg
 from training.train import Recipe, Trainer
 
-WORDS = "capital france yellow banana machine learning artificial warm countries open file path".split()
+WORDS = [
+    "capital",
+    "france",
+    "yellow",
+    "banana",
+    "machine",
+    "learning",
+    "artificial",
+    "warm",
+    "countries",
+    "open",
+    "file",
+    "path",
+]
 
 
 @pytest.fixture(scope="module")
