@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limits import RateLimitItem, parse_many
-from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from rerankd.cache.breaker import Breaker
 from rerankd.cache.open import REDIS_SCHEMES
 from rerankd.errors import ConfigurationError, RateLimited, TooLarge
+from rerankd.service.rate_counts import MemoryCounts
 from rerankd.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class RateLimiter:
         self._windows = windows
         self._counts_documents = counts_documents
         self._timeout = timeout
-        self._own = FixedWindowRateLimiter(MemoryStorage())
+        self._own = FixedWindowRateLimiter(MemoryCounts())
         self._redis = shared
         self._shared = FixedWindowRateLimiter(_storage(shared)) if shared else None
         self._breaker = Breaker("rate limits", shared.ping) if shared else None
