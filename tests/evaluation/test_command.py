@@ -168,6 +168,14 @@ def test_several_instructions_make_one_comparison(folder: Path) -> None:
     assert report["sets"] == report["systems"][0]["sets"]
 
 
+def test_a_served_name_of_the_settings_brings_its_own_instruction(folder: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[models.laws]\nmodel = "tiny"\ninstruction = "find the law"\n', encoding="utf-8")
+    report = figures(folder, "--engine", "fake", "--config", str(settings), "--model", "laws", "--model", "tiny")
+    assert [system["label"] for system in report["systems"]] == ["laws", "tiny"]
+    assert [system["instruction"] for system in report["systems"]] == ["find the law", None]
+
+
 def test_a_second_run_scores_nothing_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rerankd.engine.fake import FakeEngine
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import json
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from rerankd.evaluate.markdown import Report
     from rerankd.evaluate.run import SetResult, SystemResult
     from rerankd.evaluate.scorer import Scorer
+    from rerankd.evaluate.systems import NamedScorer
 
 _MODEL_SETTINGS = (
     "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens", "max_batch_tokens"
@@ -50,7 +50,7 @@ _OUTPUT = _Output()
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=_FOLDER)
-@click.option("--model", "models", multiple=True, help="`tiny`, a folder or a hub name; with --url a served name.")
+@click.option("--model", "models", multiple=True, help="A served name, `tiny`, a folder or a hub name.")
 @click.option("--url", help="Ask the running server at this address instead of loading a model.")
 @click.option("--api-key", help="API key of that server.")
 @click.option(
@@ -133,15 +133,15 @@ def _measure(data: Sequence[EvaluationSet], options: Mapping[str, Any]) -> list[
 
     from rerankd.evaluate.run import SystemResult
 
-    instructions: Sequence[str | None] = options["instructions"] or (None,)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pairs"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         systems = []
-        for name, scorer in _scorers(options):
+        for named in _scorers(options):
+            instructions: Sequence[str | None] = options["instructions"] or (named.instruction,)
             for instruction in instructions:
-                label = name if len(instructions) == 1 else f"{name}: {instruction}"
-                sets = _measure_system(data, scorer, instruction, options, progress, label)
-                systems.append(SystemResult(label, scorer.identity, instruction, sets))
+                label = named.name if len(instructions) == 1 else f"{named.name}: {instruction}"
+                sets = _measure_system(data, named.scorer, instruction, options, progress, label)
+                systems.append(SystemResult(label, named.scorer.identity, instruction, sets))
     return systems
 
 
@@ -173,29 +173,16 @@ def _measure_system(
     return results
 
 
-def _scorers(options: Mapping[str, Any]) -> Iterator[tuple[str, Scorer]]:
-    """Each model with its name for the report, one in memory at a time."""
-    from rerankd.evaluate.scorer import LocalScorer, ServerScorer
-    from rerankd.local import LocalReranker
+def _scorers(options: Mapping[str, Any]) -> Iterator[NamedScorer]:
+    from rerankd.evaluate.systems import open_local, open_server
 
     flags = {name: options[name] for name in _MODEL_SETTINGS}
-    if options["url"]:
-        given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
-        if given:
-            raise click.UsageError(f"{given[0]} has no effect with --url: the server's own settings decide")
-        for model in options["models"] or (None,):
-            server = ServerScorer(options["url"], model, options["api_key"])
-            with contextlib.closing(server):
-                yield server.identity["model"], server
-        return
-    settings = settings_from(options["config"], flags)
-    chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
-    models = options["models"] or (settings.model,)
-    same_name = len({Path(model).name for model in models}) < len(models)
-    for model in models:
-        local = LocalScorer(LocalReranker.load(model, **chosen))
-        with contextlib.closing(local):
-            yield model if same_name else Path(model).name, local
+    if not options["url"]:
+        return open_local(options["models"], settings_from(options["config"], flags))
+    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
+    if given:
+        raise click.UsageError(f"{given[0]} has no effect with --url: the server's own settings decide")
+    return open_server(options["models"], options["url"], options["api_key"])
 
 
 def _command_line(arguments: Sequence[str]) -> str:
