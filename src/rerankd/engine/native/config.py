@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rerankd.engine.base import DType
 from rerankd.errors import ConfigurationError
 
 
@@ -46,6 +47,14 @@ class ModelConfig:
     max_length: int
     tied: bool
     """The output matrix is the embedding matrix."""
+    stored: DType
+    """The number format that the checkpoint says it is stored in."""
+
+    @property
+    def weights(self) -> int:
+        """Numbers in the matrices of all layers."""
+        attention = 2 * (self.heads + self.kv_heads) * self.head_dim * self.hidden
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @classmethod
     def read(cls, folder: Path) -> ModelConfig:
@@ -74,6 +83,7 @@ class ModelConfig:
                 rope_theta=_rope_theta(raw),
                 max_length=int(raw.get("max_position_embeddings", 32768)),
                 tied=bool(raw.get("tie_word_embeddings", False)),
+                stored=_stored(raw),
             )
         except KeyError as error:
             raise ConfigurationError(f"{folder / 'config.json'} does not say {error.args[0]!r}") from None
@@ -109,6 +119,16 @@ def _refuse_unsupported(raw: dict[str, Any]) -> None:
         raise ConfigurationError("the native engine has no sliding-window attention (use_sliding_window)")
     if _rope(raw).get("rope_type", "default") != "default":
         raise ConfigurationError(f"the native engine has no scaled rotary positions ({_rope(raw)['rope_type']})")
+
+
+def _stored(raw: dict[str, Any]) -> DType:
+    # transformers 5 writes dtype, older releases torch_dtype.
+    match raw.get("dtype") or raw.get("torch_dtype"):
+        case "bfloat16":
+            return "bfloat16"
+        case "float16":
+            return "float16"
+    return "float32"
 
 
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from typing import Final
 
 import numpy as np
 import torch
@@ -14,11 +13,10 @@ from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget
 from rerankd.engine.native.model import Model
+from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.plan import plan_batch
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
-
-_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class NativeEngine:
@@ -27,8 +25,8 @@ class NativeEngine:
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._device = _device(options.device)
-        self._dtype = _dtype(options.dtype, self._device)
         self._config = ModelConfig.read(options.folder)
+        self._numbers = Numbers.choose(options.dtype, self._device, self._config)
         self._length = min(options.max_pair_tokens, self._config.max_length)
         self._parameters = 0
         self._budget = options.max_batch_tokens
@@ -40,10 +38,10 @@ class NativeEngine:
         Raises:
             ConfigurationError: the checkpoint is incomplete or does not fit its config.json.
         """
-        if self._options.threads and self._device.type == "cpu":
+        if self._options.threads and self._is_cpu:
             torch.set_num_threads(self._options.threads)
         files = WeightFiles(self._options.folder)
-        loader = Loader(self._config, files, self._dtype, self._device)
+        loader = Loader(self._config, files, self._numbers, self._device)
         with torch.inference_mode():
             self._model = Model(self._config, loader, self._options.head, self._length)
         self._parameters = loader.parameters
@@ -59,12 +57,12 @@ class NativeEngine:
         return EngineInfo(
             engine="native",
             device=str(self._device),
-            dtype=str(self._dtype).removeprefix("torch."),
+            dtype=self._numbers.name,
             architecture=self._config.architecture,
             max_length=self._config.max_length,
             parameters=self._parameters,
             max_batch_tokens=self._budget,
-            details=f"threads={torch.get_num_threads()}" if self._device.type == "cpu" else "",
+            details=self._numbers.reason + (f", {torch.get_num_threads()} threads" if self._is_cpu else ""),
         )
 
     def score(self, batch: Batch) -> NDArray[np.float32]:
@@ -100,9 +98,13 @@ class NativeEngine:
         if not batch.pairs:
             return np.empty(0, dtype=np.float32)
         with torch.inference_mode():
-            plan = plan_batch(batch, self._device, self._dtype)
+            plan = plan_batch(batch, self._device, self._numbers.rows)
             scores: NDArray[np.float32] = self._model(plan).cpu().numpy()
         return scores
+
+    @property
+    def _is_cpu(self) -> bool:
+        return self._device.type == "cpu"
 
     def _free(self) -> None:
         gc.collect()
@@ -122,14 +124,6 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(f"there is no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
     return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in _DTYPES:
-        raise ConfigurationError(f"the native engine computes in {', '.join(_DTYPES)}, not in {name!r}")
-    return _DTYPES[name]
 
 
 def _classified(error: Exception) -> Exception:

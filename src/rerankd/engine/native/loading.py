@@ -8,7 +8,8 @@ import torch
 
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.linear import DenseLinear, Linear, MappedLinear
+from rerankd.engine.native.linear import DenseLinear, Int8Linear, Linear, MappedLinear
+from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
 
@@ -16,12 +17,13 @@ from rerankd.errors import ConfigurationError
 class Loader:
     """Reads one checkpoint; ``parameters`` counts what was read."""
 
-    def __init__(self, config: ModelConfig, files: WeightFiles, dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype = dtype
+    def __init__(self, config: ModelConfig, files: WeightFiles, numbers: Numbers, device: torch.device) -> None:
+        self.dtype = numbers.rows
         self.device = device
         self.parameters = 0
         self._config = config
         self._files = files
+        self._weights = numbers.weights
 
     def vector(self, name: str, size: int) -> torch.Tensor:
         """A norm's weight, float32 (size,)."""
@@ -42,12 +44,14 @@ class Loader:
     def linear(self, parts: Mapping[str, int], size: int, *, bias: bool = False) -> Linear:
         """The product with matrices (out, ``size``) that share their input, results side by side."""
         weights = [self._read(f"{name}.weight", out, size) for name, out in parts.items()]
-        if bias:
-            biases = [self._read(f"{name}.bias", out).to(self.device, self.dtype) for name, out in parts.items()]
-            return DenseLinear(self._fused(weights), torch.cat(biases))
-        if len(weights) > 1 and self._mapped(weights):
-            return MappedLinear(weights)
-        return DenseLinear(self._fused(weights))
+        added = torch.cat([self.vector(f"{name}.bias", out) for name, out in parts.items()]) if bias else None
+        added = None if added is None else added.to(self.dtype)
+        if self._weights == torch.int8:
+            return Int8Linear(torch.cat(weights), added)
+        if self.device.type == "cpu" and all(weight.dtype == self._weights for weight in weights):
+            return MappedLinear(weights, added)
+        fused = torch.cat([weight.to(self.device, self._weights) for weight in weights])
+        return DenseLinear(fused, added) if self._weights == self.dtype else MappedLinear([fused], added)
 
     def head(self, spec: HeadSpec) -> torch.Tensor:
         """What the last hidden state is multiplied with, float32 (hidden,).
@@ -68,13 +72,6 @@ class Loader:
         if spec.negative is not None:
             head = head - matrix[spec.negative].float()
         return head.to(self.device)
-
-    def _mapped(self, weights: list[torch.Tensor]) -> bool:
-        return self.device.type == "cpu" and all(weight.dtype == self.dtype for weight in weights)
-
-    def _fused(self, weights: list[torch.Tensor]) -> torch.Tensor:
-        placed = [weight.to(self.device, self.dtype) for weight in weights]
-        return placed[0] if len(placed) == 1 else torch.cat(placed)
 
     def _read(self, name: str, *shape: int) -> torch.Tensor:
         tensor = self._files.tensor(name, *shape)
