@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.checkpoints import Layout, write_checkpoint
+
 from rerankd.engine.base import Engine, EngineOptions, Group, HeadSpec
 from rerankd.engine.registry import create_engine
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.checkpoints import RERANKER_0_6B, write_checkpoint
+
 from rerankd.engine.base import Batch, Engine, Group
 
 Groups = Callable[..., list[Group]]

@@ -1,0 +1,93 @@
+"""The native engine's side of the contract: what it says of itself, and how it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.checkpoints import Layout, write_checkpoint
+
+from rerankd.engine.base import Batch, EngineFault, EngineOptions, EngineOutOfMemory, Group, HeadSpec
+from rerankd.engine.native.engine import NativeEngine
+
+LAYOUT = Layout(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=8)
+ONE = np.array([1], dtype=np.int32)
+BATCH = Batch.of([Group(ONE, (ONE, ONE))])
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> NativeEngine:
+    folder = write_checkpoint(tmp_path, LAYOUT)
+    engine = NativeEngine(EngineOptions(folder=folder, head=HeadSpec("words", 1, 0), device="cpu", threads=1))
+    engine.load()
+    return engine
+
+
+def fail_with(engine: NativeEngine, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def model(*_: object) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(engine, "_model", model)
+
+
+def test_warm_up_finds_a_budget_and_info_tells_it(engine: NativeEngine) -> None:
+    engine.warm_up()
+    assert 512 <= engine.info.max_batch_tokens <= 8192
+    assert (engine.info.dtype, engine.info.device, engine.info.max_length) == ("float32", "cpu", 40_960)
+    assert engine.info.parameters == sum(tensor.numel() for tensor in _stored(engine)), (
+        "every tensor of the checkpoint is read once"
+    )
+
+
+def _stored(engine: NativeEngine) -> list[torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return list(load_file(engine._options.folder / "model.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), EngineOutOfMemory),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), EngineOutOfMemory),
+        (MemoryError(), EngineOutOfMemory),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), EngineFault),
+        (RuntimeError("shapes cannot be multiplied"), RuntimeError),
+    ],
+)
+def test_failures_of_torch_become_those_of_the_contract(
+    engine: NativeEngine, error: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(engine, error, monkeypatch)
+    with pytest.raises(kind) as caught:
+        engine.score(BATCH)
+    assert type(caught.value) is kind
+    assert caught.value.__context__ is None, "the traceback of the failed pass would keep its tensors alive"
+
+
+def test_an_engine_that_ran_out_of_memory_scores_the_next_batch(
+    engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = engine.score(BATCH)
+    with monkeypatch.context() as patch:
+        fail_with(engine, MemoryError(), patch)
+        with pytest.raises(EngineOutOfMemory):
+            engine.score(BATCH)
+    assert np.array_equal(engine.score(BATCH), before)
+
+
+def test_a_closed_engine_is_a_fault(engine: NativeEngine) -> None:
+    engine.close()
+    with pytest.raises(EngineFault):
+        engine.score(BATCH)
+
+
+def test_weights_of_the_computed_format_are_mapped_and_not_copied(engine: NativeEngine) -> None:
+    from rerankd.engine.native.weights import WeightFiles
+
+    files = WeightFiles(engine._options.folder)
+    name = "model.embed_tokens.weight"
+    first, second = (files.tensor(name, LAYOUT.vocab_size, LAYOUT.hidden_size) for _ in range(2))
+    assert first.data_ptr() == second.data_ptr()

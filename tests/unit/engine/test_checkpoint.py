@@ -1,0 +1,51 @@
+"""Names become folders, and a hub out of reach is one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rerankd.engine.checkpoint import resolve_checkpoint
+from rerankd.errors import ConfigurationError
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert resolve_checkpoint(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["./nothing", "/no/such/folder", "nothing", "a/b/c"])
+def test_a_path_that_is_not_there_is_never_looked_up_on_a_hub(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        resolve_checkpoint(name)
+
+
+def test_only_safetensors_and_json_are_taken_from_a_hub_at_the_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def download(name: str, **options: object) -> str:
+        asked.update(options, name=name)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert resolve_checkpoint("Qwen/Qwen3-Reranker-0.6B", "abc123") == tmp_path
+    assert asked["revision"] == "abc123"
+    patterns = asked["allow_patterns"]
+    assert isinstance(patterns, list)
+    assert not any(pattern.endswith((".py", ".bin", ".pt", "*")) for pattern in patterns)
+
+
+@pytest.mark.parametrize("failure", ["LocalEntryNotFoundError", "OfflineModeIsEnabled"])
+def test_a_hub_out_of_reach_is_one_line_that_says_what_to_do(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import errors
+
+    def download(*_: object, **__: object) -> str:
+        raise getattr(errors, failure)("a long story\nover lines")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ConfigurationError) as caught:
+        resolve_checkpoint("Qwen/Qwen3-Reranker-0.6B")
+    assert "\n" not in caught.value.message
+    assert "copy the model's folder" in caught.value.message
