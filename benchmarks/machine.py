@@ -1,0 +1,58 @@
+"""Where a figure was taken: every table begins with this."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores, memory, versions and the commit, as words."""
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "load": f"{os.getloadavg()[0]:.1f} before the run",
+    }
+
+
+def commit() -> str:
+    """The commit that is measured, marked where the tree differs from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    named = {name.strip(): value.strip() for name, value in facts.items()}
+    flags = [flag for flag in ("avx512f", "avx512_bf16", "avx512_vnni", "amx_tile") if flag in named.get("flags", "")]
+    return f"{named.get('model name', 'unknown')} (model {named.get('model', '?')}; {' '.join(flags)})"
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """A Markdown table of rows that have the same columns."""
+    print(f"\n### {title}\n")
+    columns = list(rows[0])
+    print("| " + " | ".join(columns) + " |")
+    print("|" + " --- |" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(str(row[column]) for column in columns) + " |", flush=True)
