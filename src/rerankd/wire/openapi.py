@@ -25,6 +25,9 @@ from rerankd.wire.registry import Route
 from rerankd.wire.schema import FIELDS, Schema
 
 EXAMPLE_ID = "6f1c2d9e"
+PARAM: Schema = {"type": ["string", "null"]}
+"""The field that was wrong, where a field was: no example alone says that it may be null."""
+
 EXAMPLE_TIME = 1767225600
 
 SHOWN_ERRORS: tuple[ServiceError, ...] = (
@@ -97,7 +100,8 @@ def example_result(request: RerankRequest) -> RerankResult:
 def infer(value: Json) -> Schema:
     """The schema that ``value`` is an instance of: every key it has, and its types."""
     if isinstance(value, dict):
-        return {"type": "object", "properties": {key: infer(inner) for key, inner in value.items()}}
+        properties = {key: PARAM if key == "param" else infer(inner) for key, inner in value.items()}
+        return {"type": "object", "properties": properties}
     if isinstance(value, list):
         return {"type": "array", "items": infer(value[0]) if value else {}}
     kinds: Mapping[type, Schema] = {

@@ -1,0 +1,50 @@
+"""Section G-14: whatever the OpenAPI document lets through, and what it does not, is answered without a fault.
+
+Bodies are derived from the server's own document, so a new path is tried as soon as it exists.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import response_schema_conformance
+from tests.figures import Measured
+from tests.live import LiveServer
+
+CHECKS = [not_a_server_error, response_schema_conformance]
+
+
+def fuzz(url: str, examples: int) -> Counter[int]:
+    """Statuses of ``examples`` fitting and as many unfitting requests of every operation."""
+    statuses: Counter[int] = Counter()
+    for result in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
+        operation = result.ok()
+        # A request without a body or a parameter cannot be unfitting.
+        for mode in GenerationMode if operation.body else [GenerationMode.POSITIVE]:
+            strategy = operation.as_strategy(generation_mode=mode)
+
+            @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @given(case=strategy)
+            def send(case: Case) -> None:
+                response = case.call()
+                statuses[response.status_code] += 1
+                case.validate_response(response, checks=CHECKS)
+
+            send()
+    return statuses
+
+
+@pytest.mark.parametrize("examples", [1, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_no_request_makes_the_server_fail(fake_server: LiveServer, measured: Measured, examples: int) -> None:
+    statuses = fuzz(fake_server.url, examples)
+    faults = sum(count for status, count in statuses.items() if status >= 500)
+    measured("G-14", f"{statuses.total()} requests from the document", "0 x 5xx, 0 crashes", f"{dict(statuses)}")
+    assert statuses[200] > 0
+    assert faults == 0
+    assert fake_server.process.poll() is None
