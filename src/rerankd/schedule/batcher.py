@@ -1,43 +1,52 @@
-"""The next batch: turns are taken in the queue's fair order until the token budget is used up."""
+"""The next batch: pairs by fair share and by shortness until the token budget is used up."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rerankd.engine.base import Batch, Group
 from rerankd.schedule.job import Job, Ticket
-from rerankd.schedule.queue import Queue
+from rerankd.schedule.queue import FAIR_SHARE, Queue
+
+
+class _Draft:
+    """A batch that is being filled."""
+
+    def __init__(self, queue: Queue, now: float) -> None:
+        self.groups: dict[Job, list[Ticket]] = {}
+        self._queue = queue
+        self._now = now
+        self._tokens = 0
+
+    def fill(self, jobs: Iterable[Job], budget: int) -> None:
+        """Take pairs of the jobs in turn until one does not fit any more."""
+        for job in jobs:
+            if job.work.deadline <= self._now:
+                job.expire()
+                self._queue.leave(job)
+            elif not self._take(job, budget):
+                break
+
+    def _take(self, job: Job, budget: int) -> bool:
+        """All pairs of a job, or those that fit; whether all did.
+
+        A pair dearer than the whole budget goes alone: nobody but the engine can say whether it fits.
+        """
+        while (index := self._queue.next_pair(job)) is not None:
+            cost = len(job.work.tails[index]) + (0 if job in self.groups else len(job.work.prefix))
+            if self.groups and self._tokens + cost > budget:
+                return False
+            self.groups.setdefault(job, []).append(self._queue.take(job, index, self._now))
+            self._tokens += cost
+        return True
 
 
 def next_tickets(queue: Queue, budget: int, now: float) -> list[Ticket]:
-    """Tickets for one forward pass, those of one job side by side; empty when nothing waits.
-
-    A pair costs its tail, and its prefix when no other pair of its job is in the batch. A pair dearer than
-    the whole budget goes alone: nobody but the engine can say whether it fits.
-    """
-    groups: dict[Job, list[Ticket]] = {}
-    room = budget
-    while (job := queue.next_job()) is not None:
-        if job.work.deadline <= now:
-            job.expire()
-            queue.leave(job)
-            continue
-        used = _take_turn(queue, job, groups, room, now)
-        if not used:
-            break
-        room -= used
-        queue.turn_over(job, used)
-    return [ticket for group in groups.values() for ticket in group]
-
-
-def _take_turn(queue: Queue, job: Job, groups: dict[Job, list[Ticket]], room: int, now: float) -> int:
-    """Move pairs of one job into the batch, at most a quantum and no more than fits; the tokens used."""
-    used = 0
-    while used < queue.quantum and (index := queue.next_pair(job)) is not None:
-        cost = len(job.work.tails[index]) + (0 if job in groups else len(job.work.prefix))
-        if groups and used + cost > room:
-            break
-        groups.setdefault(job, []).append(queue.take(job, index, now))
-        used += cost
-    return used
+    """Tickets for one forward pass of ``budget`` tokens, those of one job side by side; none if nothing waits."""
+    draft = _Draft(queue, now)
+    draft.fill(queue.by_finish(), int(budget * FAIR_SHARE))
+    draft.fill(queue.by_size(), budget)
+    return [ticket for group in draft.groups.values() for ticket in group]
 
 
 def lay_out(tickets: list[Ticket]) -> Batch:

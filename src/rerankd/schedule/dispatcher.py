@@ -52,6 +52,7 @@ class Dispatcher:
         self._options = options
         self._metrics = metrics
         self._longest_pass = 0.0
+        self._busy_since: float | None = None
         self._failed_checks = 0
         self._retries: list[list[Ticket]] = []
         self._wake = asyncio.Event()
@@ -92,7 +93,10 @@ class Dispatcher:
         self.running_tokens = tokens = cost_of(tickets)
         started = time.monotonic()
         result = await self._on_thread(attempt, self._engine, tickets)
-        seconds = time.monotonic() - started
+        ended = time.monotonic()
+        seconds = ended - started
+        # Whatever keeps this loop from the engine between two passes makes the waiting longer too.
+        busy_since, self._busy_since = self._busy_since or started, ended
         self.running_tokens = 0
         self._metrics.batch_pairs.observe(len(tickets))
         self._metrics.batch_tokens.observe(tokens)
@@ -101,7 +105,7 @@ class Dispatcher:
             self._recover(tickets, tokens, result)
             return
         self._longest_pass = max(self._longest_pass, seconds)
-        self.speed.observe(tokens, seconds, self.budget.at(started))
+        self.speed.observe(tokens, ended - busy_since, self.budget.at(started))
         self._deliver(zip(tickets, map(_outcome, result.tolist()), strict=True))
 
     async def _on_thread(self, function: Callable[..., T], *args: Any) -> T:
@@ -115,6 +119,7 @@ class Dispatcher:
 
     async def _idle(self) -> None:
         """Wait for work; ask an engine that is idle for long whether it is still able to score."""
+        self._busy_since = None
         try:
             async with asyncio.timeout(self._options.check_seconds):
                 await self._wake.wait()

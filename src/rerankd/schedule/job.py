@@ -35,7 +35,18 @@ class Ticket:
 class Job:
     """One :class:`Work` between admission and its last outcome. Lives on the event loop alone."""
 
-    __slots__ = ("done", "line", "missing", "outcomes", "queued_at", "started_at", "tickets", "tokens", "work")
+    __slots__ = (
+        "done",
+        "finish",
+        "line",
+        "missing",
+        "outcomes",
+        "queued_at",
+        "started_at",
+        "tickets",
+        "tokens",
+        "work",
+    )
 
     def __init__(self, work: Work, denied: dict[int, ScoringError]) -> None:
         self.work = work
@@ -44,6 +55,8 @@ class Job:
         """Pairs that may still wait; those that another job's turn took along are skipped when met."""
         self.tokens = 0
         """Tokens of this job that wait; kept by the queue."""
+        self.finish = 0.0
+        """Virtual time at which its fair share is served; set by the queue."""
         self.outcomes: list[Outcome | None] = [denied.get(index) for index in range(len(work.tails))]
         self.missing = len(work.tails) - len(denied)
         self.queued_at = time.monotonic()

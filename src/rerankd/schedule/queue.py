@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rerankd.errors import Overloaded, ScoringError, TooLarge
 from rerankd.observe.metrics import Metrics
-from rerankd.schedule.fair_line import FairLine
 from rerankd.schedule.job import Job, Ticket
 from rerankd.schedule.work import Work
+
+FAIR_SHARE = 0.5
+"""Of each batch, for the fair order; the rest is for the shortest jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +30,25 @@ class QueueLimits:
 class Tenant:
     """What one caller has in the queue."""
 
-    __slots__ = ("is_in_line", "jobs", "name", "requests", "tokens")
+    __slots__ = ("finish", "requests", "tokens")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, finish: float) -> None:
+        self.finish = finish
+        """Virtual time at which its last job's fair share is served."""
         self.requests = 0
         self.tokens = 0
-        self.jobs: FairLine[Job] = FairLine()
-        self.is_in_line = False
 
 
 class Queue:
-    """Jobs that wait for the engine, fair between tenants and, within a tenant, between jobs.
+    """Jobs that wait for the engine, in two orders that the batcher mixes.
 
-    A turn takes at most ``quantum`` tokens, so a job of one document passes one of a thousand. Priority
-    makes a job's turns dearer, not forbidden: priority 9 gets a tenth of what priority 0 gets, never nothing.
+    ``by_finish`` is weighted fair queueing: the job first that would end first if the engine served all
+    tenants at once, each at the same speed. A tenant that floods stands in its own way, jobs of one tenant go
+    in turn, and whatever is begun is ended: sharing the engine between all jobs would let every one of them
+    miss its deadline under overload. ``by_size`` is the shortest job first, so that a single document need
+    not wait for the thousand of an earlier request.
+
+    Priority p makes a job (1 + p) times as long in both orders: it comes later, but it comes.
     """
 
     def __init__(self, limits: QueueLimits, metrics: Metrics) -> None:
@@ -47,12 +56,15 @@ class Queue:
         """Tokens that wait, those in a batch not counted."""
         self.jobs: set[Job] = set()
         """Every request that waits or runs."""
-        self.quantum = 1
         self._limits = limits
         self._metrics = metrics
         self._tenants: dict[str, Tenant] = {}
-        self._turns: FairLine[Tenant] = FairLine()
         self._in_flight: dict[bytes, Ticket] = {}
+        self._line: list[tuple[float, int, Job]] = []
+        """A heap by virtual finish; jobs that left or have nothing waiting are passed over when they come up."""
+        self._arrival = itertools.count()
+        self._clock = 0.0
+        """Virtual time: the finish of the job that is served in the fair order."""
 
     def admit(self, work: Work, denied: dict[int, ScoringError], retry_after: float) -> Job:
         """Queue all pairs of a request, or none.
@@ -65,7 +77,7 @@ class Queue:
             TooLarge: it would not even fit into an empty queue.
             Overloaded: the queue, or the tenant's share of it, has no room now.
         """
-        tenant = self._tenants.get(work.tenant) or Tenant(work.tenant)
+        tenant = self._tenants.get(work.tenant) or Tenant(self._clock)
         self._check_room(tenant, work.tokens, retry_after)
         job = Job(work, denied)
         self.jobs.add(job)
@@ -77,10 +89,9 @@ class Queue:
                 self._stand_in_line(job, index)
         if job.line:
             self._charge(job, tenant, len(work.prefix) + sum(len(work.tails[index]) for index in job.line))
-            tenant.jobs.join(job, self._turn_cost(job))
-            if not tenant.is_in_line:
-                tenant.is_in_line = True
-                self._turns.join(tenant, 0)
+            job.finish = self._finish(tenant, job.tokens, work.priority)
+            tenant.finish = self._finish(tenant, job.tokens, 0)
+            heapq.heappush(self._line, (job.finish, next(self._arrival), job))
         return job
 
     def leave(self, job: Job) -> None:
@@ -104,23 +115,29 @@ class Queue:
         tenant.requests -= 1
         self._metrics.queue_requests.dec()
         if not tenant.requests:
-            del self._tenants[tenant.name]
+            del self._tenants[job.work.tenant]
+        if not self.jobs:
+            self._line.clear()
 
     def forget(self, ticket: Ticket) -> None:
         """A ticket has its outcome or is wanted no more: an equal pair from now on is a new one."""
         if ticket.key is not None and self._in_flight.get(ticket.key) is ticket:
             del self._in_flight[ticket.key]
 
-    def next_job(self) -> Job | None:
-        """The job whose turn it is; None when nothing waits."""
-        while (tenant := self._turns.first()) is not None:
-            while (job := tenant.jobs.first()) is not None:
-                if self.next_pair(job) is not None:
-                    return job
-                tenant.jobs.leave()
-            tenant.is_in_line = False
-            self._turns.leave()
-        return None
+    def by_finish(self) -> Iterator[Job]:
+        """Jobs that wait, in the order of their fair shares; a job comes again until its last pair is taken."""
+        while self._line:
+            finish, _, job = self._line[0]
+            if self.next_pair(job) is None:
+                heapq.heappop(self._line)
+                continue
+            self._clock = max(self._clock, finish)
+            yield job
+
+    def by_size(self) -> list[Job]:
+        """Jobs that wait, the one with the least left to do first; equal ones in the order of their fair shares."""
+        waiting = [job for job in self.jobs if job.tokens]
+        return sorted(waiting, key=lambda job: (job.tokens * (1 + job.work.priority), job.finish))
 
     def next_pair(self, job: Job) -> int | None:
         """Index of the pair of a job that comes next; pairs that went with another job's turn are passed over."""
@@ -143,23 +160,17 @@ class Queue:
         job.line.popleft()
         return ticket
 
-    def turn_over(self, job: Job, used: int) -> None:
-        """``job``, which was next, took ``used`` tokens along."""
-        tenant = self._tenants[job.work.tenant]
-        tenant.jobs.turn_over(self._turn_cost(job))
-        self._turns.turn_over(used)
-
     def tokens_before(self, work: Work) -> int:
-        """Tokens that are served before the last pair of ``work`` would be, if it joined now.
+        """Tokens that are served before ``work`` would be, if it joined now, by the better of the two orders."""
+        tokens = work.tokens
+        tenant = self._tenants.get(work.tenant) or Tenant(self._clock)
+        finish = self._finish(tenant, tokens, work.priority)
+        fair = sum(job.tokens for job in self.jobs if job.finish <= finish)
+        shorter = sum(job.tokens for job in self.jobs if job.tokens <= tokens)
+        return int(min(fair / FAIR_SHARE, shorter / (1 - FAIR_SHARE)))
 
-        Shares are equal, so each job of the tenant, and then each tenant, passes at most as much as this
-        one needs.
-        """
-        need = max(work.tokens, self.quantum)
-        own = self._tenants.get(work.tenant)
-        beside = sum(min(job.tokens, need) for job in own.jobs) if own else 0
-        others = sum(min(tenant.tokens, beside + need) for tenant in self._tenants.values() if tenant is not own)
-        return beside + others
+    def _finish(self, tenant: Tenant, tokens: int, priority: int) -> float:
+        return max(self._clock, tenant.finish) + tokens * (1 + priority)
 
     def _check_room(self, tenant: Tenant, tokens: int, retry_after: float) -> None:
         limits = self._limits
@@ -195,9 +206,6 @@ class Queue:
         job.tickets[index] = ticket
         if not ticket.taken:
             job.line.append(index)
-
-    def _turn_cost(self, job: Job) -> float:
-        return float(min(job.tokens, self.quantum) * (1 + job.work.priority))
 
     def _charge(self, job: Job, tenant: Tenant, tokens: int) -> None:
         job.tokens += tokens

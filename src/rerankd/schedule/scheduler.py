@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -23,8 +24,9 @@ from rerankd.schedule.work import ScoredWork, Work
 __all__ = ["ScheduleOptions", "Scheduler"]
 
 _log = structlog.get_logger(__name__)
-_TURNS_A_BATCH = 8
 _CLOSE_SECONDS = 2.0
+_CAUTION = 1.1
+"""A request that just fits by the average speed would miss its deadline half of the time, and its work be wasted."""
 
 SchedulerState = Literal["starting", "ready", "draining", "dead", "stopped"]
 
@@ -70,7 +72,6 @@ class Scheduler:
             self._thread.end()
             raise
         self._dispatcher = Dispatcher(self._engine, self._thread, self._queue, self._options, self._metrics)
-        self._queue.quantum = max(1, self.info.max_batch_tokens // _TURNS_A_BATCH)
         self._loop_task = asyncio.create_task(self._dispatcher.run(), name="rerankd-dispatcher")
         self._loop_task.add_done_callback(self._dispatcher_ended)
         self.state = "ready"
@@ -100,8 +101,7 @@ class Scheduler:
 
     def estimated_wait(self, work: Work) -> float:
         """Seconds until ``work`` would have its scores, as far as is known; 0 before the first full batch."""
-        tokens = self._dispatcher.running_tokens + self._queue.tokens_before(work) + work.tokens
-        return self._dispatcher.speed.seconds_for(tokens)
+        return self._seconds_for(self._queue.tokens_before(work) + work.tokens)
 
     def snapshot(self) -> dict[str, Any]:
         """What ``/info`` shows of the queue."""
@@ -150,15 +150,20 @@ class Scheduler:
 
     def _refuse_hopeless(self, work: Work, now: float) -> None:
         left = work.deadline - now
-        backlog = self._queue.tokens + self._dispatcher.running_tokens + work.tokens
         # Everything that waits, in any order, is the cheap upper bound; most of the time it is enough.
-        if self._dispatcher.speed.seconds_for(backlog) <= left:
+        if self._seconds_for(self._queue.tokens + work.tokens) <= left:
             return
         if (wait := self.estimated_wait(work)) > left:
             raise Overloaded(
                 f"the scores would take about {wait:.1f} s and the deadline is in {max(left, 0):.1f} s",
                 retry_after=self._retry_after(),
             )
+
+    def _seconds_for(self, tokens: int) -> float:
+        """Time for the batch that runs and for ``tokens`` behind it, in whole batches where one is not enough."""
+        budget = self._dispatcher.budget.at(time.monotonic())
+        behind = tokens if tokens <= budget else math.ceil(tokens / budget) * budget
+        return _CAUTION * self._dispatcher.speed.seconds_for(self._dispatcher.running_tokens + behind)
 
     def _retry_after(self) -> float:
         return min(60.0, max(1.0, self._dispatcher.speed.seconds_for(self._queue.tokens)))

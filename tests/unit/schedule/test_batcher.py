@@ -14,9 +14,8 @@ from rerankd.schedule.queue import Queue, QueueLimits
 from rerankd.schedule.work import Work
 
 
-def queue_of(*works: Work, quantum: int = 100) -> tuple[Queue, list[Job]]:
+def queue_of(*works: Work) -> tuple[Queue, list[Job]]:
     queue = Queue(QueueLimits(10**6, 1000, 0.5), Metrics())
-    queue.quantum = quantum
     return queue, [queue.admit(work, {}, 1.0) for work in works]
 
 
@@ -61,7 +60,7 @@ async def test_a_small_job_shares_the_next_batch_with_a_large_one() -> None:
 
 
 async def test_pairs_of_one_job_stand_side_by_side() -> None:
-    queue, _ = queue_of(make_work(50, prefix=40), make_work(50, prefix=40, seed=1), quantum=60)
+    queue, _ = queue_of(make_work(50, prefix=40), make_work(50, prefix=40, seed=1))
     tickets = take(queue, 2000)
     assert lay_out(tickets).groups == 2
 

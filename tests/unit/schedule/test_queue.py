@@ -14,9 +14,7 @@ from rerankd.schedule.work import Work
 
 
 def make_queue(tokens: int = 1000, requests: int = 10, share: float = 0.5) -> Queue:
-    queue = Queue(QueueLimits(tokens, requests, share), Metrics())
-    queue.quantum = 50
-    return queue
+    return Queue(QueueLimits(tokens, requests, share), Metrics())
 
 
 def admit(queue: Queue, work: Work) -> Job:
@@ -98,7 +96,6 @@ async def test_a_tenant_with_nothing_waiting_may_exceed_its_share_once() -> None
 async def test_all_accounts_return_to_zero() -> None:
     metrics = Metrics()
     queue = Queue(QueueLimits(10**6, 100, 0.5), metrics)
-    queue.quantum = 50
     jobs = [admit(queue, make_work(5, seed=seed // 2, tenant=str(seed % 3))) for seed in range(12)]
     queue.leave(jobs[0])
     first = take(queue, 200)
@@ -185,9 +182,44 @@ async def test_a_low_priority_waits_longer_but_not_forever() -> None:
     assert low in served
 
 
+async def test_equal_jobs_are_ended_in_turn() -> None:
+    queue = make_queue(tokens=10**6, requests=100)
+    jobs = [admit(queue, make_work(10, seed=seed)) for seed in range(20)]
+    ended = []
+    while tickets := take(queue, budget=300):
+        deliver(queue, tickets)
+        ended += [job for job in jobs if job.done.done() and job not in ended]
+        assert sum(0 < job.missing < 10 for job in jobs) <= 2
+    assert ended == jobs
+
+
+async def test_tenants_get_equal_shares_however_much_they_ask_for() -> None:
+    queue = make_queue(tokens=10**6, requests=1000)
+    for seed in range(100):
+        admit(queue, make_work(10, seed=seed, tenant="flood"))
+    others = [admit(queue, make_work(10, seed=1000 + seed, tenant="other")) for seed in range(5)]
+    for _ in range(10):
+        deliver(queue, take(queue, budget=300))
+    assert all(job.done.done() for job in others)
+
+
+async def test_a_stream_of_small_jobs_does_not_starve_a_large_one() -> None:
+    queue = make_queue(tokens=10**6, requests=1000)
+    large = admit(queue, make_work(100, seed=10_000))
+    for turn in range(200):
+        for offset in range(20):
+            admit(queue, make_work(1, seed=turn * 20 + offset))
+        for job in [job for job in queue.jobs if job.done.done()]:
+            queue.leave(job)
+        deliver(queue, take(queue, budget=300))
+        if large.done.done():
+            break
+    assert turn < 20
+
+
 async def test_tokens_before_a_small_request_do_not_count_all_of_a_large_one() -> None:
     queue = make_queue(tokens=10**6)
     admit(queue, make_work(1000, length=20))
-    assert queue.tokens_before(make_work(1, seed=1)) == 50
-    assert queue.tokens_before(make_work(1, seed=1, tenant="other")) == 50
-    assert queue.tokens_before(make_work(5000, seed=1)) == 20_010
+    assert queue.tokens_before(make_work(1, seed=1)) == 0
+    assert queue.tokens_before(make_work(1, seed=1, tenant="other")) == 0
+    assert queue.tokens_before(make_work(5000, seed=1)) == 2 * 20_010

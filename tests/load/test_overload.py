@@ -1,0 +1,84 @@
+"""More than the server can do, for half a minute: what is accepted is answered in time, the rest at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from benchmarks.http_load import closed_loop, make_body
+from tests.figures import Measured
+from tests.live import running_server
+from tests.traffic import percentile, rss_mb, send
+
+DEADLINE_SECONDS = 2.0
+FLAGS = (
+    *(
+        "--engine",
+        "fake",
+        "--cache",
+        "off",
+        "--log-level",
+        "error",
+        "--deadline-ms",
+        str(int(DEADLINE_SECONDS * 1000)),
+    ),
+    *("--fake-script", "seconds_per_batch=0.1", "--max-batch-tokens", "2000"),
+)
+BODY = make_body(10, 200, same=False)
+
+
+async def probe(url: str, seconds: float) -> list[float]:
+    """Seconds of each probe, ten a second; a failed one raises."""
+    took = []
+    async with httpx.AsyncClient(base_url=url) as client:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for path in ("/livez", "/readyz"):
+                started = time.perf_counter()
+                (await client.get(path)).raise_for_status()
+                took.append(time.perf_counter() - started)
+            await asyncio.sleep(0.1)
+    return took
+
+
+@pytest.mark.load
+async def test_overload_keeps_goodput_and_probes(tmp_path: Path, measured: Measured) -> None:
+    with running_server(*FLAGS, log=tmp_path / "server.log") as server:
+        capacity = (await closed_loop(server.url, 24, 8, BODY)).rate
+        before = rss_mb(server.process.pid)
+        traffic, probes = await asyncio.gather(send(server.url, 3 * capacity, 30, BODY), probe(server.url, 30))
+        growth = rss_mb(server.process.pid) - before
+    goodput = traffic.statuses[200] / 30 / capacity
+    slowest = traffic.percentile(0.99)
+    measured(
+        "A-05",
+        f"3 x capacity ({capacity:.0f}/s) for 30 s, deadline {DEADLINE_SECONDS:g} s",
+        "goodput >= 90 %, p99 <= deadline, no 5xx but 503, RSS + < 100 MB",
+        f"goodput {goodput:.0%}, p99 {slowest:.2f} s, {dict(traffic.statuses)}, RSS {growth:+.0f} MB, "
+        f"refused in {traffic.percentile(0.5, 429) * 1e3:.0f} ms (p50)",
+    )
+    worst = percentile(probes, 0.99)
+    measured(
+        "D-04", f"{len(probes)} probes meanwhile", "p99 < 100 ms, 0 failures", f"p99 {worst * 1e3:.0f} ms, 0 failures"
+    )
+    assert set(traffic.statuses) <= {200, 429, 503}
+    assert goodput >= 0.9
+    assert slowest <= DEADLINE_SECONDS
+    assert growth < 100
+    assert worst < 0.1
+
+
+@pytest.mark.load
+async def test_a_constant_rate_is_served_without_a_failure(tmp_path: Path, measured: Measured) -> None:
+    with running_server("--engine", "fake", "--cache", "off", log=tmp_path / "server.log") as server:
+        traffic = await send(server.url, 50, 30, BODY)
+    measured(
+        "load",
+        "50 requests/s for 30 s",
+        "0 failures",
+        f"{dict(traffic.statuses)}, p99 {traffic.percentile(0.99) * 1e3:.1f} ms",
+    )
+    assert set(traffic.statuses) == {200}
