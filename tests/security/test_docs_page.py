@@ -37,7 +37,7 @@ def test_the_page_shows_every_path(fake_server: LiveServer, page: tuple[str, Pat
 
 
 def test_the_page_asks_no_other_host(fake_server: LiveServer, page: tuple[str, Path]) -> None:
-    events = json.loads(page[1].read_text(errors="replace").rstrip().rstrip(",").removesuffix("]}") + "]}")["events"]
+    events = json.loads(page[1].read_text())["events"]
     # The browser's own errands carry no initiator; what the page asks for does.
     asked = {
         urlsplit(event["params"]["url"]).netloc
