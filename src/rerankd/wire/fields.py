@@ -77,11 +77,11 @@ class Fields:
     def documents(self, name: str) -> tuple[tuple[str, ...], tuple[Json, ...]]:
         """The documents as texts, and as the client sent them."""
         value = self.required(name)
-        items = value if isinstance(value, list) else [value]
-        names = self._rank_fields()
-        where = self._where + name
-        texts = tuple(_document_text(item, names, where, index) for index, item in enumerate(items))
-        return texts, tuple(items)
+        names, where = self._rank_fields(), self._where + name
+        if not isinstance(value, list):
+            return (_document_text(value, names, where),), (value,)
+        texts = tuple(_document_text(item, names, f"{where}[{index}]") for index, item in enumerate(value))
+        return texts, tuple(value)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """One or several texts; a single one counts as a list of one."""
@@ -134,7 +134,7 @@ def _whole(value: Json) -> int | None:
     return int(value)
 
 
-def _document_text(item: Json, names: Sequence[str], where: str, index: int) -> str:
+def _document_text(item: Json, names: Sequence[str], where: str) -> str:
     if isinstance(item, str):
         return item
     if isinstance(item, dict) and any(item.get(name) is not None for name in names):
@@ -142,7 +142,7 @@ def _document_text(item: Json, names: Sequence[str], where: str, index: int) -> 
         # One field is the text itself; several keep their names, as Cohere lays them out.
         lines = [_flat(value) if len(names) == 1 else f"{name}: {_flat(value)}" for name, value in given]
         return "\n".join(lines)
-    return _plain_text(item, f"{where}[{index}]")
+    return _plain_text(item, where)
 
 
 def _flat(value: Json) -> str:
