@@ -17,7 +17,7 @@ from training.batches import held_out
 from training.model import PackedModel, pack
 from training.prepare import Prepared
 
-PAIRS_A_SOURCE = 40
+PAIRS_A_SOURCE = 30
 HARD, RANDOM = 3, 3
 
 

@@ -38,8 +38,7 @@ class Shape:
     def frequencies(self) -> torch.Tensor:
         """Inverse frequencies (head_dim / 2,), float32."""
         half = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
-        frequencies: torch.Tensor = torch.tensor(self.rope_theta) ** -half
-        return frequencies
+        return self.rope_theta**-half
 
 
 # The map of the residual stream.
@@ -73,7 +72,7 @@ class Initialiser:
 
     def orthonormal(self, rows: int, columns: int) -> torch.Tensor:
         """Orthonormal rows, scaled to keep the length of a vector on average."""
-        square = torch.linalg.qr(torch.randn(columns, columns, generator=self.random)).Q
+        square: torch.Tensor = torch.linalg.qr(torch.randn(columns, columns, generator=self.random)).Q
         return square[:rows] * math.sqrt(columns / rows)
 
     def head(self, layer: int, part: str, head: int) -> torch.Tensor:

@@ -57,8 +57,8 @@ class TeacherWeights:
     bm25: float
 
 
-ENGLISH = TeacherWeights(cosine=16.0, bm25=0.25)
-CHINESE = TeacherWeights(cosine=0.0, bm25=0.12)
+ENGLISH = TeacherWeights(cosine=16.0, bm25=0.35)
+CHINESE = TeacherWeights(cosine=0.0, bm25=0.15)
 
 
 class Teachers:

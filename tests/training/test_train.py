@@ -55,15 +55,21 @@ def test_prepared_sources_survive_the_disk(prepared: Prepared, tmp_path: Path) -
     assert np.allclose(again.pool.scores(some, some), prepared.pool.scores(some, some))
 
 
+def small_trainer(recipe: Recipe, shape: Shape, state: State, prepared: Prepared) -> Trainer:
+    trainer = Trainer(recipe, shape, state, [prepared])
+    trainer.sampler.queries, trainer.sampler.documents = 3, 4
+    return trainer
+
+
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
     prepared: Prepared, shape: Shape, state: State, tmp_path: Path
 ) -> None:
     recipe = Recipe(steps=3, clusters=1, distil=0.0, warm_up=1)
-    whole, first = (Trainer(recipe, shape, state, [prepared]) for _ in range(2))
+    whole, first = small_trainer(recipe, shape, state, prepared), small_trainer(recipe, shape, state, prepared)
     losses = [whole.train_step()["loss"] for _ in range(3)]
     first.train_step()
     first.save(tmp_path / "checkpoint.pt")
-    second = Trainer(recipe, shape, state, [prepared])
+    second = small_trainer(recipe, shape, state, prepared)
     second.restore(tmp_path / "checkpoint.pt")
     assert [second.train_step()["loss"] for _ in range(2)] == pytest.approx(losses[1:], rel=1e-3)
 
