@@ -109,6 +109,7 @@ async def test_more_than_the_whole_queue_is_too_large_not_overloaded(measured: M
     assert refused.value.setting == "queue_tokens"
 
 
+@pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_a_small_request_is_not_starved_by_a_large_one(measured: Measured) -> None:
     batch_seconds = 0.05
     async with running(FakeScript(seconds_per_batch=batch_seconds), max_batch_tokens=1000) as bench:
@@ -129,6 +130,7 @@ async def test_a_small_request_is_not_starved_by_a_large_one(measured: Measured)
     assert batches <= 3
 
 
+@pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_twenty_small_requests_at_once_share_one_batch_with_a_large_one() -> None:
     async with running(FakeScript(seconds_per_batch=0.05), max_batch_tokens=1000) as bench:
         large = asyncio.create_task(bench.scheduler.score(make_work(1000, length=50, seed=1000)))
@@ -153,6 +155,7 @@ async def flood(bench: Bench, seconds: float) -> int:
     return refused
 
 
+@pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_a_flood_of_one_tenant_leaves_the_other_its_share(measured: Measured) -> None:
     """B asks ten times a second here, so that a short test has enough answers for a p95."""
     async with running(FakeScript(seconds_per_batch=0.03), max_batch_tokens=2000, queue_requests=32) as bench:

@@ -57,7 +57,7 @@ async def test_a_flood_that_left_does_not_delay_the_next_request() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         started = time.monotonic()
         await bench.scheduler.score(make_work(1, seed=999))
-        assert time.monotonic() - started < 0.15
+        assert time.monotonic() - started < 1
         assert nothing_is_left(bench)
 
 

@@ -150,6 +150,9 @@ class Scheduler:
 
     def _refuse_hopeless(self, work: Work, now: float) -> None:
         left = work.deadline - now
+        if not (self._queue.tokens or self._dispatcher.running_tokens):
+            # An idle engine refuses nothing: were the measured speed too low, nothing would ever correct it.
+            return
         # Everything that waits, in any order, is the cheap upper bound; most of the time it is enough.
         if self._seconds_for(self._queue.tokens + work.tokens) <= left:
             return

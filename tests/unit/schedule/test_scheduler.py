@@ -36,9 +36,9 @@ async def test_times_say_how_long_it_waited_and_ran() -> None:
         first = asyncio.create_task(bench.scheduler.score(make_work(1)))
         await asyncio.sleep(0.01)
         second = await bench.scheduler.score(make_work(1, seed=1))
-        assert (await first).queue_seconds < 0.02
-        assert 0.03 < second.queue_seconds < 0.06
-        assert 0.05 < second.engine_seconds < 0.09
+        assert (await first).queue_seconds < second.queue_seconds
+        assert second.queue_seconds > 0.03
+        assert second.engine_seconds > 0.049
 
 
 async def test_work_is_refused_before_the_engine_is_warm() -> None:
@@ -110,7 +110,7 @@ async def test_the_wait_is_estimated_from_full_batches() -> None:
     async with running(FakeScript(seconds_per_token=0.0001), max_batch_tokens=1000) as bench:
         assert bench.scheduler.estimated_wait(make_work(10)) == 0
         await learn_speed(bench)
-        assert 0.05 < bench.scheduler.estimated_wait(make_work(10, length=99)) < 0.2
+        assert 0.05 < bench.scheduler.estimated_wait(make_work(10, length=99)) < 0.5
 
 
 async def test_a_refusal_names_the_time_that_the_backlog_takes() -> None:
@@ -120,9 +120,19 @@ async def test_a_refusal_names_the_time_that_the_backlog_takes() -> None:
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded) as refused:
             await bench.scheduler.score(make_work(1, seed=5))
-        assert 1.2 < (refused.value.retry_after or 0) < 2.5
+        assert 1.2 < (refused.value.retry_after or 0) < 5
         for task in waiting:
             task.cancel()
+
+
+async def test_an_idle_engine_refuses_nothing_so_that_a_wrong_speed_is_corrected() -> None:
+    async with running(FakeScript(seconds_per_token=0.0005), max_batch_tokens=1000) as bench:
+        await learn_speed(bench)
+        bench.engine.script = FakeScript()
+        work = make_work(40, length=90, seed=7, seconds=0.5)
+        assert bench.scheduler.estimated_wait(work) > 0.5
+        assert is_right(work, await bench.scheduler.score(work))
+        assert bench.scheduler.estimated_wait(work) < 0.5
 
 
 async def test_an_idle_engine_that_fails_three_checks_in_a_row_is_dead() -> None:
