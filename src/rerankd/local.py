@@ -27,7 +27,7 @@ from rerankd.settings import Settings
 from rerankd.types import RerankRequest, RerankResult, Timings
 
 _DEFAULTS = Settings()
-_FEW, _MANY = 2048, 16_384
+_FEW, _MANY = 2048, 65_536
 """Documents of a window, tokenised while the one before is scored. Where the prompt begins with the document,
 queries share the work on the documents that they have in common, so that a longer window is less work."""
 
