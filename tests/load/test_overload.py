@@ -13,7 +13,7 @@ from tests.figures import Measured
 from tests.live import running_server
 from tests.traffic import percentile, rss_mb, send
 
-DEADLINE_SECONDS = 2.0
+DEADLINE_SECONDS = 5.0
 FLAGS = (
     *(
         "--engine",
@@ -25,7 +25,7 @@ FLAGS = (
         "--deadline-ms",
         str(int(DEADLINE_SECONDS * 1000)),
     ),
-    *("--fake-script", "seconds_per_batch=0.1", "--max-batch-tokens", "2000"),
+    *("--fake-script", "seconds_per_batch=0.3", "--max-batch-tokens", "2000"),
 )
 BODY = make_body(10, 200, same=False)
 

@@ -35,7 +35,7 @@ class EngineGone(Exception):
 class Dispatcher:
     """Feeds the engine one batch at a time.
 
-    The next batch is formed when the engine is free and not before: forming takes well under a millisecond,
+    The next batch is formed when the engine is free and not before: forming takes some microseconds a pair,
     and a pair that is not yet in a batch can still be overtaken, shared or dropped.
     """
 
@@ -146,6 +146,9 @@ class Dispatcher:
         now = time.monotonic()
         if failure.kind is FailureKind.OUT_OF_MEMORY:
             self.budget.lower(tokens, now)
+        if failure.kind is FailureKind.POISON:
+            for ticket in tickets:
+                ticket.failures += 1
         if smaller := pieces(tickets, failure.kind):
             self._retries.extend(reversed(smaller))
             return

@@ -18,12 +18,14 @@ class Ticket:
     shared pair is scored once and never later than any of its jobs would have had it alone.
     """
 
-    __slots__ = ("key", "prefix", "tail", "taken", "waiters")
+    __slots__ = ("failures", "key", "prefix", "tail", "taken", "waiters")
 
     def __init__(self, key: bytes | None) -> None:
         self.key = key
         self.waiters: list[tuple[Job, int]] = []
         self.taken = False
+        self.failures = 0
+        """Failed passes that it was part of."""
         self.prefix: IdArray
         self.tail: IdArray
 

@@ -74,7 +74,7 @@ def _halves_by_tokens(tickets: list[Ticket]) -> list[list[Ticket]]:
 
 
 class DenyList:
-    """Pairs that failed alone twice: answered with the error at once for a while, known by digest only."""
+    """Pairs that failed twice, the last time alone: answered with the error for a while, known by digest only."""
 
     def __init__(self, seconds: float, capacity: int = 10_000) -> None:
         self._seconds = seconds
@@ -83,9 +83,10 @@ class DenyList:
         """Failures so far, and when they are forgotten; oldest first."""
 
     def record(self, ticket: Ticket, now: float) -> None:
+        """A pair has failed alone."""
         digest = _digest(ticket.prefix, ticket.tail)
         times, _ = self._failures.pop(digest, (0, now))
-        self._failures[digest] = (times + 1, now + self._seconds)
+        self._failures[digest] = (times + ticket.failures, now + self._seconds)
         if len(self._failures) > self._capacity:
             del self._failures[next(iter(self._failures))]
 

@@ -114,10 +114,10 @@ def test_a_single_pair_and_a_wrong_length_are_not_tried_again() -> None:
     assert pieces(tickets(5, 5), FailureKind.WRONG_LENGTH) == []
 
 
-def ticket_of(index: int, seed: int = 0) -> Ticket:
+def ticket_of(index: int, seed: int = 0, failures: int = 1) -> Ticket:
     work = make_work(index + 1, seed=seed)
     ticket = Ticket(None)
-    ticket.prefix, ticket.tail = work.prefix, work.tails[index]
+    ticket.prefix, ticket.tail, ticket.failures = work.prefix, work.tails[index], failures
     return ticket
 
 
@@ -130,6 +130,12 @@ def test_a_pair_is_denied_after_its_second_failure_and_forgotten_in_time() -> No
     assert list(denied.denied(work, now=3)) == [1]
     assert denied.denied(make_work(3, seed=5), now=3) == {}
     assert denied.denied(work, now=63) == {}
+
+
+def test_a_pair_that_failed_in_a_batch_and_alone_has_failed_twice() -> None:
+    denied = DenyList(seconds=60)
+    denied.record(ticket_of(0, failures=4), now=0)
+    assert list(denied.denied(make_work(3), now=1)) == [0]
 
 
 def test_the_deny_list_is_bounded() -> None:
