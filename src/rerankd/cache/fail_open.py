@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from rerankd.cache.base import CachedScore
 from rerankd.cache.breaker import PAUSE_SECONDS, Breaker
+from rerankd.cache.budget import within
 from rerankd.errors import NotReady
 from rerankd.observe.metrics import Metrics
 
@@ -19,7 +20,7 @@ _WRITE_SECONDS = 1.0
 class ScoreStore(Protocol):
     """A store out of this process; every method may raise anything or hang."""
 
-    async def get_many(self, keys: Sequence[bytes]) -> list[CachedScore | None]: ...
+    def get_many(self, keys: Sequence[bytes]) -> Coroutine[Any, Any, list[CachedScore | None]]: ...
 
     async def put_many(self, scores: Mapping[bytes, CachedScore]) -> None: ...
 
@@ -62,8 +63,7 @@ class FailOpen:
         if self._breaker.is_open:
             return [None] * len(keys)
         try:
-            async with asyncio.timeout(self._budget):
-                found = await self._store.get_many(keys)
+            found = await within(self._budget, self._store.get_many(keys))
         except Exception as error:
             self._look_up_errors.inc()
             self._breaker.failed(error)

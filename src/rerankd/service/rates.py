@@ -18,6 +18,7 @@ from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from rerankd.cache.breaker import Breaker
+from rerankd.cache.budget import within
 from rerankd.cache.open import REDIS_SCHEMES
 from rerankd.errors import ConfigurationError, RateLimited, TooLarge
 from rerankd.service.rate_counts import MemoryCounts
@@ -115,8 +116,7 @@ class RateLimiter:
         if self._shared is None or self._breaker is None or self._breaker.is_open:
             return await self._spend_in(self._own, caller, cost)
         try:
-            async with asyncio.timeout(self._timeout):
-                state = await self._spend_in(self._shared, caller, cost)
+            state = await within(self._timeout, self._spend_in(self._shared, caller, cost))
         except Exception as error:
             self._breaker.failed(error)
             return await self._spend_in(self._own, caller, cost)
