@@ -69,8 +69,8 @@ def test_a_pair_scores_the_same_alone_and_in_a_crowd(
     engine = make_engine("native", small_checkpoint, dtype)
     (needle,) = make_groups([90], groups=1)
     alone = probabilities(engine, [needle])[0]
-    for _ in range(20):
-        crowd = make_groups(rng.integers(1, 200, int(rng.integers(20, 60))).tolist())
+    for _ in range(8):
+        crowd = make_groups(rng.integers(1, 160, int(rng.integers(20, 40))).tolist())
         assert abs(probabilities(engine, [*crowd, needle])[-1] - alone) <= min(2e-3, BOUNDS[dtype])
 
 
@@ -80,7 +80,7 @@ def test_the_order_of_documents_does_not_matter(
     engine = make_engine("native", small_checkpoint, dtype)
     (group,) = make_groups(lengths(rng, 20, 200), groups=1)
     first = probabilities(engine, [group])
-    for _ in range(50):
+    for _ in range(20):
         order = rng.permutation(len(group.tails))
         again = probabilities(engine, [Group(group.prefix, tuple(group.tails[at] for at in order))])
         assert np.abs(again - first[order]).max() <= min(2e-3, BOUNDS[dtype])

@@ -34,7 +34,7 @@ class Loader:
         config = self._config
         query = self.vector(f"{attention}.q_norm.weight", config.head_dim)
         key = self.vector(f"{attention}.k_norm.weight", config.head_dim)
-        return torch.cat([query.expand(config.heads, -1), key.expand(config.kv_heads, -1)]).to(self.dtype)
+        return torch.cat([query.expand(config.heads, -1), key.expand(config.kv_heads, -1)])
 
     def embedding(self) -> torch.Tensor:
         """(vocabulary, hidden). On a CPU it stays in the file, in the file's format: only the rows used are read."""

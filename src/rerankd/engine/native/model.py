@@ -56,7 +56,7 @@ class Layer:
     input_norm: torch.Tensor
     qkv: Linear
     head_norm: torch.Tensor | None
-    """(heads + kv_heads, 1 * head_dim): the norms of queries and keys, side by side."""
+    """(heads + kv_heads, head_dim): the norms of queries and keys, side by side."""
     output: Linear
     mlp_norm: torch.Tensor
     gate_up: Linear
@@ -104,7 +104,7 @@ class Layer:
         heads = self.qkv(rms_norm(rows, self.input_norm, config.norm_eps)).view(len(rows), -1, config.head_dim)
         turned = heads[:, :split]
         if self.head_norm is not None:
-            turned = rms_norm(turned, None, config.norm_eps) * self.head_norm
+            turned = rms_norm(turned, self.head_norm, config.norm_eps)
         turned = rotate(turned, *rotation)
         return turned[:, : config.heads], turned[:, config.heads :], heads[:, split:]
 

@@ -3,6 +3,10 @@
 Every token that is computed is one *row*: first the prefixes, one after another, then the tails. A pair is the
 sequence of its group's prefix rows and its own tail rows. Sequences of similar length are stacked into a *stack*,
 padded at the end, where causal attention never looks.
+
+A stack is a *square* or a *rectangle*. A square has queries for the whole sequence: it needs no mask, and attention
+skips what lies above the diagonal. A rectangle has queries for the tails alone, with a mask: less work wherever the
+prefix is a good part of the pair, or the pair too short for skipping.
 """
 
 from __future__ import annotations
@@ -24,6 +28,10 @@ _STACK_FILL = 0.85
 """Sequences shorter than this share of the longest in a stack go into the next stack."""
 _STACK_SLACK = 24
 """... unless they are only this many tokens shorter: a short stack more costs more than padding."""
+_SKIPPED_FROM = 512
+"""Keys that attention on a CPU takes at a time: shorter sequences have nothing to skip."""
+_SQUARE_COST = 0.7
+"""What a long square costs (measured), as a share of all its products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +72,33 @@ class Plan:
 
 def plan_batch(batch: Batch, device: torch.device, dtype: torch.dtype) -> Plan:
     """Lay ``batch`` out on ``device``; ``dtype`` is that of the attention masks."""
-    sequences = _sequences(batch)
+    pairs = _pairs(batch)
+    squares, rectangles = _shapes(batch, pairs)
     place = _Placing(device, dtype)
-    lengths = np.diff(batch.tail_offsets)
     last = len(batch.prefix_ids) + batch.tail_offsets[1:] - 1
     return Plan(
         ids=place.rows(np.concatenate([batch.prefix_ids, batch.tail_ids])),
-        positions=place.rows(_positions(batch, sequences, lengths)),
+        positions=place.rows(_positions(batch, pairs)),
         last=place.rows(last),
-        stacks=tuple(place.stack(group) for group in _stacks(sequences)),
-        last_stacks=tuple(place.last_stack(group) for group in _stacks(sequences)),
+        stacks=(
+            *(place.square(stack) for stack in _stacks(squares)),
+            *(place.rectangle(stack) for stack in _stacks(rectangles)),
+        ),
+        last_stacks=tuple(place.last_stack(stack) for stack in _stacks(pairs)),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """One pair's rows; ``fresh`` is the index of the first one whose attention this sequence has to give."""
+    """Rows that follow one another, and the index of the first one whose attention is wanted."""
 
-    pair: int
     rows: Rows
     fresh: int
+    pair: int = -1
 
 
-def _sequences(batch: Batch) -> list[_Sequence]:
+def _pairs(batch: Batch) -> list[_Sequence]:
+    """Every pair; the first of each group is asked for its prefix rows too: causal, so its tail changes nothing."""
     first_tail = len(batch.prefix_ids)
     sequences = []
     for group in range(batch.groups):
@@ -94,15 +106,34 @@ def _sequences(batch: Batch) -> list[_Sequence]:
         pairs = range(batch.group_offsets[group], batch.group_offsets[group + 1])
         for pair in pairs:
             tail = first_tail + np.arange(batch.tail_offsets[pair], batch.tail_offsets[pair + 1])
-            # The first pair of a group gives the prefix its attention too: causal, so its tail changes nothing.
             fresh = 0 if pair == pairs[0] else len(prefix)
-            sequences.append(_Sequence(pair, np.concatenate([prefix, tail]), fresh))
+            sequences.append(_Sequence(np.concatenate([prefix, tail]), fresh, pair))
     return sequences
 
 
-def _positions(batch: Batch, sequences: Sequence[_Sequence], tails: NDArray[np.int32]) -> Rows:
+def _shapes(batch: Batch, pairs: Sequence[_Sequence]) -> tuple[list[_Sequence], list[_Sequence]]:
+    """Which sequences go into squares and which into rectangles."""
+    prefixes = np.repeat(np.diff(batch.prefix_offsets), np.diff(batch.group_offsets))
+    sizes = np.repeat(np.diff(batch.group_offsets), np.diff(batch.group_offsets))
+    squares: list[_Sequence] = []
+    rectangles: list[_Sequence] = []
+    for sequence, prefix, size in zip(pairs, prefixes.tolist(), sizes.tolist(), strict=True):
+        if size == 1 or prefix == 0 or not _is_rectangle(len(sequence.rows), prefix):
+            squares.append(sequence)
+            continue
+        if sequence.fresh == 0:
+            squares.append(_Sequence(sequence.rows[:prefix], 0))
+        rectangles.append(_Sequence(sequence.rows, prefix, sequence.pair))
+    return squares, rectangles
+
+
+def _is_rectangle(length: int, prefix: int) -> bool:
+    return length <= _SKIPPED_FROM or length - prefix <= _SQUARE_COST * length
+
+
+def _positions(batch: Batch, pairs: Sequence[_Sequence]) -> Rows:
     positions = np.zeros(batch.tokens, dtype=np.int64)
-    for sequence in sequences:
+    for sequence in pairs:
         positions[sequence.rows[sequence.fresh :]] = np.arange(sequence.fresh, len(sequence.rows))
     return positions
 
@@ -134,12 +165,8 @@ class _Placing:
     def rows(self, rows: NDArray[np.int32] | Rows) -> torch.Tensor:
         return torch.from_numpy(rows.astype(np.int64)).to(self._device, non_blocking=True)
 
-    def stack(self, sequences: Sequence[_Sequence]) -> Stack:
-        """Causal attention of whole sequences, prefix included.
-
-        Prefix queries are computed once a pair although one would do: a causal square needs no mask, and
-        costs less than the rectangle of the tail's queries wherever prefixes are not much longer than tails.
-        """
+    def square(self, sequences: Sequence[_Sequence]) -> Stack:
+        """Causal attention of whole sequences, prefix included."""
         longest = len(sequences[0].rows)
         rows = self.rows(_padded([sequence.rows for sequence in sequences], longest))
         outputs = [
@@ -154,11 +181,28 @@ class _Placing:
             rows=self.rows(np.concatenate([sequence.rows[sequence.fresh :] for sequence in sequences])),
         )
 
+    def rectangle(self, sequences: Sequence[_Sequence]) -> Stack:
+        """Causal attention of the tails alone, prefix among the keys."""
+        tails = [sequence.rows[sequence.fresh :] for sequence in sequences]
+        longest, longest_tail = len(sequences[0].rows), max(map(len, tails))
+        prefixes = np.unique([sequence.fresh for sequence in sequences])
+        if len(prefixes) > 1:
+            prefixes = np.array([sequence.fresh for sequence in sequences])
+        seen = prefixes[:, None] + np.arange(longest_tail)
+        outputs = [at * longest_tail + np.arange(len(tail)) for at, tail in enumerate(tails)]
+        return Stack(
+            queries=self.rows(_padded(tails, longest_tail)),
+            keys=self.rows(_padded([sequence.rows for sequence in sequences], longest)),
+            size=len(sequences),
+            mask=self._mask(np.arange(longest) <= seen[:, :, None])[:, None],
+            outputs=self.rows(np.concatenate(outputs)),
+            rows=self.rows(np.concatenate(tails)),
+        )
+
     def last_stack(self, sequences: Sequence[_Sequence]) -> Stack:
         longest = len(sequences[0].rows)
         lengths = np.array([len(sequence.rows) for sequence in sequences])
-        hidden = np.where(np.arange(longest) < lengths[:, None], 0.0, -np.inf)
-        mask = torch.from_numpy(hidden.astype(np.float32)).to(self._device, self._dtype)
+        mask = self._mask(np.arange(longest) < lengths[:, None])
         pairs = self.rows(np.array([sequence.pair for sequence in sequences]))
         return Stack(
             queries=pairs,
@@ -168,6 +212,10 @@ class _Placing:
             outputs=self.rows(np.arange(len(sequences))),
             rows=pairs,
         )
+
+    def _mask(self, seen: NDArray[np.bool_]) -> torch.Tensor:
+        added = np.where(seen, np.float32(0), np.float32(-np.inf))
+        return torch.from_numpy(added).to(self._device, self._dtype)
 
 
 def _padded(sequences: Sequence[Rows], longest: int) -> Rows:
