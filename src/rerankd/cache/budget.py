@@ -18,10 +18,8 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
     task = asyncio.ensure_future(work)
     task.add_done_callback(_look_at)
     try:
-        await asyncio.wait((task,), timeout=seconds)
-        if not task.done():
-            await asyncio.sleep(0)
-        if not task.done():
+        done, _ = await asyncio.wait((task,), timeout=seconds)
+        if not done:
             raise TimeoutError
         return task.result()
     finally:

@@ -1,0 +1,23 @@
+"""A text within every limit of characters that becomes eighteen times longer when it is normalised."""
+
+from __future__ import annotations
+
+import time
+
+from tests.figures import Measured
+from tests.served import served
+
+LIGATURE = "\ufdfa"
+
+
+async def test_a_text_that_explodes_when_it_is_normalised_is_refused(measured: Measured) -> None:
+    async with served() as server:
+        started = time.perf_counter()
+        refused = await server.rerank("q", [LIGATURE * 100_000] * 13)
+        seconds = time.perf_counter() - started
+        accepted = await server.rerank(LIGATURE, [f"{LIGATURE} and words", "㎢"])
+        pairs = server.engine.pairs
+    measured("G-10", "4 MB that NFKC makes 23 million characters", "413", f"{refused.status_code} in {seconds:.2f} s")
+    assert (refused.status_code, accepted.status_code, pairs) == (413, 200, 2)
+    assert LIGATURE not in refused.text
+    assert "grows more than 3-fold" in refused.text
