@@ -1,8 +1,8 @@
 """The engines side by side, in one process, on the same ids: what one request costs.
 
-    python -m benchmarks.engine                          # 0.6B layout, random weights, workloads A and B
-    python -m benchmarks.engine --layout tiny --repeat 5
-    python -m benchmarks.engine --engines native:float32,usual:float32 --workloads A
+    python benchmarks/engine.py                          # 0.6B layout, random weights, workloads A and B
+    python benchmarks/engine.py --layout tiny --repeat 5
+    python benchmarks/engine.py --engines native:float32,usual:float32 --workloads A
 
 The engines take turns, so that whatever else the machine does falls on all of them; each row is its best turn.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+# Run as a file, Python looks beside the file alone.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, Layout, write_checkpoint
 from benchmarks.machine import machine, print_table
