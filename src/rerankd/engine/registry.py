@@ -26,6 +26,10 @@ def create_engine(name: str, options: EngineOptions) -> Engine:
             from rerankd.engine.reference import ReferenceEngine
 
             return ReferenceEngine(options)
+        case "vllm":
+            from rerankd.engine.vllm import VllmEngine
+
+            return VllmEngine(options)
         case "fake":
             from rerankd.engine.fake import FakeEngine
 

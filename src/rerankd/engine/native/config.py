@@ -63,7 +63,7 @@ class ModelConfig:
         Raises:
             ConfigurationError: no readable config.json, or a model that the native engine cannot run.
         """
-        raw = _read_json(folder)
+        raw = read_config(folder)
         architecture = _architecture(raw)
         family, task = ARCHITECTURES[architecture]
         _refuse_unsupported(raw)
@@ -89,7 +89,12 @@ class ModelConfig:
             raise ConfigurationError(f"{folder / 'config.json'} does not say {error.args[0]!r}") from None
 
 
-def _read_json(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as it stands.
+
+    Raises:
+        ConfigurationError: there is none, or it is not a JSON object.
+    """
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
