@@ -22,7 +22,6 @@ class Prompt:
     prefix: IdArray
     tails: tuple[IdArray, ...]
     truncated: tuple[bool, ...]
-    query_truncated: bool
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> Prompt:
@@ -32,7 +31,6 @@ class Prompt:
             prefix=pairs[0].ids[:shared],
             tails=tuple(pair.ids[shared:] for pair in pairs),
             truncated=tuple(pair.truncated for pair in pairs),
-            query_truncated=any(pair.query_truncated for pair in pairs),
         )
 
     @property

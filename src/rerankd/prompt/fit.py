@@ -37,7 +37,6 @@ class Pair:
 
     ids: IdArray
     truncated: bool = False
-    query_truncated: bool = False
 
 
 class Fitting:
@@ -70,7 +69,7 @@ class Fitting:
         own = self._limits.max_tokens_per_document
         too_long_document = own is not None and len(ids) - self._without_document > own
         if len(ids) <= self._limits.max_pair_tokens and not too_long_document:
-            return Pair(ids, self._query_truncated, self._query_truncated)
+            return Pair(ids, truncated=self._query_truncated)
         if not self._limits.truncate:
             raise self._too_long(ids, index, own if too_long_document else None)
         return self._cut(ids, document)
@@ -107,8 +106,7 @@ class Fitting:
         over = query_cost + tokens - limit
         text = self._shorten(document, "document", shares.document, over, excess, self._limits.side)
         pair = self._tokenizer.prompts(self._instruction, query, [text])[0]
-        query_truncated = self._query_truncated or query != self.query
-        return Pair(pair, truncated=query_truncated or text != document, query_truncated=query_truncated)
+        return Pair(pair, truncated=self._query_truncated or query != self.query or text != document)
 
     def _shares(self, document_tokens: int) -> Shares:
         limit = self._limits.max_pair_tokens

@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,13 +76,15 @@ class Template:
     scale: float = 1.0
     bias: float = 0.0
     default_instruction: str = ""
+    revision: str = field(init=False, compare=False, repr=False)
+    """A hash over everything that changes a score, for cache keys and ``/info``; made once, asked by each request."""
 
-    @property
-    def revision(self) -> str:
-        """A hash over everything that changes a score, for cache keys and ``/info``."""
+    def __post_init__(self) -> None:
         kinds = [[type(part).__name__, part.text] for part in self.parts]
-        everything = [_RULES, self.name, kinds, *dataclasses.astuple(self)[2:]]
-        return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
+        head = dataclasses.astuple(self.head)
+        everything = [_RULES, self.name, kinds, head, self.scale, self.bias, self.default_instruction]
+        revision = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
+        object.__setattr__(self, "revision", revision)
 
     @property
     def has_instruction(self) -> bool:

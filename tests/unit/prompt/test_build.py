@@ -70,7 +70,6 @@ def test_a_long_document_is_cut_at_the_side_asked_for(builder: PromptBuilder, si
     prompt = builder.build("query", [document, "short"], INSTRUCTION, PromptLimits(LIMIT, side=side))
     assert LIMIT - 4 <= prompt.pair_tokens[0] <= LIMIT
     assert prompt.truncated == (True, False)
-    assert not prompt.query_truncated
     kept = [document[:end] if side == "right" else document[-end:] for end in range(200, 800)]
     assert whole(prompt)[0] in [alone(builder, "query", text) for text in kept]
 
@@ -103,7 +102,6 @@ def test_truncation_never_takes_the_frame_nor_the_document(
     assert query.startswith(kept_query)
     assert document.startswith(kept_document) if side == "right" else document.endswith(kept_document)
     assert len(ids) <= LIMIT
-    assert prompt.query_truncated == (kept_query != query)
     assert prompt.truncated == (kept_query != query or kept_document != document,)
     budget = LIMIT - len(alone(builder, "", "", ""))
     assert kept_document == document or tokens_of(builder, kept_document) >= budget // 4 - 1
@@ -134,7 +132,6 @@ def test_a_client_s_own_limits_come_first(builder: PromptBuilder) -> None:
     prompt = builder.build(words(50), [words(100), "short"], INSTRUCTION, limits)
     empty = len(alone(builder, "", ""))
     assert empty + 20 < prompt.pair_tokens[0] <= empty + 30
-    assert prompt.query_truncated
     assert prompt.truncated == (True, True)
     kept = builder.build("query", [words(100)], INSTRUCTION, PromptLimits(max_tokens_per_document=20)).pair_tokens[0]
     assert len(alone(builder, "query", "")) + 15 <= kept <= len(alone(builder, "query", "")) + 20
@@ -184,7 +181,7 @@ def test_a_query_that_stands_twice_is_cut_so_that_both_fit(small_tokenizer_file:
     builder = PromptBuilder(PromptTokenizer(small_tokenizer_file, Template("twice", parts, Head("linear"))))
     prompt = builder.build(words(300), [words(300, 1)], "", PromptLimits(200))
     assert 190 <= prompt.pair_tokens[0] <= 200
-    assert prompt.query_truncated
+    assert prompt.truncated == (True,)
 
 
 def test_a_body_of_one_string_works_too(small_tokenizer_file: Path) -> None:
