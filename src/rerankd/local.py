@@ -30,6 +30,8 @@ _DEFAULTS = Settings()
 _FEW, _MANY = 2048, 65_536
 """Documents of a window, tokenised while the one before is scored. Where the prompt begins with the document,
 queries share the work on the documents that they have in common, so that a longer window is less work."""
+_MANY_CHARACTERS = 64_000_000
+"""... as long as its ids fit into some 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,15 +260,16 @@ def _reads_document_first(template: Template) -> bool:
 
 
 def _windows(requests: Iterable[RerankRequest], least: int) -> Iterator[list[RerankRequest]]:
-    """Runs of requests with at least so many documents each."""
+    """Runs of requests with at least so many documents each, or with many characters."""
     window: list[RerankRequest] = []
-    documents = 0
+    documents = characters = 0
     for request in requests:
         window.append(request)
         documents += len(request.documents)
-        if documents >= least:
+        characters += sum(map(len, request.documents))
+        if documents >= least or characters >= _MANY_CHARACTERS:
             yield window
-            window, documents = [], 0
+            window, documents, characters = [], 0, 0
     if window:
         yield window
 

@@ -65,6 +65,8 @@ def test_scores_are_the_same_whatever_the_windows(reranker: LocalReranker, monke
     monkeypatch.setattr("rerankd.local._FEW", 7)
     monkeypatch.setattr("rerankd.local._MANY", 7)
     assert [scored.logits.tolist() for scored in reranker.score_many(asked)] == whole
+    monkeypatch.setattr("rerankd.local._MANY_CHARACTERS", 500)
+    assert [scored.logits.tolist() for scored in reranker.score_many(asked)] == whole
 
 
 def test_no_batch_is_over_the_budget(
