@@ -63,7 +63,7 @@ class Timings:
 class DocumentScore:
     """One document's place in the answer.
 
-    ``score`` is a probability in 0..1, ``logit`` the raw score before the sigmoid; both are ``None``
+    ``score`` is a probability in 0..1, ``logit`` the raw score, whose sigmoid it is; both are ``None``
     exactly when ``error`` says why.
     """
 

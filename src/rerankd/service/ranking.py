@@ -18,13 +18,17 @@ def sigmoid(logit: float) -> float:
 
 
 def document_score(index: int, outcome: Outcome, scale: float, bias: float) -> DocumentScore:
-    """The score of one document: sigmoid(scale x logit + bias), or the error in its place."""
+    """The score of one document, or the error in its place.
+
+    The template's scale and bias belong to the logit, so that the sigmoid of a raw score is always the score.
+    """
     if isinstance(outcome, ScoringError):
         return DocumentScore(index=index, score=None, logit=None, error=outcome)
     if not math.isfinite(outcome):
         error = NonFiniteScore("the engine's score of this document is not a finite number")
         return DocumentScore(index=index, score=None, logit=None, error=error)
-    return DocumentScore(index=index, score=sigmoid(scale * outcome + bias), logit=outcome)
+    logit = scale * outcome + bias
+    return DocumentScore(index=index, score=sigmoid(logit), logit=logit)
 
 
 def rank(scores: Sequence[DocumentScore], top_n: int | None) -> tuple[DocumentScore, ...]:

@@ -21,7 +21,8 @@ def test_sigmoid_never_overflows(logit: float) -> None:
 
 
 def test_scale_and_bias_come_before_the_sigmoid() -> None:
-    assert document_score(0, 2.0, 3.0, -6.0).score == 0.5
+    row = document_score(0, 2.0, 3.0, -6.0)
+    assert (row.logit, row.score) == (0.0, 0.5)
 
 
 def test_equal_scores_keep_input_order() -> None:
