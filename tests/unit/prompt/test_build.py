@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from rerankd.errors import TooLong
@@ -193,3 +195,22 @@ def test_a_body_of_one_string_works_too(small_tokenizer_file: Path) -> None:
     assert short == alone(builder, "query", "short", "why")
     assert long[-3:] == short[-3:]
     assert len(long) <= 100
+
+
+TEXT = st.text(alphabet="ab e\u0301é文😀\n", max_size=120)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT, TEXT, TEXT, st.integers(150, 300), st.sampled_from(["left", "right"]), st.none() | st.integers(1, 40))
+def test_no_pair_is_longer_than_its_limit_whatever_the_texts(
+    builder: PromptBuilder, instruction: str, query: str, document: str, limit: int, side: Side, own: int | None
+) -> None:
+    limits = PromptLimits(limit, side=side, max_tokens_per_document=own, max_tokens_per_query=own)
+    untouched = alone(builder, query, document, instruction)
+    try:
+        prompt = builder.build(query, [document], instruction, limits)
+    except TooLong:
+        assert len(untouched) > limit
+        return
+    assert prompt.pair_tokens[0] <= limit
+    assert prompt.truncated[0] or whole(prompt) == [untouched]
