@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +76,7 @@ class Template:
     scale: float = 1.0
     bias: float = 0.0
     default_instruction: str = ""
-    revision: str = field(init=False, compare=False, repr=False)
+    revision: str = dataclasses.field(init=False, compare=False, repr=False)
     """A hash over everything that changes a score, for cache keys and ``/info``; made once, asked by each request."""
 
     def __post_init__(self) -> None:
