@@ -129,10 +129,11 @@ def test_a_request_without_documents_has_no_scores(reranker: LocalReranker) -> N
 def test_ranking_gives_probabilities_by_the_templates_scale(reranker: LocalReranker) -> None:
     documents = ["Paris", "France", "the capital", "query"]
     result = reranker.rank("capital", documents, top_n=2)
-    logits = expected(reranker, RerankRequest("capital", tuple(documents)))
     template = reranker.template
-    assert [score.logit for score in result.scores] == logits
-    assert result.scores[0].score == pytest.approx(1 / (1 + math.exp(-(template.scale * logits[0] + template.bias))))
+    raw = expected(reranker, RerankRequest("capital", tuple(documents)))
+    logits = [template.scale * logit + template.bias for logit in raw]
+    assert [score.logit for score in result.scores] == pytest.approx(logits)
+    assert result.scores[0].score == pytest.approx(1 / (1 + math.exp(-logits[0])))
     assert [place.index for place in result.ranked] == sorted(range(4), key=lambda index: -logits[index])[:2]
     assert (result.model, len(result.ranked)) == ("fake", 2)
 
