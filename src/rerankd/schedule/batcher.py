@@ -1,4 +1,4 @@
-"""The next batch: pairs by fair share and by shortness until the token budget is used up."""
+"""The next batch: half by fair share, half for far shorter requests, until the token budget is used up."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def next_tickets(queue: Queue, budget: int, now: float) -> list[Ticket]:
     """Tickets for one forward pass of ``budget`` tokens, those of one job side by side; none if nothing waits."""
     draft = _Draft(queue, now)
     draft.fill(queue.by_finish(), int(budget * FAIR_SHARE))
-    draft.fill(queue.by_size(), budget)
+    draft.fill(queue.overtakers(), budget)
+    draft.fill(queue.by_finish(), budget)
     return [ticket for group in draft.groups.values() for ticket in group]
 
 

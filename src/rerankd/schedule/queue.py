@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from rerankd.errors import Overloaded, ScoringError, TooLarge
 from rerankd.observe.metrics import Metrics
@@ -15,7 +16,11 @@ from rerankd.schedule.job import Job, Ticket
 from rerankd.schedule.work import Work
 
 FAIR_SHARE = 0.5
-"""Of each batch, for the fair order; the rest is for the shortest jobs."""
+"""Of each batch, for the fair order; the rest is for jobs that may overtake."""
+
+OVERTAKING_SIZES = 2
+"""Powers of two by which a job has to be shorter to overtake. Were less enough, then under overload half of
+about equal requests would overtake the other half until those miss their deadlines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,8 @@ class Queue:
     ``by_finish`` is weighted fair queueing: the job first that would end first if the engine served all
     tenants at once, each at the same speed. A tenant that floods stands in its own way, jobs of one tenant go
     in turn, and whatever is begun is ended: sharing the engine between all jobs would let every one of them
-    miss its deadline under overload. ``by_size`` is the shortest job first, so that a single document need
-    not wait for the thousand of an earlier request.
+    miss its deadline under overload. ``overtakers`` are far shorter jobs, so that a single document need not
+    wait for the thousand of an earlier request.
 
     Priority p makes a job (1 + p) times as long in both orders: it comes later, but it comes.
     """
@@ -134,10 +139,14 @@ class Queue:
             self._clock = max(self._clock, finish)
             yield job
 
-    def by_size(self) -> list[Job]:
-        """Jobs that wait, the one with the least left to do first; equal ones in the order of their fair shares."""
-        waiting = [job for job in self.jobs if job.tokens]
-        return sorted(waiting, key=lambda job: (job.tokens * (1 + job.work.priority), job.finish))
+    def overtakers(self) -> list[Job]:
+        """Jobs far shorter than the one whose turn it is, the shortest first."""
+        head = next(self.by_finish(), None)
+        if head is None:
+            return []
+        limit = _size(head.tokens, head.work.priority) - OVERTAKING_SIZES
+        short = [(_size(job.tokens, job.work.priority), job.finish, job) for job in self.jobs if job.tokens]
+        return [job for _, _, job in sorted((row for row in short if row[0] <= limit), key=itemgetter(0, 1))]
 
     def next_pair(self, job: Job) -> int | None:
         """Index of the pair of a job that comes next; pairs that went with another job's turn are passed over."""
@@ -161,13 +170,13 @@ class Queue:
         return ticket
 
     def tokens_before(self, work: Work) -> int:
-        """Tokens that are served before ``work`` would be, if it joined now, by the better of the two orders."""
+        """Tokens that are served before ``work`` would be, if it joined now."""
         tokens = work.tokens
         tenant = self._tenants.get(work.tenant) or Tenant(self._clock)
         finish = self._finish(tenant, tokens, work.priority)
-        fair = sum(job.tokens for job in self.jobs if job.finish <= finish)
-        shorter = sum(job.tokens for job in self.jobs if job.tokens <= tokens)
-        return int(min(fair / FAIR_SHARE, shorter / (1 - FAIR_SHARE)))
+        longest = _size(tokens, work.priority) + OVERTAKING_SIZES
+        ahead = (job for job in self.jobs if job.finish <= finish)
+        return int(sum(job.tokens for job in ahead if _size(job.tokens, job.work.priority) < longest) / FAIR_SHARE)
 
     def _finish(self, tenant: Tenant, tokens: int, priority: int) -> float:
         return max(self._clock, tenant.finish) + tokens * (1 + priority)
@@ -212,3 +221,8 @@ class Queue:
         tenant.tokens += tokens
         self.tokens += tokens
         self._metrics.queue_tokens.inc(tokens)
+
+
+def _size(tokens: int, priority: int) -> int:
+    """A job's size as a power of two."""
+    return (tokens * (1 + priority)).bit_length()

@@ -25,7 +25,7 @@ __all__ = ["ScheduleOptions", "Scheduler"]
 
 _log = structlog.get_logger(__name__)
 _CLOSE_SECONDS = 2.0
-_CAUTION = 1.1
+_CAUTION = 1.25
 """A request that just fits by the average speed would miss its deadline half of the time, and its work be wasted."""
 
 SchedulerState = Literal["starting", "ready", "draining", "dead", "stopped"]
