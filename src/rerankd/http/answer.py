@@ -9,7 +9,7 @@ from starlette.types import Send
 
 from rerankd.wire.base import Answer, Json
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
 def json_bytes(body: Json) -> bytes:
