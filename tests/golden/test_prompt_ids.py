@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.figures import Measured
 from tokenizers import Tokenizer
 
 from rerankd.prompt.build import PromptBuilder, PromptLimits
@@ -65,7 +66,9 @@ def text_of(rng: random.Random, most: int) -> str:
     return "".join(rng.choices(PIECES, k=rng.randint(0, most)))
 
 
-def test_the_card_s_examples_have_exactly_the_card_s_ids(qwen3: PromptTokenizer, card_ids: CardIds) -> None:
+def test_the_card_s_examples_have_exactly_the_card_s_ids(
+    qwen3: PromptTokenizer, card_ids: CardIds, measured: Measured
+) -> None:
     queries = ["What is the capital of China?", "Explain gravity"]
     documents = [
         "The capital of China is Beijing.",
@@ -79,9 +82,12 @@ def test_the_card_s_examples_have_exactly_the_card_s_ids(qwen3: PromptTokenizer,
             assert [*prompt.prefix.tolist(), *tail.tolist()] == expected
             assert tokens == len(expected)
     assert qwen3.prompts(TASK, queries[0], documents[:1])[0].tolist() == FIRST_PAIR
+    measured("H-03", "the card's examples", "ids and token counts exact", "4 of 4")
 
 
-def test_twenty_thousand_random_pairs_have_the_card_s_ids(qwen3: PromptTokenizer, card_ids: CardIds) -> None:
+def test_twenty_thousand_random_pairs_have_the_card_s_ids(
+    qwen3: PromptTokenizer, card_ids: CardIds, measured: Measured
+) -> None:
     rng = random.Random(20_000)
     wrong = 0
     for _ in range(PAIRS // 4):
@@ -90,6 +96,7 @@ def test_twenty_thousand_random_pairs_have_the_card_s_ids(qwen3: PromptTokenizer
         prompts = qwen3.prompts(task, query, documents)
         expected = [card_ids(task, query, document) for document in documents]
         wrong += sum(ids.tolist() != card for ids, card in zip(prompts, expected, strict=True))
+    measured("H-02", f"{PAIRS} random pairs", "all ids equal the card's", f"{wrong} differ")
     assert wrong == 0
 
 

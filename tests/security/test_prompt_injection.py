@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.figures import Measured
 from tokenizers import Tokenizer
 
 from rerankd.prompt.template import TEMPLATES, load_template
@@ -34,7 +35,9 @@ def controls(ids: np.ndarray, whole: Tokenizer) -> list[int]:
     return [token for token in ids.tolist() if token in added_ids(whole)]
 
 
-def test_every_added_token_stays_text_in_every_field(prompting: tuple[PromptTokenizer, Tokenizer]) -> None:
+def test_every_added_token_stays_text_in_every_field(
+    prompting: tuple[PromptTokenizer, Tokenizer], measured: Measured
+) -> None:
     """H-01: 0 control ids in the body, and its text comes back as it was sent."""
     tokenizer, whole = prompting
     frame = controls(tokenizer.prompts("i", "q", ["d"])[0], whole)
@@ -55,6 +58,12 @@ def test_every_added_token_stays_text_in_every_field(prompting: tuple[PromptToke
             expected = whole.normalizer.normalize_str(hostile) if whole.normalizer else hostile
             assert whole.decode(body.tolist(), skip_special_tokens=False).strip(" ") == expected.strip(" ")
     assert tried == 12 * len(added_ids(whole))
+    measured(
+        "H-01",
+        f"{len(added_ids(whole))} added tokens of {tokenizer.template.name}, in every field",
+        "0 control ids in the body, text decodes",
+        f"0 in {tried} prompts",
+    )
 
 
 def test_a_document_cannot_close_the_user_s_turn(qwen3: PromptTokenizer, qwen3_file: Path) -> None:

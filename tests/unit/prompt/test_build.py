@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.figures import Measured
 from tokenizers import Tokenizer
 
 from rerankd.errors import TooLong
@@ -88,7 +89,11 @@ FRAME, ANSWER = TEMPLATES["qwen3-reranker"].parts[0].text, TEMPLATES["qwen3-rera
     "texts", [(2, 2, 900), (2, 900, 2), (2, 900, 900), (2, 250, 900), (25, 900, 900), (25, 2, 900)]
 )
 def test_truncation_never_takes_the_frame_nor_the_document(
-    builder: PromptBuilder, small_tokenizer_file: Path, texts: tuple[int, int, int], side: Side
+    builder: PromptBuilder,
+    small_tokenizer_file: Path,
+    measured: Measured,
+    texts: tuple[int, int, int],
+    side: Side,
 ) -> None:
     """H-06: whatever is too long, the frame survives whole and the document keeps a quarter of the budget."""
     instruction, query, document = (words(count, seed) for seed, count in enumerate(texts))
@@ -107,6 +112,13 @@ def test_truncation_never_takes_the_frame_nor_the_document(
     assert prompt.truncated == (kept_query != query or kept_document != document,)
     budget = LIMIT - len(alone(builder, "", "", ""))
     assert kept_document == document or tokens_of(builder, kept_document) >= budget // 4 - 1
+    share = tokens_of(builder, kept_document) / budget
+    measured(
+        "H-06",
+        f"words of instruction, query, document: {texts}, side {side}",
+        "frame whole, document >= 25 % or whole",
+        f"frame whole, document {'whole' if kept_document == document else f'{share:.0%}'}",
+    )
     if kept_query != query:
         assert budget // 4 - 2 <= tokens_of(builder, kept_query) <= budget // 4 + 1
 
