@@ -44,7 +44,8 @@ def document(app: FastAPI, routes: Sequence[Route]) -> dict[str, Any]:
     for route in routes:
         paths.setdefault(route.path, {})["post"] = _operation(route)
     for path, operations in described.get("paths", {}).items():
-        paths.setdefault(path, {}).update(operations)
+        for verb, operation in operations.items():
+            paths.setdefault(path, {})[verb] = operation | _path_parameters(path)
     described["paths"] = paths
     described["components"] = {"securitySchemes": {"key": _KEY}}
     described["security"] = [{"key": []}, {}]
@@ -53,16 +54,14 @@ def document(app: FastAPI, routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Json]:
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in _parameters(route.path)
-    ]
     operation = {"tags": [route.tag], "summary": route.summary, "operationId": f"post{route.path}", **describe(route)}
-    return operation | {"parameters": parameters} if parameters else operation
+    return operation | _path_parameters(route.path)
 
 
-def _parameters(path: str) -> list[str]:
-    return [part[1:-1] for part in path.split("/") if part.startswith("{")]
+def _path_parameters(path: str) -> dict[str, Json]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    described = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return {"parameters": described} if described else {}
 
 
 _DATA = frozenset({"example", "examples", "enum", "default"})
@@ -70,7 +69,7 @@ _DATA = frozenset({"example", "examples", "enum", "default"})
 
 
 def _translate(value: Any) -> Any:
-    """``"type": [..., "null"]`` -> ``nullable``."""
+    """``"type": [..., "null"]`` -> ``nullable``, ``const`` -> ``enum``."""
     if isinstance(value, list):
         return [_translate(inner) for inner in value]
     if not isinstance(value, dict):
@@ -78,6 +77,8 @@ def _translate(value: Any) -> Any:
     translated = {
         key: inner if key in ("example", "examples", "enum") else _translate(inner) for key, inner in value.items()
     }
+    if "const" in translated:
+        translated["enum"] = [translated.pop("const")]
     kinds = translated.get("type")
     if not isinstance(kinds, list):
         return translated

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import rerankd
@@ -13,6 +14,10 @@ from rerankd.http.route import MeasuredRoute
 
 if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
+
+
+_TAGS: list[str | Enum] = ["operations"]
+_NOT_NOW: dict[int | str, dict[str, Any]] = {503: {"description": "No"}}
 
 
 class OpsRoutes:
@@ -29,9 +34,11 @@ class OpsRoutes:
             "/readyz": (self.readyz, "May requests be sent here?"),
             "/tei/health": (self.health, "State of the model"),
         }
-        routes = [MeasuredRoute("/metrics", self.metrics, tags=["operations"], summary="Metrics for Prometheus")]
+        routes = [MeasuredRoute("/metrics", self.metrics, tags=_TAGS, response_class=PlainTextResponse)]
         for path, (endpoint, summary) in probes.items():
-            routes.append(MeasuredRoute(path, endpoint, tags=["operations"], summary=summary))
+            # What the root says does not depend on the state.
+            responses = {} if path == "/" else _NOT_NOW
+            routes.append(MeasuredRoute(path, endpoint, tags=_TAGS, summary=summary, responses=responses))
             routes.append(MeasuredRoute(path, endpoint, methods=["HEAD"], include_in_schema=False))
         return routes
 

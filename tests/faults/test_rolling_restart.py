@@ -1,0 +1,106 @@
+"""E-05: two processes behind the shipped nginx configuration, restarted one after the other under load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.figures import Measured
+from tests.live import ROOT, LiveServer, free_port
+
+NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+FLAGS = ("--engine", "fake", "--drain-grace", "1", "--cache", "off", "--fake-script", "seconds_per_batch=0.01")
+RATE = 50
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+]
+
+
+@contextlib.contextmanager
+def proxy(folder: Path, ports: list[int]) -> Iterator[str]:
+    """nginx with the shipped configuration, whose three addresses alone are changed."""
+    own = free_port()
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    text = text.replace("127.0.0.1:8080", f"127.0.0.1:{own}")
+    for shipped, port in zip((8000, 8001), ports, strict=True):
+        text = text.replace(f"127.0.0.1:{shipped} ", f"127.0.0.1:{port} ")
+    (folder / "nginx.conf").write_text(text)
+    assert NGINX is not None
+    log = (folder / "nginx.log").open("wb")
+    process = subprocess.Popen(
+        [NGINX, "-p", str(folder), "-c", "nginx.conf", "-g", "daemon off; user root;"], stdout=log, stderr=log
+    )
+    try:
+        yield f"http://127.0.0.1:{own}"
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+async def send_at_a_rate(url: str, statuses: Counter[int], stop: asyncio.Event) -> None:
+    """``RATE`` requests a second, whether answers came or not; 0 counts what broke."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client, asyncio.TaskGroup() as group:
+
+        async def one(number: int) -> None:
+            body = {"query": f"q{number}", "documents": ["a", "b"]}
+            try:
+                statuses[(await client.post("/rerank", json=body)).status_code] += 1
+            except httpx.TransportError:
+                statuses[0] += 1
+
+        started, number = time.monotonic(), 0
+        while not stop.is_set():
+            group.create_task(one(number))
+            number += 1
+            await asyncio.sleep(max(0.0, started + number / RATE - time.monotonic()))
+
+
+def restart(server: LiveServer) -> LiveServer:
+    """SIGTERM, wait for the end, start again on the same port."""
+    assert server.stop() == 0
+    return LiveServer(*FLAGS, log=server.log, port=server.port).wait_ready()
+
+
+async def test_a_rolling_restart_loses_nothing(tmp_path: Path, measured: Measured) -> None:
+    servers = [LiveServer(*FLAGS, log=tmp_path / f"server{number}.log") for number in range(2)]
+    statuses: Counter[int] = Counter()
+    try:
+        for server in servers:
+            server.wait_ready()
+        with proxy(tmp_path, [server.port for server in servers]) as url:
+            await asyncio.sleep(0.5)
+            stop = asyncio.Event()
+            load = asyncio.create_task(send_at_a_rate(url, statuses, stop))
+            started = time.monotonic()
+            for number in range(2):
+                await asyncio.sleep(2)
+                servers[number] = await asyncio.to_thread(restart, servers[number])
+            await asyncio.sleep(2)
+            seconds = time.monotonic() - started
+            stop.set()
+            await load
+    finally:
+        for server in servers:
+            server.process.kill()
+            server.process.wait()
+    measured(
+        "E-05",
+        f"2 processes, nginx, {RATE} req/s, each restarted",
+        "0 failed",
+        f"{dict(statuses)} in {seconds:.0f} s",
+    )
+    assert statuses.total() > RATE
+    assert set(statuses) == {200}
