@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from tests.live import LiveServer, running_server
 
 pytest_plugins = ["tests.figures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
