@@ -74,6 +74,9 @@ class Settings:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8000, "Port to listen on; 0 lets the system choose.", most=65535)
     insecure: bool = setting(False, "Allow a public address without any API key.")
+    trusted_proxies: str = setting(
+        "", "Addresses of proxies, comma-separated, whose `X-Forwarded-For` says who the caller is."
+    )
     cors_origins: str = setting("", "Origins, comma-separated, that a browser page may call from.")
     # Limits of one request
     max_body_bytes: int = setting(4 * 1024 * 1024, "Bytes of a request body.")

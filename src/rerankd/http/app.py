@@ -66,7 +66,9 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
         _openapi_route(app),
     ]
     # The last one added is the outermost.
-    app.add_middleware(Authentication, keys=KeyRing(settings))
+    app.add_middleware(
+        Authentication, keys=KeyRing(settings), trusted_proxies=frozenset(_listed(settings.trusted_proxies))
+    )
     app.add_middleware(ErrorHandler, table=table, max_body_bytes=settings.max_body_bytes)
     if settings.cors_origins:
         _add_cors(app, settings.cors_origins)
@@ -92,10 +94,15 @@ def _openapi_route(app: FastAPI) -> MeasuredRoute:
     return MeasuredRoute("/openapi.json", show, include_in_schema=False)
 
 
+def _listed(setting: str) -> list[str]:
+    """The parts of a comma-separated setting."""
+    return [part.strip() for part in setting.split(",") if part.strip()]
+
+
 def _add_cors(app: FastAPI, origins: str) -> None:
     app.add_middleware(
         CORSMiddleware,
-        allow_origins=[origin.strip() for origin in origins.split(",") if origin.strip()],
+        allow_origins=_listed(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "X-Request-Timeout-Ms"],
         expose_headers=_EXPOSED,

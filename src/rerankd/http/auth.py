@@ -17,7 +17,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import ConfigurationError, Forbidden, Unauthorized
-from rerankd.http.record import record_of
+from rerankd.http.record import header, record_of
 from rerankd.settings import Settings
 
 OPEN_ROUTES = frozenset(
@@ -112,11 +112,16 @@ class KeyRing:
 
 
 class Authentication:
-    """Middleware that lets a call pass when its key allows the route, and says who calls."""
+    """Middleware that lets a call pass when its key allows the route, and says who calls.
 
-    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+    Args:
+        trusted_proxies: addresses whose ``X-Forwarded-For`` is believed; anybody else may write there what he likes.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, trusted_proxies: frozenset[str]) -> None:
         self._app = app
         self._keys = keys
+        self._trusted = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_of(scope).tenant = self._tenant(scope)
@@ -131,7 +136,7 @@ class Authentication:
             raise Unauthorized("an API key is needed: send it as Authorization: Bearer KEY")
         if key is not None and is_admin_route and not key.is_admin:
             raise Forbidden("this route needs an admin key (admin_keys)")
-        return key.name if key else _address(scope)
+        return key.name if key else _address(scope, self._trusted)
 
 
 def check_address(settings: Settings) -> None:
@@ -169,9 +174,22 @@ def _secrets_of(scope: Scope) -> list[bytes]:
     return found[:4]
 
 
-def _address(scope: Scope) -> str:
+def _address(scope: Scope, trusted: frozenset[str]) -> str:
+    """The nearest address that is no trusted proxy's."""
     client = scope.get("client")
-    return str(client[0]) if client else ""
+    address = str(client[0]) if client else ""
+    if address not in trusted:
+        return address
+    forwarded = [part.strip() for part in (header(scope, b"x-forwarded-for") or b"").decode("latin-1").split(",")]
+    return next((part for part in reversed(forwarded) if _is_address(part) and part not in trusted), address)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _digest(secret: bytes) -> bytes:

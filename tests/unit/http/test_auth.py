@@ -155,3 +155,22 @@ def test_a_public_address_without_a_key_is_refused(host: str) -> None:
 )
 def test_a_private_address_or_a_key_or_a_clear_wish_is_enough(settings: Settings) -> None:
     check_address(settings)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "tenant"),
+    [
+        ("", "9.9.9.9", "127.0.0.1"),
+        ("127.0.0.1", "9.9.9.9", "9.9.9.9"),
+        ("127.0.0.1, 10.0.0.1", "1.1.1.1, 9.9.9.9, 10.0.0.1", "9.9.9.9"),
+        ("127.0.0.1", "not an address", "127.0.0.1"),
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("10.0.0.1", "9.9.9.9", "127.0.0.1"),
+    ],
+)
+async def test_only_a_trusted_proxy_may_say_who_calls(
+    connect: Connect, service: StandInService, trusted: str, forwarded: str, tenant: str
+) -> None:
+    client = connect(trusted_proxies=trusted)
+    await client.post("/rerank", json=BODY, headers={"X-Forwarded-For": forwarded})
+    assert service.calls[0][1].tenant == tenant
