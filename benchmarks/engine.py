@@ -3,6 +3,7 @@
     python benchmarks/engine.py                          # 0.6B layout, random weights, workloads A and B
     python benchmarks/engine.py --layout tiny --repeat 5
     python benchmarks/engine.py --engines native:float32,usual:float32 --workloads A
+    python benchmarks/engine.py --engines vllm:bfloat16,native:bfloat16,native:int8   # where vLLM is installed
 
 The engines take turns, so that whatever else the machine does falls on all of them; each row is its best turn.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -34,6 +36,11 @@ from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
 from rerankd.engine.registry import create_engine
 from rerankd.types import IdArray
 
+_TOKENIZER = Path(__file__).parents[2] / "shared" / "tokenizer" / "qwen3"
+"""vLLM finds its two words in the checkpoint's tokenizer; the other engines do without."""
+_PAIR_TOKENS = 1024
+_PRODUCT = (2048, 1024, 3072)
+"""Rows, inputs and outputs of the product that measures the machine."""
 ENGINES = "reference:float32,usual:float32,usual:bfloat16,native:float32,native:bfloat16,native:int8"
 
 
@@ -74,15 +81,22 @@ class Turn:
 def main() -> None:
     arguments = _arguments()
     layout = LAYOUTS[arguments.layout]
-    print(json.dumps(machine(), indent=2))
+    where = machine()
+    print(json.dumps(where, indent=2))
+    tables: dict[str, list[dict[str, object]]] = {}
     with _checkpoint(arguments.checkpoint, layout) as folder:
         engines = {name: _load(name, folder, layout, arguments.threads) for name in arguments.engines.split(",")}
         for name in arguments.workloads.split(","):
             workload = WORKLOADS[name]
             batch = workload.batch(layout.vocab_size)
             turns = _take_turns(engines, batch, arguments.repeat)
-            print_table(f"{name}: {workload}, {arguments.layout} layout", _rows(turns, batch, layout))
-    _print_peaks(arguments.threads)
+            tables[f"{name}: {workload}, {arguments.layout} layout"] = _rows(turns, batch, layout)
+            print_table(*list(tables.items())[-1])
+    tables["The library's own matrix product, {} x {} x {}".format(*_PRODUCT)] = _peaks(arguments.threads)
+    print_table(*list(tables.items())[-1])
+    if arguments.json:
+        record = {"machine": where, "command": sys.argv, "tables": tables}
+        arguments.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -93,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workloads", default="A,B", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
 
 
@@ -102,13 +117,22 @@ def _checkpoint(folder: Path | None, layout: Layout) -> Iterator[Path]:
         place = folder or Path(scratch)
         if not (place / "config.json").is_file():
             write_checkpoint(place, layout, dtype=torch.bfloat16)
+        if _TOKENIZER.is_dir() and not (place / "tokenizer.json").is_file():
+            for file in _TOKENIZER.glob("*.json"):
+                shutil.copy(file, place)
         yield place
 
 
 def _load(name: str, folder: Path, layout: Layout, threads: int) -> Callable[[Batch], NDArray[np.float32]]:
     kind, _, dtype = name.partition(":")
     head = HeadSpec("linear") if layout.is_classifier else HeadSpec("words", positive=9693, negative=2152)
-    options = EngineOptions(folder=folder, head=head, dtype=dtype or "auto", threads=threads)  # type: ignore[arg-type]
+    options = EngineOptions(
+        folder=folder,
+        head=head,
+        dtype=dtype or "auto",  # type: ignore[arg-type]
+        threads=threads,
+        max_pair_tokens=_PAIR_TOKENS,
+    )
     engine: Engine = UsualCode(options) if kind == "usual" else create_engine(kind, options)
     began = time.perf_counter()
     engine.load()
@@ -183,15 +207,12 @@ def _status_mb(key: str) -> float:
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":"))
 
 
-def _print_peaks(threads: int) -> None:
+def _peaks(threads: int) -> list[dict[str, object]]:
     """What the machine's own matrix products reach at the model's shape: the ceiling of the tables above."""
     if threads:
         torch.set_num_threads(threads)
-    shape = (2048, 1024, 3072)
-    rows = [
-        {"format": name, "GFLOP/s": f"{_product_rate(*shape, name):.0f}"} for name in ("float32", "bfloat16", "int8")
-    ]
-    print_table("The library's own matrix product, {} x {} x {}".format(*shape), rows)
+    formats = ("float32", "bfloat16", "int8")
+    return [{"format": name, "GFLOP/s": f"{_product_rate(*_PRODUCT, name):.0f}"} for name in formats]
 
 
 def _product_rate(rows: int, size: int, out: int, name: str) -> float:

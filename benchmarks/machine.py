@@ -48,11 +48,12 @@ def _processor() -> str:
     return f"{named.get('model name', 'unknown')} (model {named.get('model', '?')}; {' '.join(flags)})"
 
 
-def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+def table(title: str, rows: Sequence[Mapping[str, object]]) -> str:
     """A Markdown table of rows that have the same columns."""
-    print(f"\n### {title}\n")
     columns = list(rows[0])
-    print("| " + " | ".join(columns) + " |")
-    print("|" + " --- |" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(row[column]) for column in columns) + " |", flush=True)
+    lines = [list(columns), ["---"] * len(columns), *([str(row[column]) for column in columns] for row in rows)]
+    return f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    print("\n" + table(title, rows), flush=True)

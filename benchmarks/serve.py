@@ -54,13 +54,15 @@ class Load:
 def main() -> None:
     arguments = _arguments()
     loads = []
-    print(json.dumps(machine(), indent=2))
+    where = machine()
+    print(json.dumps(where, indent=2))
     for name in arguments.payload or ["10x64"]:
         for rate in arguments.rate or [1.0]:
             loads.append(asyncio.run(_measure(arguments, PAYLOADS[name], rate)))
-    print_table(f"{arguments.url}{arguments.path}, {arguments.seconds:g} s a row", [_row(load) for load in loads])
+    tables = {f"{arguments.url}{arguments.path}, {arguments.seconds:g} s a row": [_row(load) for load in loads]}
+    print_table(*next(iter(tables.items())))
     if arguments.json:
-        record = {"machine": machine(), "command": sys.argv, "loads": [asdict(load) for load in loads]}
+        record = {"machine": where, "command": sys.argv, "tables": tables, "loads": [asdict(load) for load in loads]}
         arguments.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 
