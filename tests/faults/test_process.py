@@ -83,9 +83,10 @@ def outlive(server: LiveServer) -> Death:
     """A request that runs, the fatal one behind it, and ten behind that."""
 
     def timed(document: str, query: str) -> tuple[int, float]:
-        return ask(server, document, query).status_code, time.monotonic()
+        body = {"query": query, "documents": [document]}
+        return client.post("/rerank", json=body).status_code, time.monotonic()
 
-    with ThreadPoolExecutor(20) as pool:
+    with httpx.Client(base_url=server.url, timeout=20) as client, ThreadPoolExecutor(20) as pool:
         first = pool.submit(timed, "d", "first")
         time.sleep(0.1)
         started = time.monotonic()
@@ -99,9 +100,7 @@ def outlive(server: LiveServer) -> Death:
 
 
 def test_a_sticky_fault_ends_the_process_after_everybody_was_told(tmp_path: Path, measured: Measured) -> None:
-    with fake_server(
-        tmp_path, f"seconds_per_batch=0.5,{poison_script('die_on')}", "--max-batch-tokens", "8"
-    ) as server:
+    with fake_server(tmp_path, f"seconds_per_batch=1,{poison_script('die_on')}", "--max-batch-tokens", "8") as server:
         server.wait_ready()
         death = outlive(server)
     measured(
@@ -119,12 +118,12 @@ def test_a_sticky_fault_ends_the_process_after_everybody_was_told(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_hung_engine_ends_the_process(tmp_path: Path, measured: Measured) -> None:
-    with fake_server(tmp_path, f"seconds_per_batch=0.5,{poison_script('hang_on')}", "--hang-seconds", "1") as server:
+    with fake_server(tmp_path, f"seconds_per_batch=1,{poison_script('hang_on')}", "--hang-seconds", "2") as server:
         server.wait_ready()
         death = outlive(server)
     measured(
         "D-03",
-        "score never returns, over HTTP, limit 1 s",
+        "score never returns, over HTTP, limit 2 s",
         "declared dead, exit != 0",
         str(death),
     )
