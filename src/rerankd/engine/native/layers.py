@@ -7,14 +7,14 @@ import torch.nn.functional as F
 
 
 def rms_norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root-mean-square normalisation over the last dimension, computed in float32.
+    """Root-mean-square normalisation over the last dimension: float32, whatever the rows are.
 
     The norm of each row and two products: torch's own kernel takes four passes over the rows on a CPU.
     """
     wide = rows.float()
     length: torch.Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     inverse = length.square_().div_(rows.shape[-1]).add_(eps).rsqrt_()
-    return (wide * inverse).mul_(weight).to(rows.dtype)
+    return (wide * inverse).mul_(weight)
 
 
 class Rotary:
@@ -35,15 +35,15 @@ class Rotary:
         return self._cosines[positions].unsqueeze(1), self._sines[positions].unsqueeze(1)
 
 
-def rotate(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, d) turned by its position; the halves of d are the two coordinates."""
-    wide = heads.float()
-    left, right = wide.chunk(2, dim=-1)
-    turned = torch.empty_like(wide)
+def rotate(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, out: torch.Tensor) -> None:
+    """Turn (rows, heads, d) by position, into ``out``; the halves of d are the two coordinates."""
+    left, right = heads.chunk(2, dim=-1)
+    turned = out if out.dtype == heads.dtype else torch.empty_like(heads)
     turned_left, turned_right = turned.chunk(2, dim=-1)
     torch.mul(left, cosines, out=turned_left).addcmul_(right, sines, value=-1)
     torch.mul(right, cosines, out=turned_right).addcmul_(left, sines)
-    return turned.to(heads.dtype)
+    if turned is not out:
+        out.copy_(turned)
 
 
 def gated(gate_up: torch.Tensor) -> torch.Tensor:

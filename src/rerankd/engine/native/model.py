@@ -15,8 +15,30 @@ from rerankd.engine.native.linear import Linear
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.plan import Plan
 
-_BLOCK = 1024
-"""Rows that go through an MLP together: its widest value stays in the caches, and memory bounded."""
+_CPU_BLOCK = 256
+"""Rows that go between two attentions together on a CPU: what lies between products stays in the caches, and small
+enough for the allocator to hand the same pages out again, where large blocks are mapped and cleared each time."""
+_CUDA_BLOCK = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one forward pass keeps from layer to layer.
+
+    Attributes:
+        plan: the batch.
+        cosines, sines: of each row's position, (rows, 1, head_dim / 2).
+        queries, keys, values: (rows, heads, head_dim), written anew by each layer.
+        block: rows that are worked on together.
+    """
+
+    plan: Plan
+    cosines: torch.Tensor
+    sines: torch.Tensor
+    queries: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    block: int
 
 
 class Model:
@@ -32,6 +54,7 @@ class Model:
     def __init__(self, config: ModelConfig, loader: Loader, head: HeadSpec, length: int) -> None:
         self.config = config
         self._dtype = loader.dtype
+        self._block = _CPU_BLOCK if loader.device.type == "cpu" else _CUDA_BLOCK
         self._embedding = loader.embedding()
         self._rotary = Rotary(config.head_dim, config.rope_theta, length, loader.device)
         self._layers = [Layer.load(config, loader, index) for index in range(config.layers)]
@@ -41,11 +64,21 @@ class Model:
     def __call__(self, plan: Plan) -> torch.Tensor:
         """Raw scores, float32 (pairs,)."""
         rows = F.embedding(plan.ids, self._embedding).to(self._dtype)
-        rotation = self._rotary.at(plan.positions)
+        current = self._begin(plan, rows)
         for layer in self._layers[:-1]:
-            rows = layer(rows, rotation, plan)
-        rows = self._layers[-1].last(rows, rotation, plan)
-        return rms_norm(rows, self._norm, self.config.norm_eps).float() @ self._head
+            layer(rows, current)
+        rows = self._layers[-1].last(rows, current)
+        return rms_norm(rows, self._norm, self.config.norm_eps) @ self._head
+
+    def _begin(self, plan: Plan, rows: torch.Tensor) -> Pass:
+        config = self.config
+        cosines, sines = self._rotary.at(plan.positions)
+
+        def heads(count: int) -> torch.Tensor:
+            return rows.new_empty(len(rows), count, config.head_dim)
+
+        queries, keys, values = heads(config.heads), heads(config.kv_heads), heads(config.kv_heads)
+        return Pass(plan, cosines, sines, queries, keys, values, self._block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +117,43 @@ class Layer:
             down=loader.linear({f"{mlp}.down_proj": config.hidden}, config.intermediate),
         )
 
-    def __call__(self, rows: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], plan: Plan) -> torch.Tensor:
-        queries, keys, values = self._project(rows, rotation)
-        rows = rows.add_(self.output(attend(queries, keys, values, plan.stacks)))
-        return self._feed_forward(rows)
+    def __call__(self, rows: torch.Tensor, current: Pass) -> None:
+        """Work on ``rows`` in place."""
+        self._project(rows, current)
+        attended = attend(current.queries, current.keys, current.values, current.plan.stacks)
+        self._finish(rows, attended, current.block)
 
-    def last(self, rows: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], plan: Plan) -> torch.Tensor:
+    def last(self, rows: torch.Tensor, current: Pass) -> torch.Tensor:
         """The last layer: every row gives keys and values, the last row of each pair alone goes on."""
-        queries, keys, values = self._project(rows, rotation)
-        attended = attend(queries[plan.last], keys, values, plan.last_stacks)
-        return self._feed_forward(rows[plan.last].add_(self.output(attended)))
-
-    def _project(
-        self, rows: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries (rows, heads, d), keys and values (rows, kv_heads, d); the first two turned by position."""
-        config = self.config
-        split = config.heads + config.kv_heads
-        heads = self.qkv(rms_norm(rows, self.input_norm, config.norm_eps)).view(len(rows), -1, config.head_dim)
-        turned = heads[:, :split]
-        if self.head_norm is not None:
-            turned = rms_norm(turned, self.head_norm, config.norm_eps)
-        turned = rotate(turned, *rotation)
-        return turned[:, : config.heads], turned[:, config.heads :], heads[:, split:]
-
-    def _feed_forward(self, rows: torch.Tensor) -> torch.Tensor:
-        for block in torch.split(rows, _BLOCK):
-            normed = rms_norm(block, self.mlp_norm, self.config.norm_eps)
-            block.add_(self.down(gated(self.gate_up(normed))))
+        self._project(rows, current)
+        last = current.plan.last
+        attended = attend(current.queries[last], current.keys, current.values, current.plan.last_stacks)
+        rows = rows[last]
+        self._finish(rows, attended, current.block)
         return rows
+
+    def _project(self, rows: torch.Tensor, current: Pass) -> None:
+        """Queries, keys and values of every row, the first two turned by position."""
+        config = self.config
+        turned = config.heads + config.kv_heads
+        for part in _slices(len(rows), current.block):
+            normed = rms_norm(rows[part], self.input_norm, config.norm_eps).to(rows.dtype)
+            heads = self.qkv(normed).view(len(normed), -1, config.head_dim)
+            current.values[part] = heads[:, turned:]
+            heads = heads[:, :turned].float()
+            if self.head_norm is not None:
+                heads = rms_norm(heads, self.head_norm, config.norm_eps)
+            cosines, sines = current.cosines[part], current.sines[part]
+            rotate(heads[:, : config.heads], cosines, sines, current.queries[part])
+            rotate(heads[:, config.heads :], cosines, sines, current.keys[part])
+
+    def _finish(self, rows: torch.Tensor, attended: torch.Tensor, size: int) -> None:
+        """Add attention's part and then the MLP's to the rows."""
+        for part in _slices(len(rows), size):
+            block = rows[part].add_(self.output(attended[part]))
+            normed = rms_norm(block, self.mlp_norm, self.config.norm_eps).to(rows.dtype)
+            block.add_(self.down(gated(self.gate_up(normed))))
+
+
+def _slices(rows: int, size: int) -> list[slice]:
+    return [slice(begin, begin + size) for begin in range(0, rows, size)]

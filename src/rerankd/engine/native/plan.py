@@ -22,8 +22,8 @@ from rerankd.engine.base import Batch
 
 Rows = NDArray[np.int64]
 
-_STACK_ROWS = 8192
-"""Most padded rows of one stack: bounds the copies that attention makes."""
+_STACK_ROWS = 2048
+"""Most padded rows of one stack: keeps the copies that attention makes small, and enough of them for all threads."""
 _STACK_FILL = 0.85
 """Sequences shorter than this share of the longest in a stack go into the next stack."""
 _STACK_SLACK = 24
