@@ -69,16 +69,3 @@ async def test_overload_keeps_goodput_and_probes(tmp_path: Path, measured: Measu
     assert slowest <= DEADLINE_SECONDS
     assert growth < 100
     assert worst < 0.1
-
-
-@pytest.mark.load
-async def test_a_constant_rate_is_served_without_a_failure(tmp_path: Path, measured: Measured) -> None:
-    with running_server("--engine", "fake", "--cache", "off", log=tmp_path / "server.log") as server:
-        traffic = await send(server.url, 50, 30, BODY)
-    measured(
-        "load",
-        "50 requests/s for 30 s",
-        "0 failures",
-        f"{dict(traffic.statuses)}, p99 {traffic.percentile(0.99) * 1e3:.1f} ms",
-    )
-    assert set(traffic.statuses) == {200}
