@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import structlog
 
 from rerankd.engine.checkpoint import resolve_checkpoint
 from rerankd.engine.fake import FakeEngine
 from rerankd.http.app import create_app
 from rerankd.http.disconnect import InFlight
 from rerankd.http.listener import Listener, open_socket
-from rerankd.observe.logs import configure_logs
 from rerankd.prompt.template import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.schedule.scheduler import Scheduler
@@ -88,7 +89,8 @@ class Served:
 @contextlib.asynccontextmanager
 async def served(**settings: Any) -> AsyncIterator[Served]:
     """A ready server with the fake engine, cache off unless asked for."""
-    configure_logs("json", "error")
+    # Not configure_logs: it keeps loggers for good, and a later test could not read their lines.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     chosen = Settings(**{"engine": "fake", "cache": "off", "port": 0, **settings})
     service, in_flight = RerankService(chosen), InFlight()
     bound = open_socket(chosen.host, 0)

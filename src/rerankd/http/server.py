@@ -63,8 +63,8 @@ def run(settings: Settings) -> int:
     Raises:
         ConfigurationError: before anything was served: the address, the keys; or the models do not load.
     """
-    configure_logs(settings.log_format, settings.log_level)
     check_address(settings)
+    configure_logs(settings.log_format, settings.log_level)
     _allow_many_files()
     bound = open_socket(settings.host, settings.port)
     service = RerankService(settings)
