@@ -108,6 +108,7 @@ async def served(**settings: Any) -> AsyncIterator[Served]:
             listener.close()
             await listener.wait_closed(1.0)
             await service.stop()
+            structlog.reset_defaults()
 
 
 def _release(service: RerankService) -> None:
