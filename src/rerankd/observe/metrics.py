@@ -34,9 +34,7 @@ class Metrics:
             "reranker_input_tokens", "Tokens of all pairs of a request.", buckets=_TOKENS, registry=of
         )
         self.documents = Histogram("reranker_documents", "Documents of a request.", buckets=_PAIRS, registry=of)
-        self.rejections = Counter(
-            "reranker_rejections", "Requests refused, by error code.", ["code"], registry=of
-        )
+        self.rejections = Counter("reranker_rejections", "Requests refused, by error code.", ["code"], registry=of)
         self.truncated_pairs = Counter("reranker_truncated_pairs", "Pairs that lost tokens.", registry=of)
 
     def _declare_schedule(self) -> None:
