@@ -23,7 +23,7 @@ from training.export import export
 from training.initialise import Shape, State
 from training.model import PackedModel
 from training.prepare import load_all, prepare_source, save_prepared
-from training.quick_eval import Scorer, evaluate, table
+from training.quick_eval import HEAD, Scorer, evaluate, mean_of, table_row
 from training.teacher import Teacher
 from training.tokenizer import train_tokenizer
 from training.train import add_options, load_start, recipe_from, train
@@ -72,7 +72,12 @@ def evaluate_run(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
     tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     scorer = Scorer(PackedModel(shape, state), tokenizer, SCORED_TOKENS)
-    print(table(evaluate(scorer, options.data / "eval", options.queries, options.depth)))
+    print(HEAD)
+    figures = []
+    for name, row in evaluate(scorer, options.data / "eval", options.queries, options.depth):
+        print(table_row(name, row), flush=True)
+        figures.append(row)
+    print(table_row("mean", mean_of(figures)))
 
 
 def run_all(options: argparse.Namespace) -> None:

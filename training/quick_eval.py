@@ -165,18 +165,23 @@ def evaluate_set(scorer: Scorer, data: EvaluationSet, count: int | None) -> dict
 
 def evaluate(
     scorer: Scorer, folder: Path, queries: int | None = None, depth: int = 100
-) -> dict[str, dict[str, float]]:
-    return {path.name: evaluate_set(scorer, load_set(path, depth), queries) for path in sorted(folder.iterdir())}
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """The figures of one set after another, as soon as they are there."""
+    for path in sorted(folder.iterdir()):
+        yield path.name, evaluate_set(scorer, load_set(path, depth), queries)
 
 
-def table(figures: dict[str, dict[str, float]]) -> str:
-    lines = ["| set | queries | candidates | model | difference | fused |", "| --- | --- | --- | --- | --- | --- |"]
-    named = dict(figures)
-    keys = ("candidates", "model", "fused")
-    named["mean"] = {key: float(np.mean([row[key] for row in figures.values()])) for key in keys}
-    for name, row in named.items():
-        change = row["model"] - row["candidates"]
-        count = f"{row['queries']:.0f}" if "queries" in row else ""
-        first = f"| {name} | {count} | {row['candidates']:.4f} | {row['model']:.4f} |"
-        lines.append(f"{first} {change:+.4f} | {row['fused']:.4f} |")
-    return "\n".join(lines)
+KEYS = ("candidates", "model", "fused")
+HEAD = "| set | queries | candidates | model | difference | fused |\n| --- | --- | --- | --- | --- | --- |"
+
+
+def table_row(name: str, figures: dict[str, float]) -> str:
+    change = figures["model"] - figures["candidates"]
+    first = f"| {name} | {figures['queries']:.0f} | {figures['candidates']:.4f} | {figures['model']:.4f} |"
+    return f"{first} {change:+.4f} | {figures['fused']:.4f} |"
+
+
+def mean_of(figures: list[dict[str, float]]) -> dict[str, float]:
+    """The mean over sets; ``queries`` is their sum."""
+    means = {key: float(np.mean([row[key] for row in figures])) for key in KEYS}
+    return means | {"queries": sum(row["queries"] for row in figures)}

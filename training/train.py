@@ -32,12 +32,12 @@ from training.teacher import Teacher
 class Recipe:
     """Everything that decides a run; the last ``decay`` of the steps lowers the rates to ``final``."""
 
-    steps: int = 2400
+    steps: int = 2550
     clusters: int = 2
     rate: float = 1e-3
     embedding_rate: float = 2e-3
     warm_up: int = 40
-    decay: float = 0.4
+    decay: float = 0.45
     final: float = 0.02
     distil: float = 1.0
     document_tokens: int = 128
