@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineOptions
 from rerankd.engine.reference import ReferenceEngine
-
-_PAIRS = 8
-"""Pairs of one forward pass: the model card passes all at once, which needs 5 GB for sixteen short documents."""
 
 
 class UsualCode(ReferenceEngine):
@@ -26,13 +21,10 @@ class UsualCode(ReferenceEngine):
         super().load()
         self._model = self._model.to(self._dtype)
 
-    def score(self, batch: Batch) -> NDArray[np.float32]:
-        prompts = batch.prompts()
-        parts = [self._padded(prompts[at : at + _PAIRS]) for at in range(0, len(prompts), _PAIRS)]
-        return np.concatenate(parts)
-
     @torch.inference_mode()
-    def _padded(self, prompts: list[Any]) -> NDArray[np.float32]:
+    def score(self, batch: Batch) -> NDArray[np.float32]:
+        """All pairs of the request in one pass, as the model card does it."""
+        prompts = batch.prompts()
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
         mask = torch.zeros_like(ids)
