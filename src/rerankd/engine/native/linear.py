@@ -89,18 +89,21 @@ def _quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def bfloat16_products_pay() -> bool:
     """Whether this CPU multiplies bfloat16 matrices faster than float32 ones; not all that can do.
 
-    Measured once, in some milliseconds of this thread's own time, which a busy machine stretches little; the two
-    take turns.
+    Measured once, in some milliseconds: on one thread and by that thread's own time, so that a busy machine does
+    not decide it; the two take turns.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     best = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
-    for _ in range(6):
+    for _ in range(4):
         for dtype in best:
             best[dtype] = min(best[dtype], _seconds(dtype))
+    torch.set_num_threads(threads)
     return best[torch.bfloat16] < best[torch.float32]
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    rows, weight = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+    rows, weight = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
     began = time.thread_time()
     F.linear(rows, weight)
     return time.thread_time() - began
