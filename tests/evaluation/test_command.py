@@ -109,7 +109,7 @@ def ranked_by_transformers(checkpoint: Path) -> dict[str, list[str]]:
 
 
 def check_hand_made_example(folder: Path, checkpoint: Path) -> None:
-    found = figures(folder, "--model", str(checkpoint), "--dtype", "float32")["sets"]["made"]
+    found = figures(folder, "--model", str(checkpoint), "--dtype", "float32", "--threads", "1")["sets"]["made"]
     rankings = ranked_by_transformers(checkpoint)
     assert len(set(map(tuple, rankings.values()))) > 1
     for name, measure in (("ndcg@10", ndcg), ("map", average_precision), ("mrr@10", reciprocal)):
