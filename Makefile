@@ -56,4 +56,5 @@ docs: $(STAMP) ## Write the generated pages and tables again
 	$(BIN)/python docs/generate.py
 
 train: $(STAMP) ## Train the embedded model from the training data
-	$(BIN)/python -m training all --data ../shared/data --out out/tiny
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
+	$(BIN)/python -m training all --data ../shared/data --work out/work --run out/run --out out/tiny
