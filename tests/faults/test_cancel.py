@@ -158,7 +158,10 @@ async def test_cancels_at_random_points_leave_nothing_behind() -> None:
             await asyncio.gather(task, return_exceptions=True)
 
         await asyncio.gather(*(one(seed) for seed in range(300)))
-        assert nothing_is_left(bench)
+        # The last batch may still be with the engine: it is finished, for nobody.
+        async with asyncio.timeout(5):
+            while not nothing_is_left(bench):  # noqa: ASYNC110 (what is waited for has no event)
+                await asyncio.sleep(0.005)
         work = make_work(5, seed=5)
         assert is_right(work, await bench.scheduler.score(work))
 
