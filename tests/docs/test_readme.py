@@ -49,7 +49,7 @@ def near(value: Any, published: Any) -> bool:
 
 
 def test_every_block_has_a_language_that_is_checked() -> None:
-    assert {language for language, _ in BLOCKS} <= {"bash", "json", "python", "toml", "console"}
+    assert {language for language, _ in BLOCKS} <= {"bash", "json", "python", "toml"}
 
 
 def test_the_first_screen_is_two_commands_a_curl_and_its_answer() -> None:
@@ -82,14 +82,6 @@ def test_a_settings_block_loads(number: int, text: str, tmp_path: Path) -> None:
     file = tmp_path / "rerankd.toml"
     file.write_text(text, encoding="utf-8")
     load_settings(file=file, environ={})
-
-
-@pytest.mark.parametrize(("number", "text"), blocks("console"))
-def test_a_console_block_prints_what_it_shows(number: int, text: str, tmp_path: Path) -> None:
-    command, *shown = text.removeprefix("$ ").splitlines()
-    printed = run(["bash", "-ec", command], tmp_path)
-    # Column widths follow the terminal: the words count, not the spaces.
-    assert printed.split() == " ".join(shown).split()
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
