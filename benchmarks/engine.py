@@ -31,9 +31,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, Layout, write_checkpoint
-from benchmarks.machine import machine, print_table
+from benchmarks.machine import command, machine, print_table
 from benchmarks.peak import peaks
 from benchmarks.processes import RIVALS, ROOT, EngineProcess, Scored
+from benchmarks.work import work
 from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
 
 _TOKENIZER = ROOT.parent / "shared" / "tokenizer" / "qwen3"
@@ -75,11 +76,11 @@ def main() -> None:
             results.append(_result(name, workload, turns, engines, layout, ceiling))
             print_table(f"{name}: {workload}, {arguments.layout} layout", shown(results[-1]["rows"]))
     if ceiling:
-        print_table("The library's own matrix products", _peak_rows(ceiling))
+        print_table("The library's own matrix products", peak_rows(ceiling))
     record = {
         "kind": "engine",
         "machine": where,
-        "command": _command(),
+        "command": command(),
         "layout": arguments.layout,
         "peaks": ceiling,
         "results": results,
@@ -100,11 +101,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-peak", action="store_true", help="do not measure the machine's own products")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
-
-
-def _command() -> list[str]:
-    """The command as a person would give it, from the repository's root."""
-    return ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
 
 
 def _parse(name: str) -> Workload:
@@ -143,7 +139,7 @@ def start(
     for name in names:
         kind, _, dtype = name.partition(":")
         environment = _ENVIRONMENTS.get(kind)
-        python = pythons.get(kind) or (RIVALS / environment / "bin" / "python" if environment else Path(sys.executable))
+        usual = RIVALS / environment / "bin" / "python" if environment else Path(sys.executable)
         options = {
             "engine": kind,
             "dtype": dtype,
@@ -154,7 +150,7 @@ def start(
             "max_pair_tokens": max(_LEAST_PAIR_TOKENS, min(longest, _MOST_PAIR_TOKENS)),
         }
         try:
-            engine = stack.enter_context(EngineProcess(python, options))
+            engine = stack.enter_context(EngineProcess(pythons.get(kind, usual), options))
         except (OSError, RuntimeError) as error:
             engines[name] = str(error)
             print(f"{name}: {error}", flush=True)
@@ -231,20 +227,6 @@ def _difference(turn: Turns, truth: Turns) -> float:
     return max(float(np.abs(np.subtract(ours.probabilities, theirs.probabilities)).max()) for ours, theirs in pairs)
 
 
-def work(workload: Workload, layout: Layout) -> float:
-    """Operations that the request needs: the prefix once, causal attention, and in the last layer keys and values
-    for all tokens, everything else for the last token of each pair."""
-    size, wide = layout.hidden_size, layout.intermediate_size
-    query, key = layout.num_attention_heads * layout.head_dim, layout.num_key_value_heads * layout.head_dim
-    documents, prefix, tail = workload.documents, workload.prefix, workload.tail
-    rows = prefix + documents * tail
-    seen = prefix * (prefix + 1) / 2 + documents * (tail * prefix + tail * (tail + 1) / 2)
-    keys, rest = 2 * size * key, 2 * size * query + 3 * size * wide
-    whole = 2 * rows * (keys + rest) + 4 * query * seen
-    last = 2 * (rows * keys + documents * rest) + 4 * query * documents * (prefix + tail)
-    return float((layout.num_hidden_layers - 1) * whole + last)
-
-
 def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """The rows as a page shows them; a void row keeps its reason and no figure."""
     counted = [row for row in rows if not row["void"]]
@@ -270,7 +252,7 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     return table
 
 
-def _peak_rows(ceiling: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
+def peak_rows(ceiling: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
     return [
         {"format": name, "GFLOP/s": f"{found['rate']:.0f}", "product": found["product"]}
         for name, found in ceiling.items()

@@ -42,7 +42,7 @@ def _products(name: str, rows: int, size: int, out: int) -> Iterator[tuple[str, 
         yield "onednn.qlinear", _quantised(left, right)
         return
     yield "linear", lambda: functional.linear(left, right)
-    if dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+    if dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         packed = torch.ops.mkldnn._reorder_linear_weight(right, rows)
         yield "linear, packed", lambda: torch.ops.mkldnn._linear_pointwise(left, packed, None, "none", [], "")
 

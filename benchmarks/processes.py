@@ -89,7 +89,8 @@ class EngineProcess:
         self.close()
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -113,4 +114,3 @@ def _environment(python: Path) -> dict[str, str]:
         return {}
     libraries += sorted(Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"))
     return {"LD_PRELOAD": ":".join(map(str, libraries))}
-

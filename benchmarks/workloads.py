@@ -1,9 +1,10 @@
-"""Requests of exact lengths, as texts and as the ids that rerankd makes of them: every engine gets the same tokens."""
+"""Requests of exact lengths, as texts and as the ids that rerankd makes of them: all engines read the same."""
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +70,8 @@ class Texts:
         self._builder = PromptBuilder(self._tokenizer)
         vocabulary = Tokenizer.from_file(str(tokenizer_json)).get_vocab(with_added_tokens=False)
         self._words = sorted(token[1:] for token in vocabulary if _WORD.fullmatch(token))
-        self._instruction = self._tokenizer.template.default_instruction
-        bare = self._prompt("a", ["b", "c"])
+        self.instruction = self._tokenizer.template.default_instruction
+        bare = self.prompt("a", ["b", "c"])
         self._around_query, self._around_document = len(bare.prefix) - 1, len(bare.tails[0]) - 1
 
     @property
@@ -90,19 +91,20 @@ class Texts:
         firsts = source.sample(self._words, workload.documents)
         rest = workload.tail - self._around_document - 1
         documents = tuple(first + " " + self._text(source, rest) if rest else first for first in firsts)
-        prompt = self._prompt(query, documents)
+        prompt = self.prompt(query, documents)
         # One document shares its prefix with nobody: cut it where it would be cut in company.
         whole = prompt.tails[0] if workload.documents == 1 else None
         prefix = prompt.prefix if whole is None else whole[: workload.prefix]
         tails = prompt.tails if whole is None else (whole[workload.prefix :],)
         if len(prefix) != workload.prefix or {len(tail) for tail in tails} != {workload.tail}:
             raise ValueError(f"{workload} cannot be made: {len(prefix)} + {[len(tail) for tail in tails][:5]}")
-        return Request(query, documents, self._instruction, prefix, tails)
+        return Request(query, documents, self.instruction, prefix, tails)
 
     def _text(self, source: random.Random, words: int) -> str:
         if words < 1:
             raise ValueError("a query and a document have at least one word each")
         return " ".join(source.choices(self._words, k=words))
 
-    def _prompt(self, query: str, documents: tuple[str, ...] | list[str]) -> Prompt:
-        return self._builder.build(query, documents, self._instruction, _UNLIMITED)
+    def prompt(self, query: str, documents: Sequence[str]) -> Prompt:
+        """What rerankd makes of a request."""
+        return self._builder.build(query, documents, self.instruction, _UNLIMITED)

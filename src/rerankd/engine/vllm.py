@@ -113,9 +113,10 @@ class VllmEngine:
     def _cpu_arguments(self) -> dict[str, Any]:
         """Room for the keys and values of two batches, where vLLM would take most of the memory; every core, where
         it would leave one to its front end, which only waits."""
-        threads = self._options.threads or len(os.sched_getaffinity(0))
+        cores = sorted(os.sched_getaffinity(0))
         # vLLM reads the cores from here alone.
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads])))
+        chosen = ",".join(map(str, cores[: self._options.threads or len(cores)]))
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", chosen)
         config = self._config
         wide = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
         numbers = 2 * int(config["num_hidden_layers"]) * int(config["num_key_value_heads"]) * wide
