@@ -38,15 +38,16 @@ class EngineProcess:
 
     def __init__(self, python: Path, options: dict[str, Any]) -> None:
         self._log = _log(options)
-        self._process = subprocess.Popen(
-            [str(python), "-m", "benchmarks.worker"],
-            cwd=ROOT,
-            env={**os.environ, **_environment(python), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log.open("wb"),
-            text=True,
-        )
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(python), "-m", "benchmarks.worker"],
+                cwd=ROOT,
+                env={**os.environ, **_environment(python), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         try:
             answer = self._ask({"load": options})
         except BaseException:
@@ -67,6 +68,11 @@ class EngineProcess:
         proc.send(self._process.pid, signal.SIGSTOP)
         return Scored(answer["seconds"], used, peak.mb, answer["probabilities"], answer["tokens"])
 
+    def state(self) -> str:
+        """The kernel's letter for what the process does: T where it stands still."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return fields[0]
+
     def close(self) -> None:
         """End the process and its children."""
         pids = proc.tree(self._process.pid)
@@ -81,6 +87,8 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
 
     def __enter__(self) -> Self:
         return self
