@@ -4,4 +4,4 @@
 set -eu
 place="${RIVALS:-$(dirname "$0")/../../out/rivals}/infinity"
 exec "$place/bin/infinity_emb" v2 --model-id "$1" --served-model-name rival --host 127.0.0.1 --port "${2:-8003}" \
-    --engine torch --device cpu --dtype "${DTYPE:-bfloat16}" --no-bettertransformer --lengths-via-tokenize
+    --engine torch --device cpu --dtype "${DTYPE:-bfloat16}" --no-bettertransformer --no-model-warmup --lengths-via-tokenize

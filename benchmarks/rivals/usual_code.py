@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.rivals.openvino import INSTRUCTION, PREFIX, SUFFIX
 
+
 class Body(BaseModel):
     """What the load generator sends."""
 
