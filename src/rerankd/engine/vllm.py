@@ -60,6 +60,8 @@ class VllmEngine:
             max_num_batched_tokens=self._budget,
             enable_prefix_caching=self.prefix_caching,
             trust_remote_code=False,
+            # Only to find the two words' rows.
+            skip_tokenizer_init=self._is_classifier,
             disable_log_stats=True,
             **cpu,
         )
@@ -122,9 +124,13 @@ class VllmEngine:
         numbers = 2 * int(config["num_hidden_layers"]) * int(config["num_key_value_heads"]) * wide
         return {"kv_cache_memory_bytes": 2 * self._budget * numbers * (4 if self._options.dtype == "float32" else 2)}
 
+    @property
+    def _is_classifier(self) -> bool:
+        return str(self._config["architectures"][0]).endswith("ForSequenceClassification")
+
     def _overrides(self) -> dict[str, Any]:
         head = self._options.head
-        if str(self._config["architectures"][0]).endswith("ForSequenceClassification"):
+        if self._is_classifier:
             return {}
         if head.positive is None or head.negative is None:
             raise ConfigurationError("the vllm engine makes its classifier from two words; this template names fewer")
