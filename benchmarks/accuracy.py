@@ -10,7 +10,6 @@ engine's nDCG@10 is from the reference's.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
@@ -26,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS
-from benchmarks.engine import checkpoint, start, take_turns
+from benchmarks.engine import Setting, checkpoint, measure
 from benchmarks.machine import command, machine, print_table
 from benchmarks.processes import RIVALS, ROOT
 from benchmarks.workloads import Texts, Workload
@@ -74,17 +73,18 @@ def scores(engines: Sequence[str], arguments: argparse.Namespace) -> list[Row]:
     layout = LAYOUTS[arguments.layout]
     folder = checkpoint(arguments.checkpoint or ROOT / "out" / "bench" / arguments.layout, layout)
     texts = Texts(folder / "tokenizer.json")
-    requests = [texts.request(Workload(_DOCUMENTS, 77, tail)) for tail in _TAILS]
+    workloads = {str(tail): Workload(_DOCUMENTS, 77, tail) for tail in _TAILS}
+    found = measure(engines, workloads, Setting(folder, texts, 77 + max(_TAILS)))
     rows, truth = list[Row](), np.empty(0)
     for name in engines:
-        with contextlib.ExitStack() as stack:
-            turns = take_turns(start([name], folder, texts, {}, 0, 77 + max(_TAILS), stack), requests)[name]
-        if turns.void:
-            rows.append({"engine": name, "void": turns.void})
+        turns = [found[workload][name] for workload in workloads]
+        void = next((turn.void for turn in turns if turn.void), "")
+        if void:
+            rows.append({"engine": name, "void": void})
             continue
-        found = np.concatenate([scored.probabilities for scored in turns.scored])
-        truth = found if name == REFERENCE else truth
-        rows.append({"engine": name, "void": "", "pairs": len(found), **_errors(found, truth)})
+        values = np.concatenate([scored.probabilities for turn in turns for scored in turn.scored])
+        truth = values if name == REFERENCE else truth
+        rows.append({"engine": name, "void": "", "pairs": len(values), **_errors(values, truth)})
     return rows
 
 

@@ -6,15 +6,15 @@
     python benchmarks/engine.py --engines native:bfloat16,vllm:bfloat16,vllm-uncached:bfloat16,openvino:int8
     python benchmarks/engine.py --workloads 1x77+33,10x77+33,100x77+33,1000x77+33 --engines native:bfloat16
 
-Each engine has a process of its own, under the Python that has it (``benchmarks/rivals/install.sh`` makes them). They
-take turns, so that whatever else the machine does falls on all of them; the others stand still meanwhile. Each turn
-is another request of the same lengths, so that no cache helps; each row is its engine's best turn.
+Each engine has a process of its own, under the Python that has it (``benchmarks/rivals/install.sh`` makes them). One
+is in memory at a time; they take turns, so that whatever else the machine does falls on all of them. In each of its
+turns an engine is loaded, warmed with one small request and given ``--repeat`` requests of each workload. No two
+requests have the same words, so that no cache helps. A row is its engine's quickest request of all rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -44,37 +44,74 @@ _MOST_PAIR_TOKENS = 8192
 _LEAST_PAIR_TOKENS = 1024
 
 
+_WARM = Workload(4, 77, 33)
+
+Results = dict[str, dict[str, "Turns"]]
+"""By workload and engine."""
+
+
 @dataclass
 class Turns:
     """What was measured of one engine on one workload; ``void`` says why its row does not count."""
 
     scored: list[Scored] = field(default_factory=list)
     void: str = ""
+    details: str = ""
+    load_seconds: float = 0.0
+    over_idle_mb: float = 0.0
 
     @property
     def best(self) -> Scored:
         return min(self.scored, key=lambda one: one.seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """All that the engines of one run share."""
+
+    folder: Path
+    texts: Texts
+    longest: int
+    threads: int = 0
+    pythons: Mapping[str, Path] = field(default_factory=dict)
+
+    def start(self, name: str) -> EngineProcess:
+        """The engine, loaded.
+
+        Raises:
+            OSError: it is not installed.
+            RuntimeError: it cannot be loaded.
+        """
+        kind, _, dtype = name.partition(":")
+        environment = _ENVIRONMENTS.get(kind)
+        usual = RIVALS / environment / "bin" / "python" if environment else Path(sys.executable)
+        options = {
+            "engine": kind,
+            "dtype": dtype,
+            "folder": str(self.folder.absolute()),
+            "positive": self.texts.head.positive,
+            "negative": self.texts.head.negative,
+            "threads": self.threads,
+            "max_pair_tokens": max(_LEAST_PAIR_TOKENS, min(self.longest, _MOST_PAIR_TOKENS)),
+        }
+        return EngineProcess(self.pythons.get(kind, usual), options)
+
+
 def main() -> None:
     arguments = _arguments()
     layout = LAYOUTS[arguments.layout]
     folder = checkpoint(arguments.checkpoint or ROOT / "out" / "bench" / arguments.layout, layout)
-    texts = Texts(folder / "tokenizer.json")
     workloads = {name: WORKLOADS.get(name) or _parse(name) for name in arguments.workloads.split(",")}
     longest = max(workload.prefix + workload.tail for workload in workloads.values())
+    texts = Texts(folder / "tokenizer.json")
+    setting = Setting(folder, texts, longest, arguments.threads, _overrides(arguments.python))
     where = machine()
     print(json.dumps(where, indent=2), flush=True)
-    with contextlib.ExitStack() as stack:
-        engines = start(arguments.engines.split(","), folder, texts, _overrides(arguments.python), arguments.threads,
-                        longest, stack)  # fmt: skip
-        ceiling = {} if arguments.no_peak else peaks(arguments.threads)
-        results = []
-        for name, workload in workloads.items():
-            requests = [texts.request(workload, number) for number in range(arguments.repeat)]
-            turns = take_turns(engines, requests)
-            results.append(_result(name, workload, turns, engines, layout, ceiling))
-            print_table(f"{name}: {workload}, {arguments.layout} layout", shown(results[-1]["rows"]))
+    ceiling = {} if arguments.no_peak else peaks(arguments.threads)
+    found = measure(arguments.engines.split(","), workloads, setting, arguments.rounds, arguments.repeat)
+    results = [_result(name, workload, found[name], layout, ceiling) for name, workload in workloads.items()]
+    for result, workload in zip(results, workloads.values(), strict=True):
+        print_table(f"{result['workload']}: {workload}, {arguments.layout} layout", shown(result["rows"]))
     if ceiling:
         print_table("The library's own matrix products", peak_rows(ceiling))
     record = {
@@ -96,7 +133,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engines", default=ENGINES, help="engine:dtype, separated by commas")
     parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PATH", help="an engine's Python")
     parser.add_argument("--workloads", default="A,B", help=f"of {', '.join(WORKLOADS)}, or DOCUMENTSxPREFIX+TAIL")
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each engine")
+    parser.add_argument("--repeat", type=int, default=2, help="requests of each workload in a turn")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--no-peak", action="store_true", help="do not measure the machine's own products")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -125,59 +163,47 @@ def checkpoint(place: Path, layout: Layout) -> Path:
     return place
 
 
-def start(
-    names: Sequence[str],
-    folder: Path,
-    texts: Texts,
-    pythons: Mapping[str, Path],
-    threads: int,
-    longest: int,
-    stack: contextlib.ExitStack,
-) -> dict[str, EngineProcess | str]:
-    """The engines' processes by name, or why there is none."""
-    engines: dict[str, EngineProcess | str] = {}
-    for name in names:
-        kind, _, dtype = name.partition(":")
-        environment = _ENVIRONMENTS.get(kind)
-        usual = RIVALS / environment / "bin" / "python" if environment else Path(sys.executable)
-        options = {
-            "engine": kind,
-            "dtype": dtype,
-            "folder": str(folder.absolute()),
-            "positive": texts.head.positive,
-            "negative": texts.head.negative,
-            "threads": threads,
-            "max_pair_tokens": max(_LEAST_PAIR_TOKENS, min(longest, _MOST_PAIR_TOKENS)),
+def measure(
+    names: Sequence[str], workloads: Mapping[str, Workload], setting: Setting, rounds: int = 1, repeat: int = 1
+) -> Results:
+    """Every engine on every workload; one that fails or reads other tokens is out."""
+    found: Results = {workload: {name: Turns() for name in names} for workload in workloads}
+    for turn in range(rounds):
+        requests = {
+            name: [setting.texts.request(workload, turn * repeat + number) for number in range(repeat)]
+            for name, workload in workloads.items()
         }
-        try:
-            engine = stack.enter_context(EngineProcess(pythons.get(kind, usual), options))
-        except (OSError, RuntimeError) as error:
-            engines[name] = str(error)
-            print(f"{name}: {error}", flush=True)
-        else:
-            engines[name] = engine
-            print(f"{name}: loaded in {engine.load_seconds:.1f} s; {engine.details}", flush=True)
-    return engines
-
-
-def take_turns(engines: Mapping[str, EngineProcess | str], requests: Sequence[Request]) -> dict[str, Turns]:
-    """Every engine on every request; an engine that fails or reads other tokens is out."""
-    turns = {name: Turns(void=engine if isinstance(engine, str) else "") for name, engine in engines.items()}
-    for request in requests:
-        message = _message(request)
-        wanted = request.batch().pairs * len(request.prefix) + sum(map(len, request.tails))
-        for name, engine in engines.items():
-            if isinstance(engine, str) or turns[name].void:
+        for name in names:
+            turns = {workload: found[workload][name] for workload in workloads}
+            if all(turn.void for turn in turns.values()):
                 continue
             try:
-                scored = engine.score(message)
+                with setting.start(name) as engine:
+                    print(f"{name}: loaded in {engine.load_seconds:.1f} s; {engine.details}", flush=True)
+                    take_turn(engine, setting.texts.request(_WARM, turn), requests, turns)
             except (OSError, RuntimeError) as error:
-                turns[name].void = str(error)
-                continue
-            turns[name].scored.append(scored)
+                print(f"{name}: {error}", flush=True)
+                for each in turns.values():
+                    each.void = each.void or str(error)
+    return found
+
+
+def take_turn(
+    engine: EngineProcess, warm: Request, requests: Mapping[str, Sequence[Request]], turns: Mapping[str, Turns]
+) -> None:
+    """One engine on all requests, by workload; what it does is added to ``turns``."""
+    engine.score(_message(warm))
+    for workload, each in requests.items():
+        turn = turns[workload]
+        turn.details, turn.load_seconds = engine.details, engine.load_seconds
+        for request in each:
+            scored = engine.score(_message(request))
+            wanted = len(request.tails) * len(request.prefix) + sum(map(len, request.tails))
             if scored.tokens != wanted:
-                turns[name].void = f"it reads {scored.tokens} tokens instead of {wanted}"
-    return turns
+                turn.void = f"it reads {scored.tokens} tokens instead of {wanted}"
+                break
+            turn.scored.append(scored)
+            turn.over_idle_mb = max(turn.over_idle_mb, scored.peak_mb - engine.idle_mb)
 
 
 def _message(request: Request) -> dict[str, Any]:
@@ -194,27 +220,24 @@ def _result(
     name: str,
     workload: Workload,
     turns: Mapping[str, Turns],
-    engines: Mapping[str, EngineProcess | str],
     layout: Layout,
     ceiling: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     truth = next((turn for turn in turns.values() if not turn.void), Turns())
     rows = []
     for engine, turn in turns.items():
-        process = engines[engine]
         row: dict[str, Any] = {"engine": engine, "void": turn.void}
-        if not turn.void and isinstance(process, EngineProcess):
+        if not turn.void:
             rate = work(workload, layout) / turn.best.seconds / 1e9
             peak = ceiling.get(engine.partition(":")[2])
             row |= {
-                "details": process.details,
-                "load_seconds": process.load_seconds,
+                "details": turn.details,
+                "load_seconds": turn.load_seconds,
                 "seconds": [one.seconds for one in turn.scored],
                 "processor_seconds": [one.processor_seconds for one in turn.scored],
                 "gflops": rate,
                 "share_of_peak": rate / float(peak["rate"]) if peak else None,
-                "idle_mb": process.idle_mb,
-                "peak_mb_over_idle": max(one.peak_mb for one in turn.scored) - process.idle_mb,
+                "peak_mb_over_idle": turn.over_idle_mb,
                 "max_difference": _difference(turn, truth),
             }
         rows.append(row)

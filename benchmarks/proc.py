@@ -25,13 +25,6 @@ def tree(pid: int) -> list[int]:
     return pids
 
 
-def send(pid: int, signal_number: int) -> None:
-    """A signal to the process and all below it."""
-    for each in tree(pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(each, signal_number)
-
-
 def anonymous_mb(pid: int) -> float:
     """Memory of their own: pages of mapped files, which every process that maps them shares, are not counted."""
     total = 0.0

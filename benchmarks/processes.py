@@ -1,4 +1,4 @@
-"""Engines in processes of their own, one at work at a time: their answers, processor time and memory."""
+"""Engines in processes of their own: their answers, processor time and memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scored:
 
 
 class EngineProcess:
-    """One engine, loaded under the Python that has it; it stands still between its turns.
+    """One engine, loaded under the Python that has it.
 
     ``idle_mb`` is the memory of its own once it was loaded; see :func:`benchmarks.proc.anonymous_mb`.
     """
@@ -56,27 +56,18 @@ class EngineProcess:
         self.load_seconds = float(answer["seconds"])
         self.details = str(answer["details"])
         self.idle_mb = proc.anonymous_mb(self._process.pid)
-        proc.send(self._process.pid, signal.SIGSTOP)
 
     def score(self, request: dict[str, Any]) -> Scored:
-        """Let it work on one request, alone among the engines."""
-        proc.send(self._process.pid, signal.SIGCONT)
+        """Let it work on one request."""
         processor = proc.processor_seconds(self._process.pid)
         with proc.watched(self._process.pid) as peak:
             answer = self._ask({"score": request})
         used = proc.processor_seconds(self._process.pid) - processor
-        proc.send(self._process.pid, signal.SIGSTOP)
         return Scored(answer["seconds"], used, peak.mb, answer["probabilities"], answer["tokens"])
-
-    def state(self) -> str:
-        """The kernel's letter for what the process does: T where it stands still."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return fields[0]
 
     def close(self) -> None:
         """End the process and its children."""
         pids = proc.tree(self._process.pid)
-        proc.send(self._process.pid, signal.SIGCONT)
         if self._process.stdin:
             # A process that is gone has closed it.
             with contextlib.suppress(OSError):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks.checkpoints import Layout, shapes
-from benchmarks.engine import Turns, shown, take_turns
+from benchmarks.engine import Setting, Turns, measure, shown, take_turn
 from benchmarks.processes import EngineProcess, Scored
 from benchmarks.work import work
 from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
@@ -18,12 +17,12 @@ from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
 class Stub(EngineProcess):
     """An engine's process that reads as many tokens as it is told and gives one score."""
 
-    def __init__(self, tokens: int, error: str = "") -> None:
-        self._tokens, self._error = tokens, error
+    details, load_seconds, idle_mb = "", 1.0, 4.0
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
 
     def score(self, request: dict[str, object]) -> Scored:
-        if self._error:
-            raise RuntimeError(self._error)
         return Scored(1.0, 1.0, 10.0, [0.5], self._tokens)
 
 
@@ -32,14 +31,6 @@ def request(prefix: int, tails: list[int]) -> Request:
         return np.arange(length, dtype=np.int32)
 
     return Request("q", ("d",) * len(tails), "i", ids(prefix), tuple(map(ids, tails)))
-
-
-def stands_still(engine: EngineProcess) -> bool:
-    """Whether it does so within a second: a signal takes a moment."""
-    until = time.monotonic() + 1
-    while engine.state() != "T" and time.monotonic() < until:
-        time.sleep(0.01)
-    return engine.state() == "T"
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -58,15 +49,26 @@ def test_a_workload_shorter_than_the_prompt_is_refused(qwen3_file: Path) -> None
         Texts(qwen3_file).request(Workload(2, 10, 20))
 
 
-def test_an_engine_that_reads_other_tokens_is_void_and_so_is_one_that_fails() -> None:
-    engines: dict[str, EngineProcess | str] = {
-        "right": Stub(2 * 5 + 3 + 4), "short": Stub(16), "ill": Stub(17, "no memory"), "absent": "not installed",
-    }  # fmt: skip
-    turns = take_turns(engines, [request(5, [3, 4])] * 2)
-    assert {name: turn.void for name, turn in turns.items()} == {
-        "right": "", "short": "it reads 16 tokens instead of 17", "ill": "no memory", "absent": "not installed",
-    }  # fmt: skip
-    assert len(turns["right"].scored) == 2
+def test_an_engine_that_reads_other_tokens_is_void() -> None:
+    requests = {"mine": [request(5, [3, 4])] * 2}
+    right, wrong = Turns(), Turns()
+    take_turn(Stub(17), request(1, [1]), requests, {"mine": right})
+    take_turn(Stub(16), request(1, [1]), requests, {"mine": wrong})
+    assert (right.void, wrong.void) == ("", "it reads 16 tokens instead of 17")
+    assert (len(right.scored), right.over_idle_mb) == (2, 6.0)
+
+
+def test_an_engine_that_is_not_there_or_fails_is_void_and_the_others_are_measured(
+    qwen3_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    setting = Setting(tmp_path, Texts(qwen3_file), 200, 1, {"openvino": tmp_path / "nowhere"})
+    found = measure(["fake:float32", "openvino:int8", "nonsense"], {"mine": Workload(2, 77, 33)}, setting, 2, 2)
+    void = {name: turns.void for name, turns in found["mine"].items()}
+    assert void.pop("fake:float32") == ""
+    assert "nowhere" in void["openvino:int8"]
+    assert "there is no engine 'nonsense'" in void["nonsense"]
+    assert len(found["mine"]["fake:float32"].scored) == 4
 
 
 def test_a_void_row_shows_its_reason_and_no_figure() -> None:
@@ -94,15 +96,13 @@ def test_the_operations_of_a_request_are_those_of_its_products() -> None:
     assert work(workload, layout) == layers * whole + last
 
 
-def test_an_engine_in_a_process_of_its_own_answers_and_stands_still_between_turns(tmp_path: Path) -> None:
+def test_an_engine_in_a_process_of_its_own_answers(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     options = {"engine": "fake", "dtype": "float32", "folder": str(tmp_path), "positive": 1, "negative": 0,
                "threads": 1, "max_pair_tokens": 1024}  # fmt: skip
     message = {"query": "q", "documents": ["a", "b"], "instruction": "i", "prefix": [1, 2], "tails": [[3], [4, 5]]}
     with EngineProcess(Path(sys.executable), options) as engine:
-        assert stands_still(engine)
         first, second = engine.score(message), engine.score(message)
-        assert stands_still(engine)
     assert first.tokens == 7
     assert first.probabilities == second.probabilities
     assert 0 < engine.idle_mb <= first.peak_mb

@@ -113,8 +113,8 @@ class VllmEngine:
         gc.collect()
 
     def _cpu_arguments(self) -> dict[str, Any]:
-        """Room for the keys and values of two batches, where vLLM would take most of the memory; every core, where
-        it would leave one to its front end, which only waits."""
+        """Room for the keys and values of a batch and a half, where vLLM would take most of the memory; every core,
+        where it would leave one to its front end, which only waits."""
         cores = sorted(os.sched_getaffinity(0))
         # vLLM reads the cores from here alone.
         chosen = ",".join(map(str, cores[: self._options.threads or len(cores)]))
@@ -122,7 +122,8 @@ class VllmEngine:
         config = self._config
         wide = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
         numbers = 2 * int(config["num_hidden_layers"]) * int(config["num_key_value_heads"]) * wide
-        return {"kv_cache_memory_bytes": 2 * self._budget * numbers * (4 if self._options.dtype == "float32" else 2)}
+        size = 4 if self._options.dtype == "float32" else 2
+        return {"kv_cache_memory_bytes": self._budget * 3 // 2 * numbers * size}
 
     @property
     def _is_classifier(self) -> bool:
