@@ -7,21 +7,17 @@
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
 
-#include <immintrin.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "tiles.h"
+
 #define KEYS 32    /* keys of a block */
 #define QUERIES 32 /* query rows of a block: two tiles */
-#define TILE 512   /* numbers of a tile */
 #define MOST_HEAD 256
-
-typedef uint16_t bfloat16;
 
 /* One sequence: where its packed keys begin, in blocks, and how many there are; its query rows, the last of its tail. */
 typedef struct {
@@ -38,12 +34,6 @@ typedef struct {
     int64_t sequence, begin;
 } Item;
 
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-} __attribute__((packed)) TileConfig;
-
 /* Linux lends the tiles to a process that asks; 0 if it does. */
 int rerankd_attention_ready(void) {
     return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILEDATA */);
@@ -51,28 +41,18 @@ int rerankd_attention_ready(void) {
 
 INLINE int64_t blocks(int64_t keys) { return (keys + KEYS - 1) / KEYS; }
 
-/* Tiles 0-3 hold sums, 4-5 queries or weights, 6-7 keys or values; all of 16 rows of 64 bytes. */
-INLINE void set_up_tiles(void) {
-    TileConfig config = {.palette = 1};
-    for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
-    _tile_loadconfig(&config);
-}
-
-/* Sixteen rows of sixteen 32-bit words, turned: lines[word][row]. */
-INLINE void turn16(const uint32_t *const *from, int64_t at, uint32_t *to) {
-    for (int row = 0; row < 16; row++)
-        for (int word = 0; word < 16; word++) to[word * 16 + row] = from[row][at + word];
-}
-
 /* A block of 32 keys: for each 32 numbers of the head, two tiles of (number pair, key). */
 INLINE void pack_keys(const bfloat16 *keys, int64_t stride, int64_t count, int64_t d, bfloat16 *to) {
-    static const uint32_t nothing[MOST_HEAD / 2];
-    const uint32_t *rows[KEYS];
-    for (int64_t key = 0; key < KEYS; key++)
-        rows[key] = key < count ? (const uint32_t *)(keys + key * stride) : nothing;
     for (int64_t part = 0; part < d / 32; part++)
-        for (int half = 0; half < 2; half++)
-            turn16(rows + half * 16, part * 16, (uint32_t *)(to + (part * 2 + half) * TILE));
+        for (int64_t half = 0; half < 2; half++) {
+            __m512i lines[16];
+            for (int64_t i = 0; i < 16; i++) {
+                int64_t key = half * 16 + i;
+                lines[i] = key < count ? _mm512_loadu_si512(keys + key * stride + part * 32) : _mm512_setzero_si512();
+            }
+            turn16(lines);
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + (part * 2 + half) * TILE + i * 32, lines[i]);
+        }
 }
 
 /* A block of 32 values: for each 16 numbers of the head, a tile of (key pair, number). */
@@ -88,13 +68,6 @@ INLINE void pack_values(const bfloat16 *values, int64_t stride, int64_t count, i
     }
 }
 
-INLINE void clear_sums(void) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
 /* The sums grow by two row tiles times two column tiles, over `steps` steps along what they share. */
 INLINE void add_products(const bfloat16 *left, int64_t left_stride, int64_t left_step, const bfloat16 *right,
                          int64_t right_step, int64_t steps) {
@@ -108,13 +81,6 @@ INLINE void add_products(const bfloat16 *left, int64_t left_stride, int64_t left
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-}
-
-INLINE void store_sums(float *sums, int64_t stride) {
-    _tile_stored(0, sums, stride * 4);
-    _tile_stored(1, sums + 16, stride * 4);
-    _tile_stored(2, sums + 16 * stride, stride * 4);
-    _tile_stored(3, sums + 16 * stride + 16, stride * 4);
 }
 
 /* e^x for x <= 0, of sixteen numbers, to about 1e-7 of itself; the order of max keeps what is not a number. */

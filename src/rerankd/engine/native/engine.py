@@ -57,9 +57,9 @@ class NativeEngine:
         if self._is_cpu:
             keep_freed_pages()
         files = WeightFiles(self._options.folder)
-        loader = Loader(self._config, files, self._numbers, self._device)
-        # The environment decides once, here: what is built is on the disk from the second start on.
+        # Built at the first start; from the second on they are on the disk.
         self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
+        loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
         with torch.inference_mode():
             pieces = self._kernels or TorchPieces()
             self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
@@ -131,7 +131,9 @@ class NativeEngine:
     def _details(self) -> str:
         if not self._is_cpu:
             return self._numbers.reason
-        pieces = "C kernels" if self._kernels else "torch between the products: no C kernels could be built"
+        pieces = "torch between the products: no C kernels could be built"
+        if self._kernels:
+            pieces = "C kernels with AMX tiles" if self._kernels.has_tiles else "C kernels"
         return f"{self._numbers.reason}, {pieces}, {torch.get_num_threads()} threads"
 
     @property

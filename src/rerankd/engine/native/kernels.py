@@ -20,7 +20,8 @@ import torch
 
 from rerankd.engine.native.layers import Activations, Angles, Pieces, TorchPieces
 
-_SOURCES = ("kernels.c", "attention.c")
+_SOURCES = ("kernels.c", "attention.c", "products.c")
+_HEADERS = ("tiles.h",)
 _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-lm",
 )  # fmt: skip
@@ -43,6 +44,7 @@ _SIGNATURES = {
     "rerankd_gate": [
         _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
+    "rerankd_product": [_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _INT],
     "rerankd_attend": [
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _POINTER,
         _INT,
@@ -60,7 +62,7 @@ class Kernels:
             getattr(library, name).restype = None
         self.library = library
         self.has_tiles = library.rerankd_attention_ready() == 0
-        """Whether attention runs here too: AMX tiles, lent by the system."""
+        """Whether attention and products run here too: AMX tiles, lent by the system."""
 
     def norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
@@ -89,6 +91,18 @@ class Kernels:
             _at(gate.scales), out.values.data_ptr(), _KINDS[dtype], _at(out.scales), *gate.values.shape, _threads(),
         )  # fmt: skip
         return out
+
+    def product(self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, room: torch.Tensor) -> None:
+        """Float32 rows (n, in) times bfloat16 weights (out, in), to float32's last bits, into ``out`` (n, out), which
+        may be a slice of wider rows; ``room`` from `room_for`. Needs tiles."""
+        self.library.rerankd_product(
+            rows.data_ptr(), *rows.shape, weight.data_ptr(), len(weight), out.data_ptr(), out.stride(0),
+            room.data_ptr(), _threads(),
+        )  # fmt: skip
+
+    def room_for(self, rows: torch.Tensor) -> torch.Tensor:
+        """Where `product` puts the rows: three terms of each number, in whole blocks of 32 rows."""
+        return torch.empty(-(-len(rows) // 32) * 32 * 3 * rows.shape[1], dtype=torch.bfloat16)
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype) -> Activations:
@@ -124,7 +138,8 @@ def _built() -> Path | None:
     sources = [Path(__file__).with_name(name) for name in _SOURCES]
     wide = [_WIDE] if platform.machine() in ("x86_64", "AMD64") else []
     command = [compiler, *_FLAGS, *wide]
-    key = hashlib.sha256("\0".join([*command, _processor(), *(source.read_text() for source in sources)]).encode())
+    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in (*_SOURCES, *_HEADERS)]
+    key = hashlib.sha256("\0".join([*command, _processor(), *texts]).encode())
     try:
         folder = _folder()
         target = folder / f"kernels-{key.hexdigest()[:32]}.so"

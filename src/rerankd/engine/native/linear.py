@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
+from rerankd.engine.native.kernels import Kernels
 from rerankd.engine.native.layers import MIDDLE, Activations
 
 Linear: TypeAlias = Callable[[Activations], Sequence[Activations]]
@@ -70,6 +71,29 @@ def _parts(out: torch.Tensor, sizes: Sequence[int], scales: torch.Tensor | None 
 def _blocks(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
     blocks: tuple[torch.Tensor, ...] = torch.split(weight, max(1, _WIDEN_VALUES // weight.shape[1]))
     return blocks
+
+
+class TiledLinear:
+    """Float32 rows times bfloat16 matrices where they lie in the mapped file, in AMX tiles: exact, and twice as fast.
+
+    A float32 number is three bfloat16 numbers, so three products in bfloat16 are one in float32 (``products.c``).
+    """
+
+    def __init__(
+        self, kernels: Kernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        self._kernels = kernels
+        self._weights = weights
+        self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
+
+    def __call__(self, rows: Activations) -> Sequence[Activations]:
+        values, products = rows.values, []
+        room = self._kernels.room_for(values)
+        for weight, bias in zip(self._weights, self._biases, strict=True):
+            out = values.new_empty(len(values), len(weight))
+            self._kernels.product(values, weight, out, room)
+            products.append(Activations(out if bias is None else out.add_(bias)))
+        return products
 
 
 class Int8Linear:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.linear import DenseLinear, FusedLinear, Int8Linear, Linear, WidenedLinear
+from rerankd.engine.native.kernels import Kernels
+from rerankd.engine.native.linear import DenseLinear, FusedLinear, Int8Linear, Linear, TiledLinear, WidenedLinear
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
@@ -17,12 +18,20 @@ from rerankd.errors import ConfigurationError
 class Loader:
     """Reads one checkpoint; ``parameters`` counts what was read."""
 
-    def __init__(self, config: ModelConfig, files: WeightFiles, numbers: Numbers, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        files: WeightFiles,
+        numbers: Numbers,
+        device: torch.device,
+        kernels: Kernels | None = None,
+    ) -> None:
         self.numbers = numbers
         self.device = device
         self.parameters = 0
         self._config = config
         self._files = files
+        self._kernels = kernels
 
     def vector(self, name: str, size: int) -> torch.Tensor:
         """A norm's weight, float32 (size,)."""
@@ -47,6 +56,8 @@ class Loader:
         biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
         if numbers.weights == torch.int8 and not whole:
             return Int8Linear(weights, numbers.rows, biases)
+        if self._kernels and self._kernels.has_tiles and _fit_tiles(weights, numbers):
+            return TiledLinear(self._kernels, weights, biases)
         if numbers.weights != torch.int8:
             weights = [weight.to(self.device, numbers.weights) for weight in weights]
         if self.device.type != "cpu":
@@ -78,3 +89,9 @@ class Loader:
         tensor = self._files.tensor(name, *shape)
         self.parameters += tensor.numel()
         return tensor
+
+
+def _fit_tiles(weights: Sequence[torch.Tensor], numbers: Numbers) -> bool:
+    """Whether float32 is wanted of matrices that are stored in bfloat16, in rows that tiles can cut."""
+    stored = all(weight.dtype == torch.bfloat16 and weight.shape[1] % 32 == 0 for weight in weights)
+    return stored and numbers.rows == torch.float32

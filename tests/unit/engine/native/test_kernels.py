@@ -121,6 +121,21 @@ def test_tiles_attend_as_stacks_do(shape: list[tuple[int, list[int]]], sizes: tu
     assert (found - stacks.last(wide[0][last], *wide[1:])).abs().max() <= 2e-2
 
 
+@needs_compiler
+@pytest.mark.parametrize("shape", [(1, 32, 16), (33, 96, 100), (200, 1056, 64), (257, 2080, 33)])
+def test_a_product_in_tiles_is_one_in_float32(built: Kernels, shape: tuple[int, int, int]) -> None:
+    if not built.has_tiles:
+        pytest.skip("this processor has no AMX tiles")
+    count, size, outs = shape
+    rows, weight, wide = random(count, size), random(outs, size, dtype=torch.bfloat16), torch.full((count, 128), 7.0)
+    built.product(rows, weight, wide[:, 8 : 8 + outs], built.room_for(rows))
+    exact = rows.double() @ weight.double().t()
+    error = (wide[:, 8 : 8 + outs] - exact).abs().max()
+    assert error <= max(2 * (rows @ weight.float().t() - exact).abs().max(), 1e-5)
+    assert (wide[:, :8] == 7).all()
+    assert (wide[:, 8 + outs :] == 7).all(), "nothing beside the slice is written"
+
+
 @pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_without_a_compiler_the_engine_runs_on_torch_and_says_so(tmp_path: Path, dtype: str) -> None:
