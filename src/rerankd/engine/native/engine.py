@@ -17,9 +17,9 @@ from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget, keep_freed_pages
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
+from rerankd.engine.native.packed import Packed, packs
 from rerankd.engine.native.plan import plan_batch
 from rerankd.engine.native.stacks import Stacks
-from rerankd.engine.native.tiles import Tiles, fits_tiles
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
 
@@ -123,8 +123,8 @@ class NativeEngine:
 
     def _lay_out(self, batch: Batch) -> Attention:
         config, dtype = self._config, self._numbers.rows
-        if self._kernels and self._kernels.has_tiles and dtype == torch.bfloat16 and fits_tiles(config.head_dim):
-            return Tiles(batch, self._kernels, config.heads // config.kv_heads)
+        if self._kernels and packs(self._kernels, dtype, config.head_dim):
+            return Packed(batch, self._kernels, config.heads // config.kv_heads)
         return Stacks(batch, self._device, dtype)
 
     @property
