@@ -172,7 +172,7 @@ def _built() -> Path | None:
                 call = [*command, *map(str, sources), "-o", str(built)]
                 subprocess.run(call, check=True, capture_output=True, timeout=_BUILD_SECONDS)  # noqa: S603
                 built.replace(target)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, no room, no right to it, no such flag
         return None
     return target
 
