@@ -32,7 +32,8 @@ from benchmarks.workloads import Texts, Workload
 
 REFERENCE = "reference:float32"
 ENGINES = "native:float32,native:bfloat16,native:float16,native:int8"
-MEASURE = "nDCG@10"
+_MEASURE = "ndcg@10"
+_TITLE = "nDCG@10"
 _TAILS = (10, 20, 40, 90, 158, 300, 600)
 _DOCUMENTS = 4
 
@@ -111,7 +112,7 @@ def evaluations(engines: Sequence[str], arguments: argparse.Namespace) -> list[R
         if isinstance(report, str):
             rows.append({"engine": name, "void": report})
             continue
-        found = {one: float(facts["reranked"][MEASURE]) for one, facts in report["sets"].items()}
+        found = {one: float(facts["reranked"][_MEASURE]) for one, facts in report["sets"].items()}
         truth = found if name == REFERENCE else truth
         for one, value in found.items():
             facts = report["sets"][one]
@@ -147,7 +148,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, list[dict[str, object]]]:
         f"Probabilities beside the reference's: {pairs} pairs of {spans}, {record['layout']} layout": [
             _score_row(row) for row in record["scores"]
         ],
-        f"{MEASURE} of the embedded model, first 100 candidates": [_set_row(row) for row in record["sets"]],
+        f"{_TITLE} of the embedded model, first 100 candidates": [_set_row(row) for row in record["sets"]],
     }
 
 
@@ -160,7 +161,7 @@ def _score_row(row: Row) -> dict[str, object]:
 
 
 def _set_row(row: Row) -> dict[str, object]:
-    columns = ("set", "queries", "pairs", MEASURE, "change")
+    columns = ("set", "queries", "pairs", _TITLE, "change")
     if row["void"]:
         return {"engine": row["engine"], **dict.fromkeys(columns, ""), "set": f"void: {row['void']}"}
     figures = (row["set"], row["queries"], row["pairs"], f"{row['ndcg']:.4f}", f"{row['change']:+.4f}")
