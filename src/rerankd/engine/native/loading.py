@@ -8,6 +8,7 @@ import torch
 
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.fp8 import FP8, Fp8Linear
 from rerankd.engine.native.linear import DenseLinear, Int8Linear, Linear, MappedLinear
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.weights import WeightFiles
@@ -48,6 +49,8 @@ class Loader:
         added = None if added is None else added.to(self.dtype)
         if self._weights == torch.int8:
             return Int8Linear(torch.cat(weights), added)
+        if self._weights == FP8:
+            return Fp8Linear(torch.cat([weight.to(self.device) for weight in weights]), added)
         if self.device.type == "cpu" and all(weight.dtype == self._weights for weight in weights):
             return MappedLinear(weights, added)
         fused = torch.cat([weight.to(self.device, self._weights) for weight in weights])

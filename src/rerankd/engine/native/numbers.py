@@ -9,6 +9,7 @@ import torch
 
 from rerankd.engine.base import DType
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.fp8 import FP8, has_fp8
 from rerankd.engine.native.linear import bfloat16_products_pay
 from rerankd.errors import ConfigurationError
 
@@ -17,6 +18,7 @@ _DTYPES: Final = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "int8": torch.int8,
+    "fp8": FP8,
 }
 _SMALL: Final = 100_000_000
 """Weights of the layers below which memory does not matter, so that a CPU takes the fastest exact format."""
@@ -44,9 +46,13 @@ class Numbers:
         """
         if name == "auto":
             name = _automatic(device, config)
+        if name == "fp8" and not has_fp8(device):
+            raise ConfigurationError(f"fp8 needs a CUDA device of capability 8.9 or later (Ada, Hopper), not {device}")
         if name not in _DTYPES or (name == "int8" and device.type != "cpu"):
             raise ConfigurationError(f"the native engine does not compute {name!r} on {device.type}")
         weights = _DTYPES[name]
+        if weights == FP8:
+            return cls(name, weights, torch.bfloat16, "fp8 products, scaled by row and by channel, bfloat16 between")
         if device.type != "cpu" or weights == torch.float32:
             return cls(name, weights, weights, f"{name} throughout")
         if weights == torch.bfloat16 and bfloat16_products_pay():

@@ -1,0 +1,156 @@
+"""How a batch lies in memory on CUDA: no padding, every shared prefix once, one copy to the device.
+
+Every token that is computed is one *row*, and the rows of a batch are sequences one after another: the prefixes that
+several pairs share, the tails of those pairs, and the *whole* pairs, which share theirs with nobody. What a row sees
+is its own sequence up to itself, and, if that is a tail, all of its group's prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rerankd.engine.base import Batch
+
+Numbers = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Sequences of queries and the keys that each sees: number i has ``offsets[i]`` to ``offsets[i + 1]``."""
+
+    query_offsets: torch.Tensor
+    """int32 (sequences + 1,)"""
+    key_offsets: torch.Tensor
+    """int32 (sequences + 1,)"""
+    longest_query: int
+    longest_key: int
+    is_causal: bool = False
+    """A query sees the keys up to its own place; otherwise it sees all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Who sees what in one layer.
+
+    Attributes:
+        own: every query within its own sequence.
+        own_keys: the rows of those sequences.
+        shared: the queries of tails and their groups' prefixes; None where the batch shares nothing.
+        shared_queries: which queries those are.
+        shared_keys: the rows of the prefixes.
+    """
+
+    own: Spans
+    own_keys: slice
+    shared: Spans | None
+    shared_queries: slice
+    shared_keys: slice
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPlan:
+    """One batch on the device.
+
+    Attributes:
+        ids: int32 (rows,), token ids.
+        positions: int32 (rows,), positions within the pair.
+        last: int32 (pairs,), the row of each pair's last token; pairs with a shared prefix come first.
+        order: int32 (pairs,), where each pair of the batch is among ``last``.
+        every: who sees what, for queries of every row.
+        final: the same for queries of the rows ``last`` alone.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    last: torch.Tensor
+    order: torch.Tensor
+    every: Sight
+    final: Sight
+
+
+def pack(batch: Batch, device: torch.device) -> PackedPlan:
+    """Lay ``batch``, which has pairs, out on the host and send it to ``device``; nobody waits for the copy."""
+    pairs, prefixes, tails = map(np.diff, (batch.group_offsets, batch.prefix_offsets, batch.tail_offsets))
+    group = np.repeat(np.arange(batch.groups), pairs)
+    is_shared = (pairs > 1) & (prefixes > 0)
+    shared, sharing, whole = map(np.flatnonzero, (is_shared, is_shared[group], ~is_shared[group]))
+    lengths = np.concatenate([prefixes[shared], tails[sharing], prefixes[group[whole]] + tails[whole]])
+    sequences = _offsets(lengths)
+    first_tail, first_whole = sequences[len(shared)], sequences[len(shared) + len(sharing)]
+    group_tails = np.diff(batch.tail_offsets[batch.group_offsets])[shared]
+    source, positions = _rows(batch, shared, sharing, whole)
+    sent = _send(
+        {
+            "ids": np.concatenate([batch.prefix_ids, batch.tail_ids])[source],
+            "positions": positions,
+            "last": sequences[len(shared) + 1 :] - 1,
+            "order": np.argsort(np.concatenate([sharing, whole])),
+            "sequences": sequences,
+            "pairs": sequences[len(shared) :] - first_tail,
+            "prefixes": _offsets(prefixes[shared]),
+            "tails of groups": _offsets(group_tails),
+            "pairs of groups": _offsets(pairs[shared]),
+            "one each": np.arange(batch.pairs + 1),
+        },
+        device,
+    )
+    longest, longest_pair, longest_prefix = (
+        int(part.max(initial=0)) for part in (lengths, lengths[len(shared) :], prefixes[shared])
+    )
+
+    def with_prefix(offsets: str, sizes: Numbers) -> Spans | None:
+        if not len(shared):
+            return None
+        return Spans(sent[offsets], sent["prefixes"], int(sizes.max()), longest_prefix)
+
+    return PackedPlan(
+        ids=sent["ids"],
+        positions=sent["positions"],
+        last=sent["last"],
+        order=sent["order"],
+        every=Sight(
+            own=Spans(sent["sequences"], sent["sequences"], longest, longest, is_causal=True),
+            own_keys=slice(None),
+            shared=with_prefix("tails of groups", group_tails),
+            shared_queries=slice(first_tail, first_whole),
+            shared_keys=slice(first_tail),
+        ),
+        final=Sight(
+            own=Spans(sent["one each"], sent["pairs"], 1, longest_pair),
+            own_keys=slice(first_tail, None),
+            shared=with_prefix("pairs of groups", pairs[shared]),
+            shared_queries=slice(len(sharing)),
+            shared_keys=slice(first_tail),
+        ),
+    )
+
+
+def _rows(batch: Batch, shared: Numbers, sharing: Numbers, whole: Numbers) -> tuple[Numbers, Numbers]:
+    """Where each row's id is among all prefixes and tails of the batch, and its position within the pair."""
+    group = np.repeat(np.arange(batch.groups), np.diff(batch.group_offsets))
+    begins = np.concatenate([batch.prefix_offsets[:-1], len(batch.prefix_ids) + batch.tail_offsets[:-1]])
+    prefixes, tails = np.diff(batch.prefix_offsets), np.diff(batch.tail_offsets)
+    lengths, positions = np.concatenate([prefixes, tails]), np.concatenate([np.zeros_like(prefixes), prefixes[group]])
+    # A whole pair is two pieces: its prefix and its tail.
+    both = np.stack([group[whole], batch.groups + whole], axis=1).ravel()
+    pieces = np.concatenate([shared, batch.groups + sharing, both])
+    within = np.arange(lengths[pieces].sum()) - np.repeat(_offsets(lengths[pieces])[:-1], lengths[pieces])
+    return tuple(np.repeat(first[pieces], lengths[pieces]) + within for first in (begins, positions))
+
+
+def _offsets(lengths: Numbers) -> Numbers:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _send(arrays: Mapping[str, Numbers], device: torch.device) -> dict[str, torch.Tensor]:
+    """The arrays as int32 on ``device``, all in one copy, from memory that the device reads by itself."""
+    sizes = [len(array) for array in arrays.values()]
+    packed = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
+    np.concatenate(list(arrays.values()), out=packed.numpy(), casting="same_kind")
+    parts = packed.to(device, non_blocking=True).split(sizes)
+    return dict(zip(arrays, parts, strict=True))
