@@ -1,36 +1,67 @@
-"""Attention of packed sequences one by one, in plain torch: what flash attention has to give, on any device."""
+"""What runs on CUDA alone, run on a CPU: the network over packed rows, with its attention in plain torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from rerankd.engine.base import Batch, HeadSpec
+from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.fp8 import FP8
+from rerankd.engine.native.loading import Loader
+from rerankd.engine.native.numbers import Numbers
+from rerankd.engine.native.packed import PackedModel
 from rerankd.engine.native.packing import Spans
+from rerankd.engine.native.weights import WeightFiles
+
+NUMBERS = {
+    "float32": Numbers("float32", torch.float32, torch.float32, ""),
+    "bfloat16": Numbers("bfloat16", torch.bfloat16, torch.bfloat16, ""),
+    "fp8": Numbers("fp8", FP8, torch.bfloat16, ""),
+}
+
+
+def packed_on_cpu(folder: Path, dtype: str) -> Callable[[Batch], np.ndarray]:
+    """Raw scores of the checkpoint in ``folder``, as the packed network computes them."""
+    config = ModelConfig.read(folder)
+    loader = Loader(config, WeightFiles(folder), NUMBERS[dtype], torch.device("cpu"))
+    with torch.inference_mode():
+        network = PackedModel(config, loader, HeadSpec("words", positive=9, negative=8), 8192, plain)
+
+    def score(batch: Batch) -> np.ndarray:
+        with torch.inference_mode():
+            return network(batch).numpy()
+
+    return score
 
 
 def plain(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, spans: Spans
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """What flash attention of packed sequences has to give, one sequence after another."""
     attended = torch.full_like(queries, torch.nan)
-    sums = torch.full(queries.shape[1::-1], torch.nan)
+    sums = torch.full(queries.shape[1::-1], torch.nan, device=queries.device)
     places = zip(pairwise(spans.query_offsets.tolist()), pairwise(spans.key_offsets.tolist()), strict=True)
     for (begin, end), (first, last) in places:
         assert 0 < end - begin <= spans.longest_query
         assert 0 < last - first <= spans.longest_key
-        part = _one(queries[begin:end], keys[first:last], values[first:last], is_causal=spans.is_causal)
+        part = attend_to_all(queries[begin:end], keys[first:last], values[first:last], is_causal=spans.is_causal)
         attended[begin:end], sums[:, begin:end] = part
     return attended, sums
 
 
-def _one(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, is_causal: bool
+def attend_to_all(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, is_causal: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of one sequence, and the log-sum-exp of its scores, from the definition."""
     repeats = queries.shape[1] // keys.shape[1]
     wide_keys, wide_values = (part.float().repeat_interleave(repeats, dim=1) for part in (keys, values))
     scores = torch.einsum("qhd,khd->hqk", queries.float(), wide_keys) / queries.shape[-1] ** 0.5
     if is_causal:
-        later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1 + len(keys) - len(queries))
-        scores = scores.masked_fill(later, -torch.inf)
+        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
     attended = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), wide_values)
     return attended.to(queries.dtype), scores.logsumexp(dim=-1)

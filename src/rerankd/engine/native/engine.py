@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
+from rerankd.engine.native.packing import kinds, packs
 from rerankd.engine.native.plan import plan_batch
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
@@ -30,7 +32,7 @@ class NativeEngine:
         self._length = min(options.max_pair_tokens, self._config.max_length)
         self._parameters = 0
         self._budget = options.max_batch_tokens
-        self._model: Model | None = None
+        self._network: Callable[[Batch], torch.Tensor] | None = None
 
     def load(self) -> None:
         """Read the weights. Threads are set for the calling thread's work.
@@ -43,12 +45,15 @@ class NativeEngine:
         files = WeightFiles(self._options.folder)
         loader = Loader(self._config, files, self._numbers, self._device)
         with torch.inference_mode():
-            self._model = Model(self._config, loader, self._options.head, self._length)
+            self._network = self._build(loader)
         self._parameters = loader.parameters
 
     def warm_up(self) -> None:
         """Run the kernels once, and find the token budget unless the settings fix it."""
         self.health()
+        if self._is_packed:
+            for batch in kinds():
+                self.score(batch)
         if not self._options.max_batch_tokens:
             self._budget = find_budget(self.score, self._device, self._length)
 
@@ -89,18 +94,31 @@ class NativeEngine:
 
     def close(self) -> None:
         """Let the weights go."""
-        self._model = None
+        self._network = None
         self._free()
 
     def _forward(self, batch: Batch) -> NDArray[np.float32]:
-        if self._model is None:
+        if self._network is None:
             raise EngineFault("the engine is not loaded")
         if not batch.pairs:
             return np.empty(0, dtype=np.float32)
         with torch.inference_mode():
-            plan = plan_batch(batch, self._device, self._numbers.rows)
-            scores: NDArray[np.float32] = self._model(plan).cpu().numpy()
+            # On CUDA nothing waits for the device but this copy of the scores.
+            scores: NDArray[np.float32] = self._network(batch).cpu().numpy()
         return scores
+
+    def _build(self, loader: Loader) -> Callable[[Batch], torch.Tensor]:
+        if self._is_packed:
+            # Imported here: it takes seconds that a CPU need not wait for.
+            from rerankd.engine.native.packed import PackedModel
+
+            return PackedModel(self._config, loader, self._options.head, self._length)
+        model = Model(self._config, loader, self._options.head, self._length)
+        return lambda batch: model(plan_batch(batch, self._device, self._numbers.rows))
+
+    @property
+    def _is_packed(self) -> bool:
+        return packs(self._device, self._numbers.rows, self._config.head_dim)
 
     @property
     def _is_cpu(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -15,8 +16,16 @@ T = TypeVar("T")
 
 
 def fused(function: Callable[P, T], device: torch.device) -> Callable[P, T]:
-    """``function``, compiled for any number of rows on CUDA; as it stands where nothing can compile it."""
-    return torch.compile(function, dynamic=True) if can_fuse(device) else function
+    """``function``, compiled for CUDA; as it stands where nothing can compile it.
+
+    Compiled first for the sizes it meets, then, where a size changes, for any: after two batches of a kind
+    (:func:`~rerankd.engine.native.packing.kinds`) nothing is compiled any more.
+    """
+    if not can_fuse(device):
+        return function
+    # A hint about float32 products, of which these functions have none.
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
+    return torch.compile(function)
 
 
 def can_fuse(device: torch.device) -> bool:

@@ -47,7 +47,7 @@ class Numbers:
         if name == "auto":
             name = _automatic(device, config)
         if name == "fp8" and not has_fp8(device):
-            raise ConfigurationError(f"fp8 needs a CUDA device of capability 8.9 or later (Ada, Hopper), not {device}")
+            raise ConfigurationError(f"fp8 needs a CUDA device of capability 8.9 or later, not {device}")
         if name not in _DTYPES or (name == "int8" and device.type != "cpu"):
             raise ConfigurationError(f"the native engine does not compute {name!r} on {device.type}")
         weights = _DTYPES[name]

@@ -1,8 +1,8 @@
 """How a batch lies in memory on CUDA: no padding, every shared prefix once, one copy to the device.
 
-Every token that is computed is one *row*, and the rows of a batch are sequences one after another: the prefixes that
-several pairs share, the tails of those pairs, and the *whole* pairs, which share theirs with nobody. What a row sees
-is its own sequence up to itself, and, if that is a tail, all of its group's prefix.
+Every token that is computed is one *row*, and the rows of a batch are sequences one after another: the tails of
+pairs that share a prefix, the *whole* pairs, which share theirs with nobody, and the shared prefixes. What a row
+sees is its own sequence up to itself, and, if that is a tail, all of its group's prefix.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerankd.engine.base import Batch
+from rerankd.engine.base import Batch, Group
 
 Numbers = NDArray[np.integer]
+
+_AMPERE = (8, 0)
+_LARGEST_HEAD = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,14 @@ class Sight:
         own: every query within its own sequence.
         own_keys: the rows of those sequences.
         shared: the queries of tails and their groups' prefixes; None where the batch shares nothing.
-        shared_queries: which queries those are.
+        sharing: which queries those are, the first ones.
         shared_keys: the rows of the prefixes.
     """
 
     own: Spans
     own_keys: slice
     shared: Spans | None
-    shared_queries: slice
+    sharing: slice
     shared_keys: slice
 
 
@@ -73,25 +76,35 @@ class PackedPlan:
     final: Sight
 
 
+def packs(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether flash attention, which packed rows need, computes heads of this size in this format there."""
+    return (
+        device.type == "cuda"
+        and torch.cuda.get_device_capability(device) >= _AMPERE
+        and dtype in (torch.bfloat16, torch.float16)
+        and head_dim % 8 == 0
+        and head_dim <= _LARGEST_HEAD
+    )
+
+
 def pack(batch: Batch, device: torch.device) -> PackedPlan:
     """Lay ``batch``, which has pairs, out on the host and send it to ``device``; nobody waits for the copy."""
     pairs, prefixes, tails = map(np.diff, (batch.group_offsets, batch.prefix_offsets, batch.tail_offsets))
     group = np.repeat(np.arange(batch.groups), pairs)
     is_shared = (pairs > 1) & (prefixes > 0)
     shared, sharing, whole = map(np.flatnonzero, (is_shared, is_shared[group], ~is_shared[group]))
-    lengths = np.concatenate([prefixes[shared], tails[sharing], prefixes[group[whole]] + tails[whole]])
+    lengths = np.concatenate([tails[sharing], prefixes[group[whole]] + tails[whole], prefixes[shared]])
     sequences = _offsets(lengths)
-    first_tail, first_whole = sequences[len(shared)], sequences[len(shared) + len(sharing)]
+    first_whole, first_prefix = sequences[len(sharing)], sequences[batch.pairs]
     group_tails = np.diff(batch.tail_offsets[batch.group_offsets])[shared]
     source, positions = _rows(batch, shared, sharing, whole)
     sent = _send(
         {
             "ids": np.concatenate([batch.prefix_ids, batch.tail_ids])[source],
             "positions": positions,
-            "last": sequences[len(shared) + 1 :] - 1,
+            "last": sequences[1 : batch.pairs + 1] - 1,
             "order": np.argsort(np.concatenate([sharing, whole])),
             "sequences": sequences,
-            "pairs": sequences[len(shared) :] - first_tail,
             "prefixes": _offsets(prefixes[shared]),
             "tails of groups": _offsets(group_tails),
             "pairs of groups": _offsets(pairs[shared]),
@@ -100,7 +113,7 @@ def pack(batch: Batch, device: torch.device) -> PackedPlan:
         device,
     )
     longest, longest_pair, longest_prefix = (
-        int(part.max(initial=0)) for part in (lengths, lengths[len(shared) :], prefixes[shared])
+        int(part.max(initial=0)) for part in (lengths, lengths[: batch.pairs], prefixes[shared])
     )
 
     def with_prefix(offsets: str, sizes: Numbers) -> Spans | None:
@@ -117,20 +130,20 @@ def pack(batch: Batch, device: torch.device) -> PackedPlan:
             own=Spans(sent["sequences"], sent["sequences"], longest, longest, is_causal=True),
             own_keys=slice(None),
             shared=with_prefix("tails of groups", group_tails),
-            shared_queries=slice(first_tail, first_whole),
-            shared_keys=slice(first_tail),
+            sharing=slice(first_whole),
+            shared_keys=slice(first_prefix, None),
         ),
         final=Sight(
-            own=Spans(sent["one each"], sent["pairs"], 1, longest_pair),
-            own_keys=slice(first_tail, None),
+            own=Spans(sent["one each"], sent["sequences"][: batch.pairs + 1], 1, longest_pair),
+            own_keys=slice(first_prefix),
             shared=with_prefix("pairs of groups", pairs[shared]),
-            shared_queries=slice(len(sharing)),
-            shared_keys=slice(first_tail),
+            sharing=slice(len(sharing)),
+            shared_keys=slice(first_prefix, None),
         ),
     )
 
 
-def _rows(batch: Batch, shared: Numbers, sharing: Numbers, whole: Numbers) -> tuple[Numbers, Numbers]:
+def _rows(batch: Batch, shared: Numbers, sharing: Numbers, whole: Numbers) -> tuple[Numbers, ...]:
     """Where each row's id is among all prefixes and tails of the batch, and its position within the pair."""
     group = np.repeat(np.arange(batch.groups), np.diff(batch.group_offsets))
     begins = np.concatenate([batch.prefix_offsets[:-1], len(batch.prefix_ids) + batch.tail_offsets[:-1]])
@@ -138,7 +151,7 @@ def _rows(batch: Batch, shared: Numbers, sharing: Numbers, whole: Numbers) -> tu
     lengths, positions = np.concatenate([prefixes, tails]), np.concatenate([np.zeros_like(prefixes), prefixes[group]])
     # A whole pair is two pieces: its prefix and its tail.
     both = np.stack([group[whole], batch.groups + whole], axis=1).ravel()
-    pieces = np.concatenate([shared, batch.groups + sharing, both])
+    pieces = np.concatenate([batch.groups + sharing, both, shared])
     within = np.arange(lengths[pieces].sum()) - np.repeat(_offsets(lengths[pieces])[:-1], lengths[pieces])
     return tuple(np.repeat(first[pieces], lengths[pieces]) + within for first in (begins, positions))
 
@@ -154,3 +167,22 @@ def _send(arrays: Mapping[str, Numbers], device: torch.device) -> dict[str, torc
     np.concatenate(list(arrays.values()), out=packed.numpy(), casting="same_kind")
     parts = packed.to(device, non_blocking=True).split(sizes)
     return dict(zip(arrays, parts, strict=True))
+
+
+def kinds() -> list[Batch]:
+    """Small batches of every kind, each in two sizes: pairs alone, pairs with a prefix, and both."""
+
+    def group(prefix: int, *tails: int) -> Group:
+        return Group(np.zeros(prefix, np.int32), tuple(np.zeros(tail, np.int32) for tail in tails))
+
+    sizes = ((5, 3, 7, 11), (9, 6, 13, 17, 19))
+    return [
+        Batch.of(groups)
+        for prefix, alone, *tails in sizes
+        for groups in (
+            [group(prefix, alone)],
+            [group(0, *tails)],
+            [group(prefix, *tails)],
+            [group(prefix, *tails), group(prefix, alone)],
+        )
+    ]

@@ -53,7 +53,7 @@ def attend(
     """Attention of ``queries`` (n, heads, d) among all rows' keys and values: (n, heads * d)."""
     attended, sums = varlen(queries, keys[sight.own_keys], values[sight.own_keys], sight.own)
     if sight.shared is not None:
-        part, prefixes = sight.shared_queries, sight.shared_keys
+        part, prefixes = sight.sharing, sight.shared_keys
         seen, seen_sums = varlen(queries[part], keys[prefixes], values[prefixes], sight.shared)
         merge(attended[part], sums[:, part], seen, seen_sums)
     return attended.flatten(1)
