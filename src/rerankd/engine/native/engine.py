@@ -32,7 +32,7 @@ class NativeEngine:
         self._length = min(options.max_pair_tokens, self._config.max_length)
         self._parameters = 0
         self._budget = options.max_batch_tokens
-        self._network: Callable[[Batch], torch.Tensor] | None = None
+        self._model: Callable[[Batch], torch.Tensor] | None = None
 
     def load(self) -> None:
         """Read the weights. Threads are set for the calling thread's work.
@@ -45,7 +45,7 @@ class NativeEngine:
         files = WeightFiles(self._options.folder)
         loader = Loader(self._config, files, self._numbers, self._device)
         with torch.inference_mode():
-            self._network = self._build(loader)
+            self._model = self._build(loader)
         self._parameters = loader.parameters
 
     def warm_up(self) -> None:
@@ -94,17 +94,17 @@ class NativeEngine:
 
     def close(self) -> None:
         """Let the weights go."""
-        self._network = None
+        self._model = None
         self._free()
 
     def _forward(self, batch: Batch) -> NDArray[np.float32]:
-        if self._network is None:
+        if self._model is None:
             raise EngineFault("the engine is not loaded")
         if not batch.pairs:
             return np.empty(0, dtype=np.float32)
         with torch.inference_mode():
             # On CUDA nothing waits for the device but this copy of the scores.
-            scores: NDArray[np.float32] = self._network(batch).cpu().numpy()
+            scores: NDArray[np.float32] = self._model(batch).cpu().numpy()
         return scores
 
     def _build(self, loader: Loader) -> Callable[[Batch], torch.Tensor]:

@@ -46,10 +46,12 @@ class Numbers:
         """
         if name == "auto":
             name = _automatic(device, config)
-        if name == "fp8" and not has_fp8(device):
-            raise ConfigurationError(f"fp8 needs a CUDA device of capability 8.9 or later, not {device}")
         if name not in _DTYPES or (name == "int8" and device.type != "cpu"):
             raise ConfigurationError(f"the native engine does not compute {name!r} on {device.type}")
+        if name == "fp8" and not has_fp8(device):
+            raise ConfigurationError(
+                f"the native engine does not compute 'fp8' on {device}: that takes CUDA of capability 8.9 or later"
+            )
         weights = _DTYPES[name]
         if weights == FP8:
             return cls(name, weights, torch.bfloat16, "fp8 products, scaled by row and by channel, bfloat16 between")

@@ -58,9 +58,7 @@ class PackedModel:
         layer = self._layers[-1]
         queries, keys, values = self._heads(layer, normed, turn)
         attended = self._attend(queries.index_select(0, plan.last), keys, values, plan.final)
-        rows, normed = self._add_norm(
-            rows.index_select(0, plan.last), layer.output(attended), layer.mlp_norm, eps
-        )
+        rows, normed = self._add_norm(rows.index_select(0, plan.last), layer.output(attended), layer.mlp_norm, eps)
         rows = rows + self._mlp(layer, normed)
         scores = F.rms_norm(rows.float(), self._norm.shape, self._norm, eps) @ self._head
         return scores.index_select(0, plan.order)
@@ -69,15 +67,11 @@ class PackedModel:
         """Queries, keys and values, (rows, heads, d)."""
         config = self.config
         heads = layer.qkv(normed).view(len(normed), -1, config.head_dim)
-        both, values = heads.split([config.heads + config.kv_heads, config.kv_heads], dim=1)
-        queries, keys = self._turned(both, layer.head_norm, *turn, config.norm_eps).split(
-            [config.heads, config.kv_heads], dim=1
-        )
-        return queries, keys, values
+        both, values = torch.split(heads, [config.heads + config.kv_heads, config.kv_heads], dim=1)
+        both = self._turned(both, layer.head_norm, *turn, config.norm_eps)
+        return *torch.split(both, [config.heads, config.kv_heads], dim=1), values
 
-    def _attend(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight
-    ) -> torch.Tensor:
+    def _attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight) -> torch.Tensor:
         return attend(queries, keys, values, sight, self._varlen, self._merge)
 
     def _mlp(self, layer: Layer, normed: torch.Tensor) -> torch.Tensor:

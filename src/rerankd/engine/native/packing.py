@@ -165,7 +165,7 @@ def _send(arrays: Mapping[str, Numbers], device: torch.device) -> dict[str, torc
     sizes = [len(array) for array in arrays.values()]
     packed = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
     np.concatenate(list(arrays.values()), out=packed.numpy(), casting="same_kind")
-    parts = packed.to(device, non_blocking=True).split(sizes)
+    parts = torch.split(packed.to(device, non_blocking=True), sizes)
     return dict(zip(arrays, parts, strict=True))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
@@ -22,7 +22,7 @@ Varlen: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Spans], 
 Merge: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 # torch 2.11 takes fewer heads of keys than of queries unasked; later releases want to be asked.
-_GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 _LEAST_LONGEST = 2
 """The least that torch is told of the longest query sequence, a bound from above. Told 1, it takes a path of its own
 that cuts the keys up by the longest sequence of all: a pair's score would depend on its neighbours."""
