@@ -17,6 +17,7 @@ from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.packing import kinds, packs
 from rerankd.engine.native.plan import plan_batch
+from rerankd.engine.native.sharing import share
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
 
@@ -102,10 +103,11 @@ class NativeEngine:
             raise EngineFault("the engine is not loaded")
         if not batch.pairs:
             return np.empty(0, dtype=np.float32)
+        shared, order = share(batch)
         with torch.inference_mode():
             # On CUDA nothing waits for the device but this copy of the scores.
-            scores: NDArray[np.float32] = self._model(batch).cpu().numpy()
-        return scores
+            scores: NDArray[np.float32] = self._model(shared).cpu().numpy()
+        return scores[order]
 
     def _build(self, loader: Loader) -> Callable[[Batch], torch.Tensor]:
         if self._is_packed:
