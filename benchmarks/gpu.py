@@ -89,7 +89,8 @@ class Transformers(ReferenceEngine):
             seen[longest - len(prompt) :] = 1
         sent = {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
         logits = self._model(**sent, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        scores: NDArray[np.float32] = (logits[:, _HEAD.positive] - logits[:, _HEAD.negative]).cpu().numpy()
+        head = self._options.head
+        scores: NDArray[np.float32] = (logits[:, head.positive] - logits[:, head.negative]).cpu().numpy()
         return scores
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.fusing import can_fuse
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget
 from rerankd.engine.native.model import Model
@@ -68,7 +69,7 @@ class NativeEngine:
             max_length=self._config.max_length,
             parameters=self._parameters,
             max_batch_tokens=self._budget,
-            details=self._numbers.reason + (f", {torch.get_num_threads()} threads" if self._is_cpu else ""),
+            details=f"{self._numbers.reason}, {self._details}",
         )
 
     def score(self, batch: Batch) -> NDArray[np.float32]:
@@ -117,6 +118,14 @@ class NativeEngine:
             return PackedModel(self._config, loader, self._options.head, self._length)
         model = Model(self._config, loader, self._options.head, self._length)
         return lambda batch: model(plan_batch(batch, self._device, self._numbers.rows))
+
+    @property
+    def _details(self) -> str:
+        if self._is_cpu:
+            return f"{torch.get_num_threads()} threads"
+        if not self._is_packed:
+            return "padded attention"
+        return "packed attention, " + ("compiled kernels" if can_fuse(self._device) else "no C compiler for kernels")
 
     @property
     def _is_packed(self) -> bool:

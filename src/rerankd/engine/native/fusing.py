@@ -23,6 +23,10 @@ def fused(function: Callable[P, T], device: torch.device) -> Callable[P, T]:
     """
     if not can_fuse(device):
         return function
+    from torch._inductor import config
+
+    # For a handful of small kernels torch would start a pool of processes that stay.
+    config.compile_threads = 1
     # A hint about float32 products, of which these functions have none.
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
     return torch.compile(function)
