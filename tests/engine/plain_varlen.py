@@ -1,4 +1,4 @@
-"""What runs on CUDA alone, run on a CPU: the network over packed rows, with its attention in plain torch."""
+"""What runs on CUDA alone, run on a CPU: packed rows, with their attention in plain torch."""
 
 from __future__ import annotations
 
@@ -10,31 +10,37 @@ import numpy as np
 import torch
 
 from rerankd.engine.base import Batch, HeadSpec
+from rerankd.engine.native.compiled import CompiledPieces
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.fp8 import FP8
+from rerankd.engine.native.layers import FP8, TorchPieces
 from rerankd.engine.native.loading import Loader
+from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
-from rerankd.engine.native.packed import PackedModel
 from rerankd.engine.native.packing import Spans
+from rerankd.engine.native.varlen import planner
 from rerankd.engine.native.weights import WeightFiles
 
+CPU = torch.device("cpu")
 NUMBERS = {
-    "float32": Numbers("float32", torch.float32, torch.float32, ""),
-    "bfloat16": Numbers("bfloat16", torch.bfloat16, torch.bfloat16, ""),
-    "fp8": Numbers("fp8", FP8, torch.bfloat16, ""),
+    "float32": Numbers("float32", *[torch.float32] * 4, ""),
+    "bfloat16": Numbers("bfloat16", *[torch.bfloat16] * 4, ""),
+    "fp8": Numbers("fp8", FP8, FP8, torch.bfloat16, torch.bfloat16, ""),
 }
+"""The formats that CUDA computes in."""
 
 
-def packed_on_cpu(folder: Path, dtype: str) -> Callable[[Batch], np.ndarray]:
-    """Raw scores of the checkpoint in ``folder``, as the packed network computes them."""
+def packed_on_cpu(folder: Path, dtype: str, *, is_compiled: bool = False) -> Callable[[Batch], np.ndarray]:
+    """Raw scores of the checkpoint in ``folder``, computed as on CUDA."""
     config = ModelConfig.read(folder)
-    loader = Loader(config, WeightFiles(folder), NUMBERS[dtype], torch.device("cpu"))
+    loader = Loader(config, WeightFiles(folder), NUMBERS[dtype], CPU)
+    pieces = CompiledPieces() if is_compiled else TorchPieces()
     with torch.inference_mode():
-        network = PackedModel(config, loader, HeadSpec("words", positive=9, negative=8), 8192, plain)
+        model = Model(config, loader, pieces, 2**31, HeadSpec("words", positive=9, negative=8), 8192)
+    plan = planner(CPU, plain)
 
     def score(batch: Batch) -> np.ndarray:
         with torch.inference_mode():
-            return network(batch).numpy()
+            return model(plan(batch)).numpy()
 
     return score
 

@@ -13,8 +13,9 @@ from tests.engine.plain_varlen import packed_on_cpu, plain
 
 from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
 from rerankd.engine.native.fp8 import Fp8Linear, has_fp8
-from rerankd.engine.native.packing import PackedPlan, pack
-from rerankd.engine.native.varlen import attend, flash, merge
+from rerankd.engine.native.layers import Activations, in_fp8
+from rerankd.engine.native.packing import Sight, pack
+from rerankd.engine.native.varlen import Packed, flash, merge
 from rerankd.engine.registry import create_engine
 
 pytestmark = [
@@ -77,18 +78,23 @@ def test_flash_attention_of_packed_rows_is_the_attention_of_the_definition(
     # As in the network: slices of one matrix, not tensors of their own.
     fused = torch.randn(len(plan.ids), sum(sizes), 128, generator=generator, device=CUDA).to(dtype)
     queries, keys, values = fused.split(sizes, dim=1)
-    for sight, asking in ((plan.every, queries), (plan.final, queries[plan.last])):
-        for spans, found_by, seen in _calls(plan, sight, asking, keys, values):
-            found, sums = flash(found_by, *seen, spans)
-            expected, expected_sums = plain(found_by, *seen, spans)
+    asking = queries[plan.last]
+    for sight, asked in ((plan.every, queries), (plan.final, asking[plan.order])):
+        for spans, part, seen in _calls(sight, asked, keys, values):
+            found, sums = flash(part, *seen, spans)
+            expected, expected_sums = plain(part, *seen, spans)
             assert sums.shape == expected_sums.shape, "the log-sum-exp is (heads, rows)"
             assert (found.float() - expected.float()).abs().max() <= 2e-2
             assert (sums - expected_sums).abs().max() <= 1e-2
-        found = attend(asking, keys, values, sight, flash, merge)
-        assert (found.float() - attend(asking, keys, values, sight, plain, merge).float()).abs().max() <= 2e-2
+    real, right = (Packed(plan, varlen, merge) for varlen in (flash, plain))
+    for found, expected in (
+        (real.every(queries, keys, values), right.every(queries, keys, values)),
+        (real.last(asking, keys, values), right.last(asking, keys, values)),
+    ):
+        assert (found.float() - expected.float()).abs().max() <= 2e-2
 
 
-def _calls(plan: PackedPlan, sight, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor):
+def _calls(sight: Sight, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor):
     yield sight.own, queries, (keys[sight.own_keys], values[sight.own_keys])
     yield sight.shared, queries[sight.sharing], (keys[sight.shared_keys], values[sight.shared_keys])
 
@@ -100,9 +106,14 @@ def test_fp8_products_on_the_card_are_those_of_the_arithmetic(rows: int, has_bia
         pytest.skip("this card does not multiply in fp8")
     generator = torch.Generator().manual_seed(1)
     weight, given = (torch.randn(count, 1024, generator=generator).bfloat16() for count in (3072, rows))
-    bias = torch.randn(3072, generator=generator).bfloat16() if has_bias else None
-    expected = Fp8Linear(weight, bias)(given).float()
-    found = Fp8Linear(weight.cuda(), None if bias is None else bias.cuda())(given.cuda()).cpu().float()
+    biases = [torch.randn(3072, generator=generator).bfloat16()] if has_bias else None
+
+    def product(device: str) -> torch.Tensor:
+        added = None if biases is None else [bias.to(device) for bias in biases]
+        (out,) = Fp8Linear([weight.to(device)], torch.bfloat16, added)(Activations(*in_fp8(given.to(device))))
+        return out.values.cpu().float()
+
+    expected, found = product("cpu"), product("cuda")
     assert (found - expected).norm() <= 1e-2 * expected.norm()
 
 

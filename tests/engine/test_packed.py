@@ -1,4 +1,4 @@
-"""The network for CUDA gives the scores of the other one; here on a CPU, with its attention in plain torch."""
+"""Packed rows, as CUDA computes them, give the scores of the stacks; here on a CPU, with attention in plain torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from tests.engine.plain_varlen import attend_to_all, packed_on_cpu, plain
 
 from rerankd.engine.base import Batch, Engine, Group
-from rerankd.engine.native import fusing
+from rerankd.engine.native import varlen
 from rerankd.engine.native.packing import kinds, pack
-from rerankd.engine.native.varlen import attend, merge
+from rerankd.engine.native.varlen import Packed, merge
 
 Groups = Callable[..., list[Group]]
 Make = Callable[..., Engine]
@@ -56,7 +56,7 @@ def test_every_token_is_one_row_at_its_place_in_the_pair(mixed: Batch) -> None:
     plan = pack(mixed, torch.device("cpu"))
     computed = [prefix for prefix, pairs in _groups(mixed) if pairs]
     assert len(plan.ids) == sum(computed) + len(mixed.tail_ids)
-    ends = plan.last[plan.order]
+    ends = plan.last
     assert plan.ids[ends].tolist() == [prompt[-1] for prompt in mixed.prompts()]
     assert plan.positions[ends].tolist() == [len(prompt) - 1 for prompt in mixed.prompts()]
 
@@ -75,8 +75,9 @@ def test_every_row_sees_its_prefix_and_itself_and_no_more(mixed: Batch) -> None:
     plan = pack(mixed, torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     queries, keys, values = (torch.randn(len(plan.ids), heads, 32, generator=generator) for heads in (4, 2, 2))
-    found = attend(queries, keys, values, plan.every, plain, merge)
-    final = attend(queries[plan.last], keys, values, plan.final, plain, merge)
+    attention = Packed(plan, plain, merge)
+    found = attention.every(queries, keys, values)
+    final = attention.last(queries[plan.last], keys, values)
     assert torch.isfinite(found).all()
     assert (found[plan.last] - final).abs().max() <= 1e-5
 
@@ -86,8 +87,8 @@ def test_every_row_sees_its_prefix_and_itself_and_no_more(mixed: Batch) -> None:
 def test_after_the_kinds_of_batches_nothing_is_compiled_any_more(
     small_checkpoint: Path, make_groups: Groups, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fusing, "can_fuse", lambda device: True)
-    score = packed_on_cpu(small_checkpoint, "fp8")
+    monkeypatch.setattr(varlen, "can_compile", lambda device: True)
+    score = packed_on_cpu(small_checkpoint, "fp8", is_compiled=True)
     for batch in kinds():
         score(batch)
     with torch.compiler.set_stance("fail_on_recompile"):

@@ -10,17 +10,31 @@ import torch
 from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
+from rerankd.engine.native.attention import Attention
+from rerankd.engine.native.compiled import CompiledPieces, can_compile
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.fusing import can_fuse
+from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels, kernels
+from rerankd.engine.native.layers import Pieces, TorchPieces
 from rerankd.engine.native.loading import Loader
-from rerankd.engine.native.memory import find_budget
+from rerankd.engine.native.memory import find_budget, keep_freed_pages
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.packing import kinds, packs
-from rerankd.engine.native.plan import plan_batch
+from rerankd.engine.native.plan import Plan, plan_batch
 from rerankd.engine.native.sharing import share
+from rerankd.engine.native.stacks import Stacks
+from rerankd.engine.native.tiles import Tiles, fits_tiles
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
+
+_TORCH_BLOCK = 256
+"""Rows that go between two attentions together on a CPU: what lies between products stays in the caches, and small
+enough for the allocator to hand the same pages out again, where large blocks are mapped and cleared each time."""
+_KERNEL_BLOCK = 1024
+"""... with the C kernels, which pass over them once: large enough that a product's own packing of the weights is
+little beside the product."""
+_CUDA_BLOCK = 2**31
+"""... on CUDA all: a part would be another kind of size to compile for, and memory is measured."""
 
 
 class NativeEngine:
@@ -34,7 +48,9 @@ class NativeEngine:
         self._length = min(options.max_pair_tokens, self._config.max_length)
         self._parameters = 0
         self._budget = options.max_batch_tokens
-        self._model: Callable[[Batch], torch.Tensor] | None = None
+        self._model: Model | None = None
+        self._kernels: Kernels | None = None
+        self._plan = self._planner()
 
     def load(self) -> None:
         """Read the weights. Threads are set for the calling thread's work.
@@ -44,10 +60,14 @@ class NativeEngine:
         """
         if self._options.threads and self._is_cpu:
             torch.set_num_threads(self._options.threads)
+        if self._is_cpu:
+            keep_freed_pages()
         files = WeightFiles(self._options.folder)
-        loader = Loader(self._config, files, self._numbers, self._device)
+        # Built at the first start; from the second on they are on the disk.
+        self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
+        loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
         with torch.inference_mode():
-            self._model = self._build(loader)
+            self._model = Model(self._config, loader, self._pieces(), self._block, self._options.head, self._length)
         self._parameters = loader.parameters
 
     def warm_up(self) -> None:
@@ -69,7 +89,7 @@ class NativeEngine:
             max_length=self._config.max_length,
             parameters=self._parameters,
             max_batch_tokens=self._budget,
-            details=f"{self._numbers.reason}, {self._details}",
+            details=self._details,
         )
 
     def score(self, batch: Batch) -> NDArray[np.float32]:
@@ -107,25 +127,50 @@ class NativeEngine:
         shared, order = share(batch)
         with torch.inference_mode():
             # On CUDA nothing waits for the device but this copy of the scores.
-            scores: NDArray[np.float32] = self._model(shared).cpu().numpy()
+            scores: NDArray[np.float32] = self._model(self._plan(shared)).cpu().numpy()
         return scores[order]
 
-    def _build(self, loader: Loader) -> Callable[[Batch], torch.Tensor]:
+    def _planner(self) -> Callable[[Batch], Plan]:
         if self._is_packed:
             # Imported here: it takes seconds that a CPU need not wait for.
-            from rerankd.engine.native.packed import PackedModel
+            from rerankd.engine.native.varlen import planner
 
-            return PackedModel(self._config, loader, self._options.head, self._length)
-        model = Model(self._config, loader, self._options.head, self._length)
-        return lambda batch: model(plan_batch(batch, self._device, self._numbers.rows))
+            return planner(self._device)
+        return lambda batch: plan_batch(batch, self._device, self._lay_out)
+
+    def _pieces(self) -> Pieces:
+        if self._kernels:
+            return self._kernels
+        return CompiledPieces() if self._is_packed and can_compile(self._device) else TorchPieces()
+
+    def _lay_out(self, batch: Batch) -> Attention:
+        config, dtype = self._config, self._numbers.rows
+        if self._kernels and self._kernels.has_tiles and dtype == torch.bfloat16 and fits_tiles(config.head_dim):
+            return Tiles(batch, self._kernels, config.heads // config.kv_heads)
+        return Stacks(batch, self._device, dtype)
 
     @property
     def _details(self) -> str:
-        if self._is_cpu:
-            return f"{torch.get_num_threads()} threads"
-        if not self._is_packed:
-            return "padded attention"
-        return "packed attention, " + ("compiled kernels" if can_fuse(self._device) else "no C compiler for kernels")
+        if not self._is_cpu:
+            kernels = "compiled kernels" if can_compile(self._device) else "no C compiler for kernels"
+            packed = f"packed attention, {kernels}" if self._is_packed else "padded attention"
+            return f"{self._numbers.reason}, {packed}"
+        pieces = "torch between the products: no C kernels could be built"
+        if self._kernels:
+            pieces = "C kernels with AMX tiles" if self._kernels.has_tiles else "C kernels"
+        return f"{self._numbers.reason}, {pieces}, {torch.get_num_threads()} threads"
+
+    @property
+    def _block(self) -> int:
+        if not self._is_cpu:
+            return _CUDA_BLOCK
+        return _KERNEL_BLOCK if self._kernels else _TORCH_BLOCK
+
+    @property
+    def _fits_kernels(self) -> bool:
+        config = self._config
+        width = max(config.hidden, config.intermediate, config.heads * config.head_dim)
+        return width <= MOST_WIDTH and config.head_dim <= MOST_HEAD
 
     @property
     def _is_packed(self) -> bool:

@@ -1,16 +1,17 @@
-"""Eight-bit floating-point products: weights scaled by output channel, activations by row as they come."""
+"""Eight-bit floating-point products on CUDA: weights scaled by output channel, activations by row as they come."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from rerankd.engine.native.fusing import fused
+from rerankd.engine.native.layers import Activations, in_fp8
+from rerankd.engine.native.linear import parts_of
 from rerankd.errors import ConfigurationError
 
-FP8 = torch.float8_e4m3fn
-_LARGEST = torch.finfo(FP8).max
 _MULTIPLE = 16
-"""What both sides of a weight have to be a multiple of."""
+"""What both sides of a matrix have to be a multiple of."""
 _CAPABILITY = (8, 9)
 """The first NVIDIA architecture that multiplies in fp8: Ada; Hopper and later follow."""
 
@@ -21,37 +22,36 @@ def has_fp8(device: torch.device) -> bool:
 
 
 class Fp8Linear:
-    """The product with a weight (out, in) that is kept in fp8; bfloat16 rows in and out.
+    """Matrices side by side in fp8, which one product takes; rows come in fp8 too.
 
     A row's scale depends on that row alone, so a pair's score does not depend on its neighbours.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, weights: Sequence[torch.Tensor], out: torch.dtype, biases: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        self._sizes = [len(weight) for weight in weights]
+        weight = torch.cat(list(weights))
         if any(side % _MULTIPLE for side in weight.shape):
             raise ConfigurationError(
                 f"fp8 products need matrices whose sides are multiples of {_MULTIPLE}, not {tuple(weight.shape)}"
             )
-        quantised, scales = quantise_rows(weight)
+        quantised, scales = in_fp8(weight)
         self._weight = quantised.t()
-        self._scales = scales.t()
-        self._bias = bias
-        self._quantise = fused(quantise_rows, weight.device)
+        self._scales = scales[None]
+        self._bias = torch.cat(list(biases)) if biases else None
+        self._out = out
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        quantised, scales = self._quantise(rows)
-        return torch._scaled_mm(
-            quantised,
+    def __call__(self, rows: Activations) -> Sequence[Activations]:
+        assert rows.scales is not None
+        product = torch._scaled_mm(
+            rows.values,
             self._weight,
-            scale_a=scales,
+            scale_a=rows.scales[:, None],
             scale_b=self._scales,
             bias=self._bias,
-            out_dtype=rows.dtype,
+            out_dtype=self._out,
+            # Sums in the tensor cores' own width: what they lose is little beside what fp8 loses.
             use_fast_accum=True,
         )
-
-
-def quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows in fp8, and what each row was divided by, float32 (rows, 1)."""
-    wide = rows.float()
-    scales = wide.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / _LARGEST
-    return (wide / scales).to(FP8), scales
+        return parts_of(product, self._sizes)

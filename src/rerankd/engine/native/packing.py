@@ -56,22 +56,24 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedPlan:
+class Packing:
     """One batch on the device.
 
     Attributes:
         ids: int32 (rows,), token ids.
         positions: int32 (rows,), positions within the pair.
-        last: int32 (pairs,), the row of each pair's last token; pairs with a shared prefix come first.
-        order: int32 (pairs,), where each pair of the batch is among ``last``.
+        last: int32 (pairs,), the row of each pair's last token.
+        order: int32 (pairs,), the pairs in the order of their rows.
+        places: int32 (pairs,), where in that order each pair is.
         every: who sees what, for queries of every row.
-        final: the same for queries of the rows ``last`` alone.
+        final: the same for one query a pair, in the order of the rows.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     last: torch.Tensor
     order: torch.Tensor
+    places: torch.Tensor
     every: Sight
     final: Sight
 
@@ -87,7 +89,7 @@ def packs(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     )
 
 
-def pack(batch: Batch, device: torch.device) -> PackedPlan:
+def pack(batch: Batch, device: torch.device) -> Packing:
     """Lay ``batch``, which has pairs, out on the host and send it to ``device``; nobody waits for the copy."""
     pairs, prefixes, tails = map(np.diff, (batch.group_offsets, batch.prefix_offsets, batch.tail_offsets))
     group = np.repeat(np.arange(batch.groups), pairs)
@@ -98,12 +100,15 @@ def pack(batch: Batch, device: torch.device) -> PackedPlan:
     first_whole, first_prefix = sequences[len(sharing)], sequences[batch.pairs]
     group_tails = np.diff(batch.tail_offsets[batch.group_offsets])[shared]
     source, positions = _rows(batch, shared, sharing, whole)
+    order = np.concatenate([sharing, whole])
+    places = np.argsort(order)
     sent = _send(
         {
             "ids": np.concatenate([batch.prefix_ids, batch.tail_ids])[source],
             "positions": positions,
-            "last": sequences[1 : batch.pairs + 1] - 1,
-            "order": np.argsort(np.concatenate([sharing, whole])),
+            "last": sequences[1 : batch.pairs + 1][places] - 1,
+            "order": order,
+            "places": places,
             "sequences": sequences,
             "prefixes": _offsets(prefixes[shared]),
             "tails of groups": _offsets(group_tails),
@@ -121,11 +126,12 @@ def pack(batch: Batch, device: torch.device) -> PackedPlan:
             return None
         return Spans(sent[offsets], sent["prefixes"], int(sizes.max()), longest_prefix)
 
-    return PackedPlan(
+    return Packing(
         ids=sent["ids"],
         positions=sent["positions"],
         last=sent["last"],
         order=sent["order"],
+        places=sent["places"],
         every=Sight(
             own=Spans(sent["sequences"], sent["sequences"], longest, longest, is_causal=True),
             own_keys=slice(None),

@@ -13,7 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
-from rerankd.engine.native.packing import Sight, Spans
+from rerankd.engine.base import Batch
+from rerankd.engine.native.compiled import can_compile, compiled
+from rerankd.engine.native.packing import Packing, Sight, Spans, pack
+from rerankd.engine.native.plan import Plan
 
 Varlen: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Spans], tuple[torch.Tensor, torch.Tensor]]
 """Attention of queries (n, heads, d) to keys and values (m, kv_heads, d) within spans: what they attend to
@@ -47,19 +50,43 @@ def flash(
     return attended, sums
 
 
-def attend(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight, varlen: Varlen, merge: Merge
-) -> torch.Tensor:
-    """Attention of ``queries`` (n, heads, d) among all rows' keys and values: (n, heads * d)."""
-    attended, sums = varlen(queries, keys[sight.own_keys], values[sight.own_keys], sight.own)
-    if sight.shared is not None:
-        part, prefixes = sight.sharing, sight.shared_keys
-        seen, seen_sums = varlen(queries[part], keys[prefixes], values[prefixes], sight.shared)
-        merge(attended[part], sums[:, part], seen, seen_sums)
-    return attended.flatten(1)
+class Packed:
+    """Attention of one batch; queries, keys and values lie as `packing.pack` has laid out their rows."""
+
+    def __init__(self, packing: Packing, varlen: Varlen, merge: Merge) -> None:
+        self._packing = packing
+        self._varlen = varlen
+        self._merge = merge
+
+    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return self._attend(queries, keys, values, self._packing.every).flatten(1)
+
+    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        packing = self._packing
+        attended = self._attend(queries.index_select(0, packing.order), keys, values, packing.final)
+        return attended.index_select(0, packing.places).flatten(1)
+
+    def _attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight) -> torch.Tensor:
+        attended, sums = self._varlen(queries, keys[sight.own_keys], values[sight.own_keys], sight.own)
+        if sight.shared is not None:
+            part, prefixes = sight.sharing, sight.shared_keys
+            seen, seen_sums = self._varlen(queries[part], keys[prefixes], values[prefixes], sight.shared)
+            self._merge(attended[part], sums[:, part], seen, seen_sums)
+        return attended
 
 
 def merge(attended: torch.Tensor, sums: torch.Tensor, seen: torch.Tensor, seen_sums: torch.Tensor) -> None:
     """Join what was attended to in two sets of keys, in float32, into ``attended``."""
     share = torch.sigmoid(seen_sums - sums).t().unsqueeze(-1)
     attended.copy_(torch.lerp(attended.float(), seen.float(), share))
+
+
+def planner(device: torch.device, varlen: Varlen = flash) -> Callable[[Batch], Plan]:
+    """What lays batches out on ``device`` for this attention."""
+    join = compiled(merge) if can_compile(device) else merge
+
+    def plan(batch: Batch) -> Plan:
+        packing = pack(batch, device)
+        return Plan(packing.ids, packing.positions, packing.last, Packed(packing, varlen, join))
+
+    return plan
