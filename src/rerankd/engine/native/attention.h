@@ -1,4 +1,4 @@
-/* What both attentions are told of a batch; packed.py makes it. */
+/* What both attentions are told of a batch; kernel_attention.py makes it. */
 
 #ifndef RERANKD_ATTENTION_H
 #define RERANKD_ATTENTION_H

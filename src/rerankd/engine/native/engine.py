@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,15 +11,18 @@ from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
 from rerankd.engine.native.attention import Attention
+from rerankd.engine.native.compiled import CompiledPieces, can_compile
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels, kernels
-from rerankd.engine.native.layers import TorchPieces
+from rerankd.engine.native.layers import Pieces, TorchPieces
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget, keep_freed_pages
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
-from rerankd.engine.native.packed import Packed, packs
-from rerankd.engine.native.plan import plan_batch
+from rerankd.engine.native.packing import kinds, packs
+from rerankd.engine.native.plan import Plan, plan_batch
+from rerankd.engine.native.sharing import share
 from rerankd.engine.native.stacks import Stacks
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
@@ -29,7 +33,8 @@ enough for the allocator to hand the same pages out again, where large blocks ar
 _KERNEL_BLOCK = 1024
 """... with the C kernels, which pass over them once: large enough that a product's own packing of the weights is
 little beside the product."""
-_CUDA_BLOCK = 32_768
+_CUDA_BLOCK = 2**31
+"""... on CUDA all: a part would be another kind of size to compile for, and memory is measured."""
 
 
 class NativeEngine:
@@ -45,6 +50,7 @@ class NativeEngine:
         self._budget = options.max_batch_tokens
         self._model: Model | None = None
         self._kernels: Kernels | None = None
+        self._plan = self._planner()
 
     def load(self) -> None:
         """Read the weights. Threads are set for the calling thread's work.
@@ -61,13 +67,15 @@ class NativeEngine:
         self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
         loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
         with torch.inference_mode():
-            pieces = self._kernels or TorchPieces()
-            self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
+            self._model = Model(self._config, loader, self._pieces(), self._block, self._options.head, self._length)
         self._parameters = loader.parameters
 
     def warm_up(self) -> None:
         """Run the kernels once, and find the token budget unless the settings fix it."""
         self.health()
+        if self._is_packed:
+            for batch in kinds():
+                self.score(batch)
         if not self._options.max_batch_tokens:
             self._budget = find_budget(self.score, self._device, self._length)
 
@@ -116,21 +124,37 @@ class NativeEngine:
             raise EngineFault("the engine is not loaded")
         if not batch.pairs:
             return np.empty(0, dtype=np.float32)
+        shared, order = share(batch)
         with torch.inference_mode():
-            plan = plan_batch(batch, self._device, self._lay_out)
-            scores: NDArray[np.float32] = self._model(plan).cpu().numpy()
-        return scores
+            # On CUDA nothing waits for the device but this copy of the scores.
+            scores: NDArray[np.float32] = self._model(self._plan(shared)).cpu().numpy()
+        return scores[order]
+
+    def _planner(self) -> Callable[[Batch], Plan]:
+        if self._is_packed:
+            # Imported here: it takes seconds that a CPU need not wait for.
+            from rerankd.engine.native.varlen import planner
+
+            return planner(self._device)
+        return lambda batch: plan_batch(batch, self._device, self._lay_out)
+
+    def _pieces(self) -> Pieces:
+        if self._kernels:
+            return self._kernels
+        return CompiledPieces() if self._is_packed and can_compile(self._device) else TorchPieces()
 
     def _lay_out(self, batch: Batch) -> Attention:
         config, dtype = self._config, self._numbers.rows
-        if self._kernels and packs(self._kernels, dtype, config.head_dim):
-            return Packed(batch, self._kernels, config.heads // config.kv_heads)
+        if self._kernels and has_kernel(self._kernels, dtype, config.head_dim):
+            return KernelAttention(batch, self._kernels, config.heads // config.kv_heads)
         return Stacks(batch, self._device, dtype)
 
     @property
     def _details(self) -> str:
         if not self._is_cpu:
-            return self._numbers.reason
+            kernels = "compiled kernels" if can_compile(self._device) else "no C compiler for kernels"
+            packed = f"packed attention, {kernels}" if self._is_packed else "padded attention"
+            return f"{self._numbers.reason}, {packed}"
         pieces = "torch between the products: no C kernels could be built"
         if self._kernels:
             pieces = "C kernels with AMX tiles" if self._kernels.has_tiles else "C kernels"
@@ -147,6 +171,10 @@ class NativeEngine:
         config = self._config
         width = max(config.hidden, config.intermediate, config.heads * config.head_dim)
         return width <= MOST_WIDTH and config.head_dim <= MOST_HEAD
+
+    @property
+    def _is_packed(self) -> bool:
+        return packs(self._device, self._numbers.rows, self._config.head_dim)
 
     @property
     def _is_cpu(self) -> bool:

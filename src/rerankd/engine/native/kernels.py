@@ -106,7 +106,7 @@ class Kernels:
     ) -> None:  # fmt: skip
         """Attention of queries (n, heads, d) among keys and values (rows, kv_heads, d), into ``out``.
 
-        ``packed.Packed`` makes the tables. ``room`` (2, blocks, kv_heads, 32, d) is for the packed keys and values.
+        ``kernel_attention.py`` makes the tables; keys and values are packed in ``room`` (2, blocks, kv_heads, 32, d).
         """
         tables = (sequences.ctypes.data, blocks.ctypes.data, len(blocks), items.ctypes.data, len(items), width)
         given = (*(tensor.data_ptr() for tensor in (queries, keys, values, out)), queries.shape[1], *keys.shape[1:])

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 MIDDLE = 128
 """What zero becomes in unsigned eight bits; oneDNN's fast products take unsigned activations alone."""
 
+FP8 = torch.float8_e4m3fn
+
 
 @dataclass(frozen=True, slots=True)
 class Activations:
@@ -98,11 +100,19 @@ class TorchPieces:
 
 
 def _in_format(rows: torch.Tensor, dtype: torch.dtype) -> Activations:
+    if dtype == FP8:
+        return Activations(*in_fp8(rows))
     if dtype != torch.uint8:
         return Activations(rows.to(dtype))
     scales = rows.abs().amax(dim=1).clamp_min_(1e-12).div_(127)
     # Converting cuts off, so adding a half rounds.
     return Activations((rows / scales[:, None]).add_(MIDDLE + 0.5).to(torch.uint8), scales)
+
+
+def in_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows in eight bits, and what each row was divided by, float32 (rows,)."""
+    scales = rows.abs().amax(dim=1).float().clamp_min(1e-12) / torch.finfo(FP8).max
+    return (rows / scales[:, None]).to(FP8), scales
 
 
 def rms_norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -43,7 +43,7 @@ class FusedLinear:
         self._bias = torch.cat(list(biases)) if biases else None
 
     def __call__(self, rows: Activations) -> Sequence[Activations]:
-        return _parts(F.linear(rows.values, self._weight, self._bias), self._sizes)
+        return parts_of(F.linear(rows.values, self._weight, self._bias), self._sizes)
 
 
 class WidenedLinear:
@@ -60,10 +60,10 @@ class WidenedLinear:
         for block in self._blocks:
             torch.mm(values, block.to(values.dtype).t(), out=out.narrow(1, begin, len(block)))
             begin += len(block)
-        return _parts(out if self._bias is None else out.add_(self._bias), self._sizes)
+        return parts_of(out if self._bias is None else out.add_(self._bias), self._sizes)
 
 
-def _parts(out: torch.Tensor, sizes: Sequence[int], scales: torch.Tensor | None = None) -> Sequence[Activations]:
+def parts_of(out: torch.Tensor, sizes: Sequence[int], scales: torch.Tensor | None = None) -> Sequence[Activations]:
     parts: Sequence[torch.Tensor] = torch.split(out, list(sizes), dim=1)
     return [Activations(part, scales) for part in parts]
 
@@ -120,8 +120,8 @@ class Int8Linear:
             rows.values, 1.0, MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, self._out, "none", [], ""
         )
         if self._bias is None:
-            return _parts(product, self._sizes, rows.scales)
-        return _parts(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
+            return parts_of(product, self._sizes, rows.scales)
+        return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
 
 
 @cache

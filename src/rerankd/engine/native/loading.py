@@ -8,7 +8,9 @@ import torch
 
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.fp8 import Fp8Linear
 from rerankd.engine.native.kernels import Kernels
+from rerankd.engine.native.layers import FP8
 from rerankd.engine.native.linear import DenseLinear, FusedLinear, Int8Linear, Linear, TiledLinear, WidenedLinear
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.weights import WeightFiles
@@ -56,10 +58,13 @@ class Loader:
         biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
         if numbers.weights == torch.int8 and not whole:
             return Int8Linear(weights, numbers.rows, biases)
+        if numbers.weights == FP8 and not whole:
+            return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
         if self._kernels and self._kernels.has_tiles and _fit_tiles(weights, numbers):
             return TiledLinear(self._kernels, weights, biases)
         if numbers.weights != torch.int8:
-            weights = [weight.to(self.device, numbers.weights) for weight in weights]
+            kept = numbers.rows if numbers.weights == FP8 else numbers.weights
+            weights = [weight.to(self.device, kept) for weight in weights]
         if self.device.type != "cpu":
             return FusedLinear(weights, biases)
         as_computed = all(weight.dtype == numbers.rows for weight in weights)

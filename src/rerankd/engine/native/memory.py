@@ -12,13 +12,18 @@ import torch
 
 from rerankd.engine.base import Batch, EngineOutOfMemory, Group
 
-_CPU_SECONDS = 0.4
-"""A batch should last about so long on a CPU: a small request waits for at most one batch of a big one."""
+_SECONDS = 0.4
+"""A batch should last about so long: a small request waits for at most one batch of a big one."""
 _CPU_SMALLEST = 512
 _CPU_LARGEST = 8192
 _PROBE_TOKENS = 256
 _CUDA_LARGEST = 131_072
-
+_CUDA_PROBE = 16_384
+"""Tokens that are enough for a CUDA device to be as fast as it gets."""
+_CUDA_PAIR = 512
+_CUDA_SHARE = 0.75
+"""Of the free memory; the rest is for what the allocator cannot fill and for others on the device."""
+_PREFIX = 8
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """What glibc's malloc.h calls M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
@@ -40,8 +45,8 @@ def keep_freed_pages() -> None:
 
 
 def find_budget(score: Callable[[Batch], object], device: torch.device, length: int) -> int:
-    """Tokens of one forward pass: what fits (CUDA), or what lasts long enough to be efficient (CPU)."""
-    return _what_fits(score, length) if device.type == "cuda" else _what_lasts(score)
+    """Tokens of one forward pass: what lasts long enough to be efficient, and on CUDA fits."""
+    return _what_fits(score, device, length) if device.type == "cuda" else _what_lasts(score)
 
 
 def _what_lasts(score: Callable[[Batch], object]) -> int:
@@ -52,11 +57,22 @@ def _what_lasts(score: Callable[[Batch], object]) -> int:
     score(batch)
     seconds = (time.process_time() - began) / torch.get_num_threads()
     rate = _PROBE_TOKENS / max(seconds, 1e-4)
-    return int(min(max(rate * _CPU_SECONDS, _CPU_SMALLEST), _CPU_LARGEST))
+    return int(min(max(rate * _SECONDS, _CPU_SMALLEST), _CPU_LARGEST))
 
 
-def _what_fits(score: Callable[[Batch], object], length: int) -> int:
-    budget = _CUDA_LARGEST
+def _what_fits(score: Callable[[Batch], object], device: torch.device, length: int) -> int:
+    """From what one pass takes of the free memory; a pass of that many tokens in long pairs confirms it."""
+    batch = _batch(max(_CUDA_PROBE, length), min(_CUDA_PAIR, length))
+    held = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        rate = _rate(score, batch)
+    except EngineOutOfMemory:
+        return length
+    taken = (torch.cuda.max_memory_allocated(device) - held) / batch.tokens
+    # What torch holds of the device's memory and does not use is free too.
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held
+    budget = int(min(free * _CUDA_SHARE / taken, rate * _SECONDS, _CUDA_LARGEST))
     while budget > length:
         try:
             score(_batch(budget, length))
@@ -64,12 +80,20 @@ def _what_fits(score: Callable[[Batch], object], length: int) -> int:
             budget //= 2
         else:
             break
-    # A quarter stays free: other shapes of the same size need a little more or less.
-    return max(budget * 3 // 4, length)
+    return max(budget, length)
+
+
+def _rate(score: Callable[[Batch], object], batch: Batch) -> float:
+    """Tokens a second, once everything is in place."""
+    score(batch)
+    began = time.perf_counter()
+    score(batch)
+    return batch.tokens / (time.perf_counter() - began)
 
 
 def _batch(tokens: int, length: int) -> Batch:
-    """``tokens`` in pairs of ``length`` without a shared prefix: the worst case of its size."""
-    size = min(length, tokens)
-    tail = np.zeros(size, dtype=np.int32)
-    return Batch.of([Group(prefix=tail[:0], tails=(tail,) * max(1, tokens // size))])
+    """``tokens`` in as few pairs as ``length`` allows, that share next to nothing: the worst case of its size."""
+    pairs = -(-tokens // length)
+    pair = np.zeros(tokens // pairs, dtype=np.int32)
+    prefix = pair[1:][:_PREFIX]
+    return Batch.of([Group(prefix, (pair[len(prefix) :],) * pairs)])

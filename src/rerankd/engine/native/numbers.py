@@ -9,6 +9,8 @@ import torch
 
 from rerankd.engine.base import DType
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.fp8 import has_fp8
+from rerankd.engine.native.layers import FP8
 from rerankd.engine.native.linear import bfloat16_products_pay
 from rerankd.errors import ConfigurationError
 
@@ -17,6 +19,7 @@ _DTYPES: Final = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "int8": torch.int8,
+    "fp8": FP8,
 }
 _SMALL: Final = 100_000_000
 """Weights of the layers below which memory does not matter, so that a CPU takes the fastest exact format."""
@@ -55,7 +58,14 @@ class Numbers:
             name = _automatic(device, config)
         if name not in _DTYPES or (name == "int8" and device.type != "cpu"):
             raise ConfigurationError(f"the native engine does not compute {name!r} on {device.type}")
+        if name == "fp8" and not has_fp8(device):
+            raise ConfigurationError(
+                f"the native engine does not compute 'fp8' on {device}: that takes CUDA of capability 8.9 or later"
+            )
         weights = _DTYPES[name]
+        if weights == FP8:
+            between = torch.bfloat16
+            return cls(name, weights, weights, between, between, "fp8 products, scaled by row and by channel")
         if device.type != "cpu":
             return cls(name, weights, weights, weights, weights, f"{name} throughout")
         wide = torch.float32

@@ -17,9 +17,9 @@ from tests.unit.engine.native.shapes import GROUPS, batch_of
 from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.native import engine as native
 from rerankd.engine.native import kernels as module
+from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, kernels
 from rerankd.engine.native.layers import MIDDLE, Activations, TorchPieces
-from rerankd.engine.native.packed import Packed, packs
 from rerankd.engine.native.stacks import Stacks
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the C kernels need a C compiler")
@@ -111,12 +111,15 @@ def test_packed_rows_attend_as_stacks_do(
 ) -> None:
     built = kernels()
     heads, kv_heads, d = sizes
-    if built is None or not packs(built, dtype, d):
+    if built is None or not has_kernel(built, dtype, d):
         pytest.skip("this processor has no AMX tiles")
     batch = batch_of(shape)
     keys, values = (random(batch.tokens, kv_heads, d, dtype=dtype) for _ in range(2))
     queries = random(batch.tokens, heads, d, dtype=dtype)
-    packed, stacks = Packed(batch, built, heads // kv_heads), Stacks(batch, torch.device("cpu"), torch.float32)
+    packed, stacks = (
+        KernelAttention(batch, built, heads // kv_heads),
+        Stacks(batch, torch.device("cpu"), torch.float32),
+    )
     wide = [queries.float(), keys.float(), values.float()]
     assert (packed.every(queries, keys, values) - stacks.every(*wide)).abs().max() <= bound
     last = torch.from_numpy(len(batch.prefix_ids) + batch.tail_offsets[1:].astype(np.int64) - 1)

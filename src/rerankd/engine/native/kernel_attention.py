@@ -13,13 +13,13 @@ _BLOCK = 32
 _MOST_HEAD = 256
 
 
-def packs(kernels: Kernels, dtype: torch.dtype, head_dim: int) -> bool:
+def has_kernel(kernels: Kernels, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether there is a kernel for heads of this format and size."""
     known = dtype == torch.float32 or (dtype == torch.bfloat16 and kernels.has_tiles)
     return known and head_dim % 32 == 0 and head_dim <= _MOST_HEAD
 
 
-class Packed:
+class KernelAttention:
     """Attention of one batch.
 
     Attributes:
