@@ -19,8 +19,8 @@ Curves = dict[str, list[tuple[float, float, float]]]
 
 def draw(records: Sequence[Record], folder: Path) -> list[str]:
     """Write every plot that these records have the figures for; returns the names of the files."""
-    engines = [record for record in records if record["kind"] == "engine"]
-    loads = [load for record in records if record["kind"] == "serve" for load in record["loads"]]
+    engines = [record for record in records if record.get("kind") == "engine"]
+    loads = [load for record in records if record.get("kind") == "serve" for load in record["loads"]]
     documents = _curves(engines, "documents", "tail", lambda seconds, result: 1e3 * seconds / result["documents"])
     lengths = _curves(engines, "tail", "documents", lambda seconds, result: 1e6 * seconds / result["tokens"])
     plots = {

@@ -90,7 +90,11 @@ def _section(record: Record) -> str:
 
 def tables_of(record: Record) -> dict[str, list[dict[str, object]]]:
     """The record's tables by title."""
-    match record["kind"]:
+    match record.get("kind"):
+        case None:
+            # A command whose tables are its figures.
+            tables: dict[str, list[dict[str, object]]] = record["tables"]
+            return tables
         case "engine":
             return _engine_tables(record)
         case "serve":
@@ -130,7 +134,7 @@ def speed(folder: Path) -> str:
     record = next(
         record
         for record in load(folder)
-        if record["kind"] == "engine" and set(_MAIN) <= {result["workload"] for result in record["results"]}
+        if record.get("kind") == "engine" and set(_MAIN) <= {result["workload"] for result in record["results"]}
     )
     results = {result["workload"]: result for result in record["results"]}
     machine, where = record["machine"], folder.relative_to(ROOT).as_posix()
