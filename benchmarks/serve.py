@@ -1,14 +1,15 @@
 """Load on running reranking servers, side by side: requests leave on time, whether or not answers are back.
 
-    rerankd serve --cache off --model out/bench/0.6B &
+    rerankd serve --cache off --deadline-ms 300000 --model out/bench/0.6B &
     python benchmarks/serve.py --payload 10x64@0.5 --payload 50x256@0.05 --requests 20
-    python benchmarks/serve.py --server rerankd=http://127.0.0.1:8000/rerank \\
-        --server infinity=http://127.0.0.1:8003/rerank --framed infinity --payload 10x64@0.5
     python benchmarks/serve.py --payload 10x64 --concurrency 1 --concurrency 8 --concurrency 64 --pid $!
+    python benchmarks/serve.py --payload 10x64@0.5 --server usual=http://127.0.0.1:8001/rerank \\
+        --start 'usual=python benchmarks/rivals/usual_code.py out/bench/0.6B 8001'
 
 Latency counts from the moment a request was due, so that a server which falls behind cannot hide it. With
 ``--concurrency`` so many clients ask at once instead, each its next request as soon as it has an answer. Before its
 first row each server is asked for a token count; one that reads other tokens than rerankd's prompt has is void.
+Servers that are started here run one after another, so that each has the machine and its memory to itself.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
+import shlex
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +38,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import proc
 from benchmarks.checkpoints import LAYOUTS
 from benchmarks.machine import command, machine, print_table
-from benchmarks.payloads import PAYLOADS, Payload
+from benchmarks.payloads import PAYLOADS, Body, Payload
 from benchmarks.peak import peaks
 from benchmarks.rivals.tokens import in_template, shape, verdict
 from benchmarks.work import work
 from benchmarks.workloads import Texts
 
+_STARTUP_SECONDS = 600
 _LOCAL = "rerankd=http://127.0.0.1:8000/rerank"
 
 
@@ -71,9 +77,6 @@ class Load:
     void: str = ""
 
 
-Send = Callable[[httpx.AsyncClient, bytes, float], Awaitable[Answer]]
-
-
 def main() -> None:
     arguments = _arguments()
     where, texts = machine(), Texts(arguments.tokenizer)
@@ -81,14 +84,18 @@ def main() -> None:
     ceiling = peaks() if arguments.format else {}
     rate = float(str(ceiling[arguments.format]["rate"])) if arguments.format else None
     servers = dict(one.split("=", 1) for one in arguments.server or [_LOCAL])
-    extra = {"model": arguments.model} if arguments.model else {}
-    void = {name: verdict(texts, url, extra, is_framed=name in arguments.framed) for name, url in servers.items()}
-    loads = []
-    for name in arguments.payload:
-        for server, url in servers.items():
-            for plan in _plans(name, arguments.concurrency):
-                measure = Measure(arguments, texts, server, url, extra, rate, void[server])
-                loads.append(asyncio.run(measure.run(*plan)))
+    models = dict(one.split("=", 1) for one in arguments.model)
+    commands = dict(one.split("=", 1) for one in arguments.start)
+    loads = list[Load]()
+    for server, url in servers.items():
+        extra: Body = {"model": models[server]} if server in models else {}
+        with started(commands.get(server), url, extra) as pid:
+            void = verdict(texts, url, extra, is_framed=server in arguments.framed)
+            measure = Measure(arguments, texts, server, url, extra, rate, void, pid or arguments.pid)
+            for name in arguments.payload:
+                for plan in _plans(name, arguments.concurrency):
+                    loads.append(asyncio.run(measure.run(*plan)))
+                    print(json.dumps(asdict(loads[-1])), flush=True)
     print_table(f"{arguments.requests} requests a row", [row(asdict(load)) for load in loads])
     record = {
         "kind": "serve",
@@ -105,8 +112,9 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", action="append", metavar="NAME=URL", help=f"as often as you like; {_LOCAL}")
+    parser.add_argument("--start", action="append", default=[], metavar="NAME=COMMAND", help="run it meanwhile")
     parser.add_argument("--framed", action="append", default=[], metavar="NAME", help="write the template into texts")
-    parser.add_argument("--model", help="model name to send, for servers that ask for one")
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=MODEL", help="the name to send, if any")
     parser.add_argument("--payload", action="append", required=True, help=f"{', '.join(PAYLOADS)}, each @REQUESTS/S")
     parser.add_argument("--concurrency", action="append", type=int, help="clients at once, instead of a rate")
     parser.add_argument("--requests", type=int, default=20, help="requests of each row")
@@ -116,6 +124,38 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pid", type=int, help="the server's process, to watch its memory")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
+
+
+@contextlib.contextmanager
+def started(words: str | None, url: str, extra: Body) -> Iterator[int | None]:
+    """Run a server until the block ends, if there is a command; its process once it ranks."""
+    if not words:
+        yield None
+        return
+    process = subprocess.Popen(shlex.split(words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + _STARTUP_SECONDS
+        while not _ranks(url, extra):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{words}: it {'ended' if process.poll() is not None else 'does not answer'}")
+            time.sleep(0.5)
+        yield process.pid
+    finally:
+        pids = proc.tree(process.pid)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def _ranks(url: str, extra: Body) -> bool:
+    try:
+        return httpx.post(url, json={"query": "a", "documents": ["b"], **extra}, timeout=60).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _plans(name: str, concurrency: list[int] | None) -> Iterator[tuple[Payload, float | None, int | None]]:
@@ -134,18 +174,19 @@ class Measure:
     texts: Texts
     server: str
     url: str
-    extra: Mapping[str, object]
+    extra: Body
     peak: float | None
     void: str
+    pid: int | None
 
     async def run(self, payload: Payload, rate: float | None, concurrency: int | None) -> Load:
         count = self.arguments.requests
         # Made beforehand: writing 500 kB of text takes longer than the gap between requests.
         bodies = [self._body(payload, number) for number in range(count + 1)]
-        limits, pid = httpx.Limits(max_connections=None), self.arguments.pid
+        limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=600, limits=limits) as client:
             await self._ask(client, bodies.pop(), time.perf_counter())
-            watch = proc.watched(pid) if pid else contextlib.nullcontext()
+            watch = proc.watched(self.pid) if self.pid else contextlib.nullcontext()
             with watch as peak:
                 began = time.perf_counter()
                 if concurrency:
