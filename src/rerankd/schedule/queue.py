@@ -108,7 +108,11 @@ class Queue:
         for index, ticket in job.tickets.items():
             if job.outcomes[index] is None:
                 ticket.waiters.remove((job, index))
-                if not ticket.waiters and not ticket.taken:
+                if ticket.waiters:
+                    continue
+                if ticket.taken:
+                    ticket.heir = job, index
+                else:
                     self.forget(ticket)
                     dropped += 1
         if dropped:

@@ -77,7 +77,7 @@ class Scheduler:
         self.state = "ready"
 
     async def score(self, work: Work) -> ScoredWork:
-        """One outcome a pair. Cancelling the caller drops the pairs that nobody else waits for.
+        """One outcome a pair. Cancelling the caller drops the pairs that nobody else waits for and no batch has yet.
 
         Raises:
             TooLarge: more tokens than the whole queue may hold.
@@ -95,6 +95,9 @@ class Scheduler:
         try:
             await job.done
             return job.result()
+        except BaseException:
+            job.keep_scores()
+            raise
         finally:
             timer.cancel()
             self._leave(job)
