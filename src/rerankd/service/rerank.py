@@ -116,6 +116,8 @@ class Reranker:
             self._instruction(model, request),
             self._limits(model, request),
             missing,
+            tenant=context.tenant,
+            deadline=context.deadline,
         )
         tokenised = time.monotonic()
         pair_keys = tuple(keys[index] for index in missing)
