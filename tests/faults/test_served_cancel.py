@@ -64,6 +64,7 @@ async def test_a_disconnected_request_never_reaches_the_engine(measured: Measure
     assert (pairs, counted) == (2, 1)
 
 
+@pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_after_a_flood_that_left_the_next_request_is_answered_soon(measured: Measured) -> None:
     async with served(fake_script="seconds_per_batch=0.6", max_batch_tokens=400) as server:
         connections = [server.send_raw(f"q{number}", [f"a b {n}" for n in range(5)]) for number in range(200)]
@@ -82,12 +83,12 @@ async def test_after_a_flood_that_left_the_next_request_is_answered_soon(measure
     measured(
         "B-02",
         "200 clients leave after 0.5 s, then one",
-        "that one < 5 s, goal < 1 s",
+        "that one < 1 s",
         f"{unanswered} unanswered, the one {seconds:.2f} s",
     )
     assert last.status_code == 200
     assert unanswered == 200
-    assert seconds < 2
+    assert seconds < 1
 
 
 @pytest.mark.parametrize("stage", ["header", "body", "tokenise", "queue", "batch"])
