@@ -131,7 +131,7 @@ class Dispatcher:
             is_healthy = await self._on_thread(self._engine.health)
         except EngineFault as fault:
             raise EngineGone(str(fault)) from None
-        except Exception:
+        except Exception:  # one that does not return too: a machine that swaps is no dead engine
             _log.exception("the engine's health check failed")
             is_healthy = False
         self._failed_checks = 0 if is_healthy else self._failed_checks + 1
