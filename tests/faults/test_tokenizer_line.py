@@ -62,6 +62,7 @@ async def test_a_flood_of_large_texts_is_refused_and_not_all_of_it_late(
         f"{dict(statuses)}, others {dict(others)}, p95 {percentile(waits, 0.95) * 1e3:.0f} ms",
     )
     assert set(statuses) <= {200, 429, 504}
-    assert statuses[200] >= 5
-    assert statuses[504] < statuses[200] / 2
+    # Side by side, not one of them would be done in time.
+    assert statuses[200] >= 3
+    assert statuses[429] > FLOOD / 2
     assert set(others) == {200}
