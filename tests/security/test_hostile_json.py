@@ -27,6 +27,8 @@ HOSTILE = {
     "an_integer_of_5000_digits": b'{"query": "q", "documents": ["d"], "top_n": ' + b"9" * 5000 + b"}",
     "the_same_key_twice": b'{"query": "q", "query": "r", "documents": ["d"]}',
     "a_hundred_thousand_keys": json.dumps({str(number): 0 for number in range(100_000)}).encode(),
+    "a_million_lists": b'{"query": "q", "documents": [' + b",".join([b"[]"] * 1_000_000) + b"]}",
+    "half_a_million_objects": b'{"query": "q", "documents": [' + b",".join([b'{"a":1}'] * 450_000) + b"]}",
     "empty": b"",
     "nothing": b"null",
     "a_string": b'"query"',
@@ -42,7 +44,7 @@ HOSTILE = {
     "lists_for_documents": b'{"query": "q", "documents": [["d"]]}',
 }
 
-HEAVY = {"a_million_deep", "deep_object", "a_hundred_thousand_keys"}
+HEAVY = {"a_million_deep", "deep_object", "a_hundred_thousand_keys", "a_million_lists", "half_a_million_objects"}
 """Read by the same code on every path, before any dialect sees it: sent to a few."""
 
 SHARED_PATHS = sorted({route.path.replace("{", "").replace("}", "") for route in ROUTES})
