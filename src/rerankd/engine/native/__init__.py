@@ -1,11 +1,11 @@
 """The product's own engine: torch alone, from token ids of a batch to one raw score a pair, on CPU and CUDA.
 
 ``engine.py`` keeps the contract and ``model.py`` is the whole network. ``plan.py`` lays a batch out; ``attention.py``
-says what attention is asked, ``stacks.py`` and ``tiles.py`` answer it. ``linear.py`` has the products, in the formats
-that ``numbers.py`` chooses, ``layers.py`` what lies between them in torch; ``kernels.py`` has both in C.
-``config.py``, ``weights.py`` and ``loading.py`` read the checkpoint; ``memory.py`` finds the token budget;
-``sharing.py`` joins requests that begin alike.
+says what attention is asked. ``linear.py`` has the products, in the formats that ``numbers.py`` chooses, and
+``layers.py`` what lies between them. ``config.py``, ``weights.py`` and ``loading.py`` read the checkpoint;
+``memory.py`` finds the token budget; ``sharing.py`` joins requests that begin alike.
 
-On CUDA ``packing.py`` lays out, ``varlen.py`` attends, ``fp8.py`` multiplies in eight bits, and ``compiled.py`` has
-what lies between the products.
+On a CPU ``kernels.py`` has the pieces in C and ``kernel_attention.py`` lays out for them; on CUDA ``packing.py`` lays
+out, ``varlen.py`` attends, ``fp8.py`` multiplies in eight bits, and ``compiled.py`` has the pieces. Where neither is
+to be had, ``stacks.py`` attends, in torch.
 """

@@ -13,33 +13,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "attention.h"
 #include "tiles.h"
 
-#define KEYS 32    /* keys of a block */
-#define QUERIES 32 /* query rows of a block: two tiles */
 #define MOST_HEAD 256
-
-/* One sequence: where its packed keys begin, in blocks, and how many there are; its query rows, the last of its tail. */
-typedef struct {
-    int64_t prefix_block, prefix_count, tail_block, tail_count, query, query_count;
-} Sequence;
-
-/* Rows of keys that are packed together. */
-typedef struct {
-    int64_t row, count;
-} Block;
-
-/* The query rows from `begin` on, times the heads that share a key head; a piece of work. */
-typedef struct {
-    int64_t sequence, begin;
-} Item;
 
 /* Linux lends the tiles to a process that asks; 0 if it does. */
 int rerankd_attention_ready(void) {
     return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILEDATA */);
 }
-
-INLINE int64_t blocks(int64_t keys) { return (keys + KEYS - 1) / KEYS; }
 
 /* A block of 32 keys: for each 32 numbers of the head, two tiles of (number pair, key). */
 INLINE void pack_keys(const bfloat16 *keys, int64_t stride, int64_t count, int64_t d, bfloat16 *to) {

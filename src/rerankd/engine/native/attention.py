@@ -1,4 +1,4 @@
-"""What the model asks of attention; ``stacks.py`` and ``tiles.py`` answer, each for its own devices and formats."""
+"""What the model asks of attention; ``kernel_attention.py``, ``varlen.py`` and ``stacks.py`` answer."""
 
 from __future__ import annotations
 

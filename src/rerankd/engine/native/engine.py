@@ -13,6 +13,7 @@ from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, E
 from rerankd.engine.native.attention import Attention
 from rerankd.engine.native.compiled import CompiledPieces, can_compile
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels, kernels
 from rerankd.engine.native.layers import Pieces, TorchPieces
 from rerankd.engine.native.loading import Loader
@@ -23,7 +24,6 @@ from rerankd.engine.native.packing import kinds, packs
 from rerankd.engine.native.plan import Plan, plan_batch
 from rerankd.engine.native.sharing import share
 from rerankd.engine.native.stacks import Stacks
-from rerankd.engine.native.tiles import Tiles, fits_tiles
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
 
@@ -145,8 +145,8 @@ class NativeEngine:
 
     def _lay_out(self, batch: Batch) -> Attention:
         config, dtype = self._config, self._numbers.rows
-        if self._kernels and self._kernels.has_tiles and dtype == torch.bfloat16 and fits_tiles(config.head_dim):
-            return Tiles(batch, self._kernels, config.heads // config.kv_heads)
+        if self._kernels and has_kernel(self._kernels, dtype, config.head_dim):
+            return KernelAttention(batch, self._kernels, config.heads // config.kv_heads)
         return Stacks(batch, self._device, dtype)
 
     @property

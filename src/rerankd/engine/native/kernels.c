@@ -4,26 +4,11 @@
    torch. Rows are split between threads. Numbers are computed in float32 whatever they are stored in:
    FLOAT32, BFLOAT16, or UINT8 (128 stands for zero, one scale a row). */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "numbers.h"
 
 enum { FLOAT32, BFLOAT16, UINT8 };
-#define INLINE static inline __attribute__((always_inline))
 #define MOST_WIDTH 32768
 #define MOST_HEAD 1024
-
-INLINE float bits_to_float(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-INLINE uint32_t float_to_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return bits;
-}
 
 /* Round to nearest, ties to even, as torch does; a NaN stays one. */
 INLINE uint16_t narrowed(float value) {
@@ -46,20 +31,6 @@ INLINE void stored(void *to, int64_t at, float value, int kind) {
 
 INLINE void *row_of(const void *base, int64_t at, int kind) {
     return (char *)base + at * (kind == FLOAT32 ? 4 : kind == BFLOAT16 ? 2 : 1);
-}
-
-/* e^x to 2e-7 of itself: 2^n times a polynomial for 2^f, 0 <= f < 1 (fitted at the Chebyshev points). */
-INLINE float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float turns = x * 1.44269504f, whole = floorf(turns), f = turns - whole;
-    float p = 2.1877505e-4f;
-    p = p * f + 1.2387821e-3f;
-    p = p * f + 9.6845805e-3f;
-    p = p * f + 5.5480426e-2f;
-    p = p * f + 2.4023050e-1f;
-    p = p * f + 6.9314693e-1f;
-    p = p * f + 1.0f;
-    return p * bits_to_float((uint32_t)((int32_t)whole + 127) << 23);
 }
 
 /* Write one row of float32 numbers in a format; returns the scale of UINT8, else 1. */

@@ -15,13 +15,16 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rerankd.engine.native.layers import Activations, Angles, Pieces, TorchPieces
 
-_SOURCES = ("kernels.c", "attention.c", "products.c")
-_HEADERS = ("tiles.h",)
+_SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c")
+_HEADERS = ("numbers.h", "attention.h", "tiles.h")
 _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-lm",
 )  # fmt: skip
@@ -32,6 +35,8 @@ MOST_WIDTH = 32_768
 """Numbers of a row that the kernels hold at a time ..."""
 MOST_HEAD = 1024
 """... and of a head."""
+
+Table: TypeAlias = NDArray[np.int64]
 
 _POINTER, _FLOAT, _LONG, _INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {
@@ -49,6 +54,9 @@ _SIGNATURES = {
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _POINTER,
         _INT,
     ],
+    "rerankd_attend_wide": [
+        *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _INT,
+    ],
 }  # fmt: skip
 
 
@@ -60,7 +68,7 @@ class Kernels:
         for name, arguments in _SIGNATURES.items():
             getattr(library, name).argtypes = arguments
             getattr(library, name).restype = None
-        self.library = library
+        self._library = library
         self.has_tiles = library.rerankd_attention_ready() == 0
         """Whether attention and products run here too: AMX tiles, lent by the system."""
 
@@ -69,7 +77,7 @@ class Kernels:
     ) -> Activations:
         out = _empty(rows.shape, dtype)
         added = added or Activations(rows.new_empty(0))
-        self.library.rerankd_norm(
+        self._library.rerankd_norm(
             rows.data_ptr(), added.values.data_ptr() or None, _KINDS[added.values.dtype], _at(added.scales),
             weight.data_ptr(), eps, out.values.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape, _threads(),
         )  # fmt: skip
@@ -79,23 +87,38 @@ class Kernels:
         self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
     ) -> None:
         cosines, sines = angles
-        self.library.rerankd_turn(
+        self._library.rerankd_turn(
             heads.values.data_ptr(), heads.values.stride(0), out.data_ptr(), _KINDS[out.dtype], _at(heads.scales),
             *heads.values.shape, _at(weight), eps, cosines.data_ptr(), sines.data_ptr(), _threads(),
         )  # fmt: skip
 
     def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
         out = _empty(gate.values.shape, dtype)
-        self.library.rerankd_gate(
+        self._library.rerankd_gate(
             gate.values.data_ptr(), up.values.data_ptr(), gate.values.stride(0), _KINDS[gate.values.dtype],
             _at(gate.scales), out.values.data_ptr(), _KINDS[dtype], _at(out.scales), *gate.values.shape, _threads(),
         )  # fmt: skip
         return out
 
+    def attend(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, out: torch.Tensor, room: torch.Tensor,
+        sequences: Table, blocks: Table, items: Table, width: int,
+    ) -> None:  # fmt: skip
+        """Attention of queries (n, heads, d) among keys and values (rows, kv_heads, d), into ``out``.
+
+        ``kernel_attention.py`` makes the tables; keys and values are packed in ``room`` (2, blocks, kv_heads, 32, d).
+        """
+        tables = (sequences.ctypes.data, blocks.ctypes.data, len(blocks), items.ctypes.data, len(items), width)
+        given = (*(tensor.data_ptr() for tensor in (queries, keys, values, out)), queries.shape[1], *keys.shape[1:])
+        if queries.dtype == torch.bfloat16:
+            self._library.rerankd_attend(*given, *tables, room[0].data_ptr(), room[1].data_ptr(), _threads())
+        else:
+            self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
+
     def product(self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, room: torch.Tensor) -> None:
         """Float32 rows (n, in) times bfloat16 weights (out, in), to float32's last bits, into ``out`` (n, out), which
         may be a slice of wider rows; ``room`` from `room_for`. Needs tiles."""
-        self.library.rerankd_product(
+        self._library.rerankd_product(
             rows.data_ptr(), *rows.shape, weight.data_ptr(), len(weight), out.data_ptr(), out.stride(0),
             room.data_ptr(), _threads(),
         )  # fmt: skip
@@ -149,7 +172,7 @@ def _built() -> Path | None:
                 call = [*command, *map(str, sources), "-o", str(built)]
                 subprocess.run(call, check=True, capture_output=True, timeout=_BUILD_SECONDS)  # noqa: S603
                 built.replace(target)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, no room, no right to it, no such flag
         return None
     return target
 

@@ -6,7 +6,9 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#ifndef INLINE
 #define INLINE static inline __attribute__((always_inline))
+#endif
 #define TILE 512 /* bfloat16 numbers of a tile */
 
 typedef uint16_t bfloat16;

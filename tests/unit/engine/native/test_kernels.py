@@ -17,10 +17,10 @@ from tests.unit.engine.native.shapes import GROUPS, batch_of
 from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.native import engine as native
 from rerankd.engine.native import kernels as module
+from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, kernels
 from rerankd.engine.native.layers import MIDDLE, Activations, TorchPieces
 from rerankd.engine.native.stacks import Stacks
-from rerankd.engine.native.tiles import Tiles
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the C kernels need a C compiler")
 FORMATS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.uint8: 4e-2}
@@ -103,22 +103,28 @@ def test_a_number_that_is_none_is_not_lost_in_eight_bits(built: Kernels, value: 
 
 
 @needs_compiler
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @given(GROUPS, st.sampled_from([(4, 4, 32), (8, 2, 64), (4, 1, 128)]))
 @settings(deadline=None, max_examples=40)
-def test_tiles_attend_as_stacks_do(shape: list[tuple[int, list[int]]], sizes: tuple[int, int, int]) -> None:
+def test_packed_rows_attend_as_stacks_do(
+    dtype: torch.dtype, bound: float, shape: list[tuple[int, list[int]]], sizes: tuple[int, int, int]
+) -> None:
     built = kernels()
-    if built is None or not built.has_tiles:
-        pytest.skip("this processor has no AMX tiles")
     heads, kv_heads, d = sizes
+    if built is None or not has_kernel(built, dtype, d):
+        pytest.skip("this processor has no AMX tiles")
     batch = batch_of(shape)
-    keys, values = (random(batch.tokens, kv_heads, d, dtype=torch.bfloat16) for _ in range(2))
-    queries = random(batch.tokens, heads, d, dtype=torch.bfloat16)
-    tiles, stacks = Tiles(batch, built, heads // kv_heads), Stacks(batch, torch.device("cpu"), torch.float32)
+    keys, values = (random(batch.tokens, kv_heads, d, dtype=dtype) for _ in range(2))
+    queries = random(batch.tokens, heads, d, dtype=dtype)
+    packed, stacks = (
+        KernelAttention(batch, built, heads // kv_heads),
+        Stacks(batch, torch.device("cpu"), torch.float32),
+    )
     wide = [queries.float(), keys.float(), values.float()]
-    assert (tiles.every(queries, keys, values) - stacks.every(*wide)).abs().max() <= 2e-2
+    assert (packed.every(queries, keys, values) - stacks.every(*wide)).abs().max() <= bound
     last = torch.from_numpy(len(batch.prefix_ids) + batch.tail_offsets[1:].astype(np.int64) - 1)
-    found = tiles.last(queries[last], keys, values)
-    assert (found - stacks.last(wide[0][last], *wide[1:])).abs().max() <= 2e-2
+    found = packed.last(queries[last], keys, values)
+    assert (found - stacks.last(wide[0][last], *wide[1:])).abs().max() <= bound
 
 
 @needs_compiler

@@ -1,26 +1,25 @@
-"""Attention in AMX tiles: bfloat16 on a CPU, packed rows as they lie, one call a layer (``attention.c``)."""
+"""Attention over packed rows as they lie, one call a layer: C on a CPU, in float32, or in bfloat16 in AMX tiles."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch
-from rerankd.engine.native.kernels import Kernels
-
-Table = NDArray[np.int64]
+from rerankd.engine.native.kernels import Kernels, Table
 
 _BLOCK = 32
-"""Keys, and query rows, that the kernel takes together."""
+"""Keys, and query rows, that the kernels take together."""
+_MOST_HEAD = 256
 
 
-def fits_tiles(head_dim: int) -> bool:
-    """Whether heads of this size can be cut into tiles."""
-    return head_dim % 32 == 0 and head_dim <= 256
+def has_kernel(kernels: Kernels, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether there is a kernel for heads of this format and size."""
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and kernels.has_tiles)
+    return known and head_dim % 32 == 0 and head_dim <= _MOST_HEAD
 
 
-class Tiles:
+class KernelAttention:
     """Attention of one batch.
 
     Attributes:
@@ -48,13 +47,7 @@ class Tiles:
     def _attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, work: _Work) -> torch.Tensor:
         out = torch.empty_like(queries)
         packed = keys.new_empty(2, len(self.blocks), keys.shape[1], _BLOCK, keys.shape[2])
-        self._kernels.library.rerankd_attend(
-            queries.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
-            queries.shape[1], keys.shape[1], queries.shape[2],
-            work.sequences.ctypes.data, self.blocks.ctypes.data, len(self.blocks),
-            work.items.ctypes.data, len(work.items), work.width,
-            packed[0].data_ptr(), packed[1].data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
+        self._kernels.attend(queries, keys, values, out, packed, work.sequences, self.blocks, work.items, work.width)
         return out.flatten(1)
 
 
