@@ -15,6 +15,7 @@ from rerankd import errors
 from rerankd.cli.main import cli
 from rerankd.observe.metrics import Metrics
 from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, ModelSettings, Settings, fields_of
+from rerankd.wire.error_shapes import DOCUMENTS_STATUS
 from rerankd.wire.registry import ROUTES
 from rerankd.wire.schema import FIELDS
 
@@ -72,7 +73,13 @@ def errors_page() -> str:
     for error in sorted(_service_errors(errors.ServiceError), key=lambda error: (error.status, error.code)):
         meaning = (error.__doc__ or "").strip().splitlines()[0]
         lines.append(f"| {error.status} | `{error.code}` | {'yes' if error.retryable else 'no'} | {meaning} |")
-    return "\n".join([*lines, ""])
+    others = ", ".join(f"`{code}` with {status}" for code, status in DOCUMENTS_STATUS.items())
+    lines += [
+        "",
+        f"All shapes but text-embeddings-inference's answer {others}: some of their clients fall over a 422.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _service_errors(base: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:

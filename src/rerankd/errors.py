@@ -52,7 +52,7 @@ class ServiceError(RerankdError):
         message: one sentence for a person; never an echo of the input.
         param: the field of the request that was wrong, if one was.
         retry_after: seconds after which a retry makes sense (``Retry-After``), for retryable errors.
-        setting: the setting that moves the limit that was met.
+        setting: the setting that moves the limit that was met; the message ends with it unless it has it already.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -67,7 +67,7 @@ class ServiceError(RerankdError):
         retry_after: float | None = None,
         setting: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message if setting is None or setting in message else f"{message} ({setting})")
         self.param = param
         self.retry_after = retry_after
         self.setting = setting

@@ -80,6 +80,7 @@ class Settings:
     cors_origins: str = setting("", "Origins, comma-separated, that a browser page may call from.")
     # Limits of one request
     max_body_bytes: int = setting(4 * 1024 * 1024, "Bytes of a request body.")
+    max_waiting_bytes: int = setting(256 * 1024 * 1024, "Bytes of the bodies of all requests at work together.")
     max_header_bytes: int = setting(32 * 1024, "Bytes of all request headers together.")
     max_json_depth: int = setting(32, "Nesting depth of a JSON body.")
     max_documents: int = setting(1000, "Documents in one request.")

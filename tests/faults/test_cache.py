@@ -98,12 +98,20 @@ def is_open(server: Served) -> bool:
     return server.service.lifecycle.state is State.DEGRADED
 
 
-@pytest.mark.parametrize("fault", ["F-01", "F-02"])
+@pytest.mark.parametrize(
+    ("fault", "most"),
+    [
+        ("F-01", 50),
+        ("F-02", 50),
+        pytest.param("F-01", 25, marks=pytest.mark.slow),  # judged by the clock: the machine must be quiet
+        pytest.param("F-02", 25, marks=pytest.mark.slow),
+    ],
+)
 async def test_a_redis_that_is_gone_or_hangs_costs_little(
-    redis_server: RedisServer, measured: Measured, monkeypatch: pytest.MonkeyPatch, fault: str
+    redis_server: RedisServer, measured: Measured, monkeypatch: pytest.MonkeyPatch, fault: str, most: float
 ) -> None:
     async with served(cache=redis_server.url) as server, Load(server, monkeypatch) as load:
-        await load.until(lambda: len(load.look_ups) >= 100)
+        healthy = await load.until(lambda: len(load.look_ups) >= 100)
         if is_open(server):
             pytest.skip("this machine is so busy that a healthy Redis takes longer than 20 ms")
         redis_server.stop() if fault == "F-01" else redis_server.pause()
@@ -114,15 +122,16 @@ async def test_a_redis_that_is_gone_or_hangs_costs_little(
         measured(
             fault,
             "Redis refuses, under load" if fault == "F-01" else "Redis hangs (SIGSTOP), under load",
-            "0 errors, p99 + <= 25 ms, then + < 1 ms",
-            f"0 errors in {load.answers}; a look-up at most {max(outage):.1f} ms, then {later:.3f} ms (p99)",
+            f"0 errors, p99 + <= {most} ms, then + < 1 ms",
+            f"0 errors in {load.answers}; a look-up at most {max(outage):.1f} ms ({statistics.median(healthy):.1f} "
+            f"before), then {later:.3f} ms (p99)",
         )
         probes = {path: (await server.client.get(path)).status_code for path in ("/livez", "/readyz")}
         state = (await server.client.get("/health")).json()["state"]
     measured("D-06", "Redis is gone", "/livez and /readyz 200, degraded", f"{probes}, {state}")
     assert (probes, state) == ({"/livez": 200, "/readyz": 200}, "degraded")
-    # Twice the figure for the middle one of a few: the machine may be busy with other things.
-    assert statistics.median(outage) <= 50
+    # Few look-ups open the breaker: the slowest stands for the 99th percentile.
+    assert max(outage) - statistics.median(healthy) <= most
     assert later < 1
 
 

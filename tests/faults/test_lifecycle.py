@@ -169,7 +169,7 @@ def test_a_person_who_presses_control_c_does_not_wait_for_load_balancers(tmp_pat
     assert seconds < 2
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # judged by the clock: the machine must be quiet
 def test_probes_answer_quickly_under_full_load(tmp_path: Path, measured: Measured) -> None:
     stop = threading.Event()
 
@@ -201,8 +201,7 @@ def test_probes_answer_quickly_under_full_load(tmp_path: Path, measured: Measure
         f"{worst * 1000:.0f} ms",
     )
     assert 'status="429"' in metrics
-    # The flooding clients are in this very process, which shares two cores with the server.
-    assert worst < 0.25
+    assert worst < 0.1
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ async def test_a_disconnected_request_never_reaches_the_engine(measured: Measure
     assert (pairs, counted) == (2, 1)
 
 
+@pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_after_a_flood_that_left_the_next_request_is_answered_soon(measured: Measured) -> None:
     async with served(fake_script="seconds_per_batch=0.6", max_batch_tokens=400) as server:
         connections = [server.send_raw(f"q{number}", [f"a b {n}" for n in range(5)]) for number in range(200)]
@@ -82,12 +83,12 @@ async def test_after_a_flood_that_left_the_next_request_is_answered_soon(measure
     measured(
         "B-02",
         "200 clients leave after 0.5 s, then one",
-        "that one < 5 s, goal < 1 s",
+        "that one < 1 s",
         f"{unanswered} unanswered, the one {seconds:.2f} s",
     )
     assert last.status_code == 200
     assert unanswered == 200
-    assert seconds < 2
+    assert seconds < 1
 
 
 @pytest.mark.parametrize("stage", ["header", "body", "tokenise", "queue", "batch"])
@@ -168,3 +169,32 @@ async def test_a_shared_pair_over_two_connections_survives_one_that_leaves() -> 
         await held
         assert (await stays).status_code == 200
         assert server.engine.pairs == 2
+
+
+async def test_what_was_in_a_batch_when_its_client_left_is_cached(measured: Measured) -> None:
+    async with served(cache="memory") as server:
+        server.engine.hold()
+        connection = server.send_raw("gone", ["a", "b", "c"])
+        await until(lambda: server.engine.passes == 1)
+        connection.close()
+        await until(lambda: len(server.in_flight) == 0)
+        server.engine.release()
+        await until(server.nothing_is_left)
+        again = (await server.rerank("gone", ["a", "b", "c"])).json()
+        cached, pairs = again["meta"]["cached_documents"], server.engine.pairs
+    measured("B-04", "leave in a batch, ask again", "3 of 3 cached", f"{cached} of 3 cached, {pairs} pairs scored")
+    assert (cached, pairs) == (3, 3)
+
+
+async def test_a_request_that_missed_its_deadline_costs_only_the_rest_when_it_comes_again() -> None:
+    documents = [f"document {number} of many words about nothing in particular" for number in range(40)]
+    async with served(cache="memory", fake_script="seconds_per_batch=0.05", max_batch_tokens=80) as server:
+        first = await server.client.post(
+            "/rerank", json={"query": "q", "documents": documents}, headers={"X-Request-Timeout-Ms": "200"}
+        )
+        assert first.status_code == 504
+        assert 0 < server.engine.pairs < 40
+        second = await server.rerank("q", documents)
+        assert second.status_code == 200
+        assert second.json()["meta"]["cached_documents"] > 0
+        assert server.engine.pairs == 40

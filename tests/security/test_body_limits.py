@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import select
 import time
 import zlib
+from pathlib import Path
 
 import httpx
 import pytest
 from tests.figures import Measured
-from tests.live import LiveServer
+from tests.live import LiveServer, running_server
 from tests.raw import Memory, RawConnection, body_of, cpu_seconds, head, post
 
 LIMIT = 4 * 1024 * 1024
@@ -128,3 +131,32 @@ def test_a_keep_alive_connection_goes_on_after_a_refused_body(fake_server: LiveS
         assert connection.read_response()[0] == 400
         connection.send(post(body_of(1)))
         assert connection.read_response()[0] == 200
+
+
+def test_many_bodies_at_once_are_refused_before_memory_is_full(tmp_path: Path, measured: Measured) -> None:
+    """Each is below its own limit and never ends; a caller with another key is served beside them."""
+    flags = ("--engine", "fake", "--api-keys", "flood:secret-a,other:secret-b", "--max-waiting-bytes", str(16 * MB))
+    with running_server(*flags, log=tmp_path / "server.log") as server, contextlib.ExitStack() as open_ones:
+        url, headers = f"{server.url}/rerank", {"Authorization": "Bearer secret-b"}
+        httpx.post(url, json={"query": "warm", "documents": ["up"]}, headers=headers).raise_for_status()
+        memory = Memory(server.process.pid)
+        connections = [open_ones.enter_context(RawConnection(server.port)) for _ in range(40)]
+        for connection in connections:
+            connection.send(head(content_length=4_000_000, authorization="Bearer secret-a") + b"x" * 3_000_000)
+        until = time.monotonic() + 20
+        # Five have room; which five, the kernel decides.
+        while len(ended := select.select(connections, [], [], 0)[0]) < 35 and time.monotonic() < until:
+            time.sleep(0.05)
+        answered = [connection.read_response()[0] for connection in ended]
+        status = httpx.post(url, json={"query": "q", "documents": ["d"]}, headers=headers).status_code
+        grown = memory.growth()
+    measured(
+        "G-01",
+        "40 bodies of 3 MB at once, room for 16 MB",
+        "429, growth < 40 MB, others 200",
+        f"{answered.count(429)} of 40 refused, {grown / MB:.1f} MB, others {status}",
+    )
+    assert answered == [429] * len(answered)
+    assert len(answered) >= 35
+    assert status == 200
+    assert grown < 40 * MB

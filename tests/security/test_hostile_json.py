@@ -27,6 +27,8 @@ HOSTILE = {
     "an_integer_of_5000_digits": b'{"query": "q", "documents": ["d"], "top_n": ' + b"9" * 5000 + b"}",
     "the_same_key_twice": b'{"query": "q", "query": "r", "documents": ["d"]}',
     "a_hundred_thousand_keys": json.dumps({str(number): 0 for number in range(100_000)}).encode(),
+    "a_million_lists": b'{"query": "q", "documents": [' + b",".join([b"[]"] * 1_000_000) + b"]}",
+    "half_a_million_objects": b'{"query": "q", "documents": [' + b",".join([b'{"a":1}'] * 450_000) + b"]}",
     "empty": b"",
     "nothing": b"null",
     "a_string": b'"query"',
@@ -42,7 +44,7 @@ HOSTILE = {
     "lists_for_documents": b'{"query": "q", "documents": [["d"]]}',
 }
 
-HEAVY = {"a_million_deep", "deep_object", "a_hundred_thousand_keys"}
+HEAVY = {"a_million_deep", "deep_object", "a_hundred_thousand_keys", "a_million_lists", "half_a_million_objects"}
 """Read by the same code on every path, before any dialect sees it: sent to a few."""
 
 SHARED_PATHS = sorted({route.path.replace("{", "").replace("}", "") for route in ROUTES})
@@ -112,6 +114,7 @@ def test_too_many_documents_are_refused_on_every_path(client: httpx.Client, meas
             assert response.status_code < 500
             # /batch_rerank answers 200 with each query's own error in its place.
             if response.status_code == 413 or '"code":"too_large"' in response.text:
+                assert "max_documents" in response.text or "max_queries" in response.text
                 refused.add(path)
     measured("G-13", "1,001 documents", "413 on every path", f"{len(refused)} of {len(SHARED_PATHS)} paths")
     assert set(SHARED_PATHS) - refused == set()

@@ -7,6 +7,7 @@ import selectors
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -76,42 +77,60 @@ def test_the_deadline_counts_anew_for_each_request_of_a_connection(impatient_ser
             assert connection.read_response()[0] == 200
 
 
+@dataclass
+class Slow:
+    """A connection of the crowd: when it was opened, and when its next byte is due."""
+
+    connection: socket.socket
+    opened: float
+    due: float
+
+
 class Crowd:
-    """Connections that send one byte a second each."""
+    """Connections that send one byte a second each, and come over a second: nobody's deadlines end all at once."""
 
     def __init__(self, port: int, count: int, start: bytes) -> None:
+        self._port = port
+        self._start = start
+        self._to_come = self._count = count
         self._selector = selectors.DefaultSelector()
-        self._opened = time.monotonic()
         self.closed_after: list[float] = []
-        for _ in range(count):
-            one = socket.create_connection(("127.0.0.1", port))
-            one.sendall(start)
-            one.setblocking(False)
-            self._selector.register(one, selectors.EVENT_READ)
 
     def dribble(self, seconds: float) -> Iterator[None]:
-        """One turn each 50 ms until all are closed or the time is over."""
-        next_byte = time.monotonic() + 1
-        while self._selector.get_map() and time.monotonic() - self._opened < seconds:
+        """Turn by turn until all came and were closed, or the time is over."""
+        begun = time.monotonic()
+        while (self._to_come or self._selector.get_map()) and time.monotonic() - begun < seconds:
+            while self._to_come > self._count * (1 - (time.monotonic() - begun)) and self._to_come:
+                self._open()
             for key, _ in self._selector.select(timeout=0):
-                self._look(key.fileobj)  # type: ignore[arg-type]
-            if time.monotonic() > next_byte:
-                next_byte += 1
-                for key in list(self._selector.get_map().values()):
+                self._look(key.data)
+            now = time.monotonic()
+            for key in list(self._selector.get_map().values()):
+                if now > key.data.due:
+                    key.data.due += 1
                     with contextlib.suppress(OSError):
-                        key.fileobj.send(b"x")  # type: ignore[union-attr]
+                        key.data.connection.send(b"x")
             yield
 
-    def _look(self, one: socket.socket) -> None:
+    def _open(self) -> None:
+        one = socket.create_connection(("127.0.0.1", self._port))
+        one.sendall(self._start)
+        one.setblocking(False)
+        now = time.monotonic()
+        # The first byte before the deadline of a second.
+        self._selector.register(one, selectors.EVENT_READ, Slow(one, now, now + 0.5))
+        self._to_come -= 1
+
+    def _look(self, slow: Slow) -> None:
         with contextlib.suppress(BlockingIOError):
             try:
-                ended = not one.recv(65536)
+                ended = not slow.connection.recv(65536)
             except ConnectionError:
                 ended = True
             if ended:
-                self.closed_after.append(time.monotonic() - self._opened)
-                self._selector.unregister(one)
-                one.close()
+                self.closed_after.append(time.monotonic() - slow.opened)
+                self._selector.unregister(slow.connection)
+                slow.connection.close()
 
 
 def timed_requests(client: httpx.Client, count: int) -> list[float]:
@@ -125,16 +144,20 @@ def timed_requests(client: httpx.Client, count: int) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", ["header", "body"])
-@pytest.mark.parametrize("count", [50, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("count", "unseen"),
+    [(50, 0.020), pytest.param(500, 0.004, marks=pytest.mark.slow)],  # judged by the clock: the machine must be quiet
+)
 def test_slow_clients_are_closed_in_time_and_hurt_nobody(
-    impatient_server: LiveServer, measured: Measured, kind: str, count: int
+    impatient_server: LiveServer, measured: Measured, kind: str, count: int, unseen: float
 ) -> None:
+    """``unseen``: seconds of a p99 that count as nothing, because one jump of a busy machine makes them."""
     start = b"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Slow: " if kind == "header" else head(content_length=1000) + b"{"
     with httpx.Client(base_url=impatient_server.url) as client:
         timed_requests(client, 20)
         idle = percentile(timed_requests(client, 150), 0.99)
         crowd = Crowd(impatient_server.port, count, start)
-        busy = [second for _ in crowd.dribble(DEADLINE + 2) for second in timed_requests(client, 3)]
+        busy = [second for _ in crowd.dribble(DEADLINE + 3) for second in timed_requests(client, 3)]
     last = max(crowd.closed_after)
     beside = percentile(busy, 0.99)
     measured(
@@ -145,8 +168,7 @@ def test_slow_clients_are_closed_in_time_and_hurt_nobody(
     )
     assert len(crowd.closed_after) == count
     assert last <= DEADLINE + 1
-    # On a machine that others use a single p99 jumps; 20 ms is still nothing a person sees.
-    assert beside < max(2 * idle, 0.020)
+    assert beside < max(2 * idle, unseen)
 
 
 def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer, measured: Measured) -> None:

@@ -22,7 +22,12 @@ BOMBS = {
     "one letter": "a",
 }
 
-KINDS = [kind if kind in ("digits", "combining") else pytest.param(kind, marks=pytest.mark.slow) for kind in BOMBS]
+BUSY, QUIET = 0.25, 0.05
+"""Seconds for which the loop may be held: beside other tests, and on a machine that does nothing else."""
+CASES = [
+    *[(kind, BUSY) for kind in ("digits", "combining")],
+    *[pytest.param(kind, QUIET, marks=pytest.mark.slow) for kind in BOMBS],
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +47,9 @@ def seconds_of(server: LiveServer, body: bytes) -> tuple[httpx.Response, float]:
         return response, time.perf_counter() - started
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "lag_allowed"), CASES)
 def test_a_text_of_megabytes_is_refused_by_its_characters(
-    tokenising_server: LiveServer, measured: Measured, kind: str
+    tokenising_server: LiveServer, measured: Measured, kind: str, lag_allowed: float
 ) -> None:
     unit = BOMBS[kind]
     text = unit * (3_900_000 // len(json.dumps(unit, ensure_ascii=False).encode()[1:-1]))
@@ -56,19 +61,19 @@ def test_a_text_of_megabytes_is_refused_by_its_characters(
     measured(
         "G-10",
         f"{len(body) / 1e6:.1f} MB of {kind}",
-        "413 in < 50 ms (sent and read), lag < 50 ms, growth < 32 MB",
+        f"413 (sent and read), lag < {lag_allowed * 1000:.0f} ms, growth < 32 MB",
         f"{response.status_code} in {seconds * 1000:.0f} ms, lag {lag.worst * 1000:.0f} ms, {grown / MB:.1f} MB",
     )
     assert response.status_code == 413
     assert grown < 32 * MB
-    # The time holds the sending of 4 MB and whatever else this machine does.
-    assert seconds < 0.5
-    assert lag.worst < 0.25
+    # The time holds the sending of 4 MB.
+    assert seconds < 2 * lag_allowed
+    assert lag.worst < lag_allowed
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "lag_allowed"), CASES)
 def test_as_many_characters_as_are_allowed_do_not_hold_the_loop(
-    tokenising_server: LiveServer, measured: Measured, kind: str
+    tokenising_server: LiveServer, measured: Measured, kind: str, lag_allowed: float
 ) -> None:
     text = (BOMBS[kind] * 100_000)[:100_000]
     body = json.dumps({"query": "q", "documents": [text] * 5}, ensure_ascii=False).encode()
@@ -77,11 +82,11 @@ def test_as_many_characters_as_are_allowed_do_not_hold_the_loop(
     measured(
         "G-11",
         f"5 documents of 100,000 characters of {kind}",
-        "an answer; lag < 50 ms",
+        f"an answer; lag < {lag_allowed * 1000:.0f} ms",
         f"{response.status_code} in {seconds:.2f} s, lag {lag.worst * 1000:.0f} ms",
     )
     assert response.status_code < 500
-    assert lag.worst < 0.25
+    assert lag.worst < lag_allowed
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,9 @@ def rank(
     query: str, documents: IO[str], instruction: str | None, top_n: int | None, as_json: bool, **flags: Any
 ) -> None:
     """Print the documents ranked by how well they answer QUERY."""
-    texts = [line.strip() for line in documents if line.strip()]
+    if not query.strip():
+        raise InvalidRequest("the query must not be empty or blank")
+    texts = _lines(documents)
     if not texts:
         raise InvalidRequest("there is no document to rank: every line of the input is blank")
     # Imported here: torch takes seconds, and a wrong file name should not have to wait for it.
@@ -48,6 +50,13 @@ def rank(
         _print_table(result, texts)
 
 
+def _lines(documents: IO[str]) -> list[str]:
+    try:
+        return [line.strip() for line in documents if line.strip()]
+    except UnicodeDecodeError:
+        raise InvalidRequest("the documents are not UTF-8 text; convert the file first, with iconv for one") from None
+
+
 def _as_json(result: RerankResult, texts: list[str]) -> str:
     rows = [
         {"index": row.index, "relevance_score": row.score, "document": {"text": texts[row.index]}}
@@ -59,11 +68,12 @@ def _as_json(result: RerankResult, texts: list[str]) -> str:
 def _print_table(result: RerankResult, texts: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for name in ("rank", "score", "input"):
         table.add_column(name, justify="right")
     table.add_column("document", overflow="fold")
     for place, row in enumerate(result.ranked, start=1):
-        table.add_row(str(place), f"{row.score:.4f}", str(row.index + 1), texts[row.index])
+        table.add_row(str(place), f"{row.score:.4f}", str(row.index + 1), Text(texts[row.index]))
     Console().print(table)

@@ -77,6 +77,7 @@ class KeyRing:
         self._look_after = 0.0
         # Decided once: a key file that is emptied later must close the server, not open it.
         self.is_required = bool(settings.api_keys.strip() or self._file)
+        self.has_admin = any(key.is_admin for key in self._fixed)
         if self._file is not None:
             try:
                 self._read_file(self._file)
@@ -132,6 +133,8 @@ class Authentication:
         is_admin_route = scope["path"] == ADMIN_PREFIX or scope["path"].startswith(f"{ADMIN_PREFIX}/")
         needs_key = is_admin_route or (self._keys.is_required and (scope["method"], scope["path"]) not in OPEN_ROUTES)
         key = next((key for secret in _secrets_of(scope) if (key := self._keys.find(secret))), None)
+        if key is None and is_admin_route and not self._keys.has_admin:
+            raise Unauthorized("the administration is closed: this server has no admin key", setting="admin_keys")
         if key is None and needs_key:
             raise Unauthorized("an API key is needed: send it as Authorization: Bearer KEY")
         if key is not None and is_admin_route and not key.is_admin:

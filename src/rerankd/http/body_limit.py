@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
 
 from starlette.types import Receive, Scope
 
 from rerankd.errors import ClientClosed, InvalidRequest, ReceiveTimeout, TooLarge, UnsupportedMedia
 from rerankd.http.record import CallRecord, header, record_of
+from rerankd.schedule.room import Room
+
+Take = Callable[[int], None]
+"""Told of each part of a body as it arrives; raises when there is no room for it."""
 
 _JSON_TYPES = frozenset({b"application/json", b"text/json"})
 
 
-async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, seconds: float) -> bytes:
+class BodyRoom:
+    """The bytes of the requests at work: each body has its limit, and a thousand bodies are more than memory holds.
+
+    Bytes count when they are there and not when they are announced: announcing costs a hostile client nothing.
+    """
+
+    def __init__(self, limit: int, tenant_share: float) -> None:
+        self._room = Room("bytes", limit, tenant_share, "max_waiting_bytes")
+        self._held: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def of(self, tenant: str) -> Iterator[Take]:
+        """For the time of one request; what it took is given back at the end."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            held = self._held.get(tenant, 0)
+            others = [size for other, size in self._held.items() if other != tenant]
+            self._room.check(size, held, others, retry_after=1.0)
+            self._held[tenant] = held + size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            if left := self._held.get(tenant, 0) - taken:
+                self._held[tenant] = left
+            else:
+                self._held.pop(tenant, None)
+
+
+async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: int, seconds: float) -> bytes:
     """The whole body of a JSON request.
 
     Raises:
+        Overloaded: there is no room for it beside the other bodies.
         UnsupportedMedia: compressed (never inflated: a small body could grow without bound), or not JSON.
         TooLarge: more than ``max_bytes``, declared or arrived.
         ReceiveTimeout: not complete within ``seconds``.
@@ -26,14 +65,14 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, seconds: 
     record = record_of(scope)
     try:
         async with asyncio.timeout(seconds):
-            return await _collect(receive, record, max_bytes)
+            return await _collect(receive, record, take, max_bytes)
     except TimeoutError:
         raise ReceiveTimeout(
             f"the body did not arrive within {seconds:g} seconds (receive_timeout)", setting="receive_timeout"
         ) from None
 
 
-async def _collect(receive: Receive, record: CallRecord, max_bytes: int) -> bytes:
+async def _collect(receive: Receive, record: CallRecord, take: Take, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     while True:
         message = await receive()
@@ -43,6 +82,7 @@ async def _collect(receive: Receive, record: CallRecord, max_bytes: int) -> byte
         record.received_bytes += len(chunk)
         if record.received_bytes > max_bytes:
             raise _too_large(max_bytes)
+        take(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body", False):
             record.body_complete = True

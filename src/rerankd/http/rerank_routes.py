@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from rerankd.errors import MethodNotAllowed, ServiceError, TooLarge
 from rerankd.http import deadline
 from rerankd.http.answer import send_json
-from rerankd.http.body_limit import read_body
+from rerankd.http.body_limit import BodyRoom, Take, read_body
 from rerankd.http.disconnect import InFlight
 from rerankd.http.record import CallRecord, header, record_of
 from rerankd.http.route_table import RouteTable
@@ -37,6 +37,7 @@ class RerankRoutes(BaseRoute):
         self._settings = settings
         self._service = service
         self._in_flight = in_flight
+        self._bodies = BodyRoom(max(settings.max_waiting_bytes, settings.max_body_bytes), settings.tenant_share)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         found = self._table.find(scope["path"]) if scope["type"] == "http" else None
@@ -49,14 +50,22 @@ class RerankRoutes(BaseRoute):
         if scope["method"] != "POST":
             record_of(scope).response_headers.append((b"allow", b"POST"))
             raise MethodNotAllowed("this path takes POST")
+        record = record_of(scope)
+        record.dialect = scope["rerankd.route"][0].dialects[0]
+        with self._bodies.of(record.tenant) as take:
+            await self._answer(scope, receive, send, take)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, take: Take) -> None:
         route, parameters = scope["rerankd.route"]
         record = record_of(scope)
-        record.dialect = route.dialects[0]
         context = self._context(scope, record)
-        body = await read_body(
-            scope, receive, max_bytes=self._settings.max_body_bytes, seconds=self._settings.receive_timeout
+        settings = self._settings
+        decoded = decode_json(
+            await read_body(
+                scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout
+            ),
+            settings.max_json_depth,
         )
-        decoded = decode_json(body, self._settings.max_json_depth)
         record.dialect = dialect = route.choose(decoded)
         call = dialect.parse(route.with_path(decoded, parameters))
         record.queries = len(call.requests)

@@ -7,16 +7,18 @@ line again after each, so that a huge request does not hold up the small ones be
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from rerankd.errors import Overloaded
 from rerankd.prompt.build import Prompt, PromptBuilder
 from rerankd.prompt.fit import Pair, PromptLimits
 from rerankd.prompt.tokenizer import slices
+from rerankd.schedule.turns import Line, TurnLimits, Turns
 
 _MOST_THREADS = 4
 _Result = TypeVar("_Result")
@@ -28,17 +30,16 @@ class PromptWorkers:
     Args:
         builder: never changes, so sharing it is safe (tests compare eight threads with one).
         threads: how many; 0 means one less than the cores, at most four.
-        most_waiting: requests in here at once; more are refused.
+        limits: how much may be in here at once; more is refused.
     """
 
-    def __init__(self, builder: PromptBuilder, threads: int = 0, *, most_waiting: int = 1024) -> None:
+    def __init__(self, builder: PromptBuilder, threads: int = 0, limits: TurnLimits | None = None) -> None:
         # These threads are all the parallelism there is: the library's own pool would take every core.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.builder = builder
         self._threads = threads or min(max((os.cpu_count() or 2) - 1, 1), _MOST_THREADS)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tokenise")
-        self._most_waiting = most_waiting
-        self._waiting = 0
+        self._turns = Turns(self._threads, limits or TurnLimits())
 
     async def build(
         self,
@@ -47,45 +48,54 @@ class PromptWorkers:
         instruction: str,
         limits: PromptLimits,
         positions: Sequence[int] | None = None,
+        *,
+        tenant: str = "",
+        deadline: float = math.inf,
     ) -> Prompt:
-        """See :meth:`PromptBuilder.build`; raises Overloaded too, when too many requests wait."""
-        if self._waiting >= self._most_waiting:
-            raise Overloaded("too many requests wait to be tokenised", retry_after=1)
-        self._waiting += 1
+        """See :meth:`PromptBuilder.build`; raises Overloaded too, when too much waits or the deadline is hopeless."""
+        parts = list(slices(documents))
+        line = self._turns.enter(tenant, sum(map(_characters, parts)), deadline)
         try:
-            parts = list(slices(documents))
             if len(parts) == 1:
-                return await self._run(lambda: self.builder.build(query, documents, instruction, limits, positions))
-            pairs = await self._pairs(query, parts, instruction, limits, positions or range(len(documents)))
-            return await self._run(lambda: Prompt.of(pairs))
+                return await self._run(
+                    line, parts[0], lambda: self.builder.build(query, documents, instruction, limits, positions)
+                )
+            places = positions or range(len(documents))
+            starts = itertools.accumulate((len(part) for part in parts), initial=0)
+            jobs = [
+                self._run(
+                    line, part, functools.partial(self._pairs, query, part, instruction, limits, places[start:])
+                )
+                for start, part in zip(starts, parts, strict=False)
+            ]
+            pairs = _in_order(await asyncio.gather(*jobs, return_exceptions=True))
+            return await self._run(line, (), lambda: Prompt.of(pairs))
         finally:
-            self._waiting -= 1
+            self._turns.leave(line)
 
-    async def _pairs(
-        self,
-        query: str,
-        parts: Sequence[Sequence[str]],
-        instruction: str,
-        limits: PromptLimits,
-        positions: Sequence[int],
+    def _pairs(
+        self, query: str, part: Sequence[str], instruction: str, limits: PromptLimits, places: Sequence[int]
     ) -> list[Pair]:
-        starts = itertools.accumulate((len(part) for part in parts), initial=0)
-        jobs = [
-            lambda part=part, start=start: self.builder.pairs(
-                query, part, instruction, limits, positions[start : start + len(part)]
-            )
-            for part, start in zip(parts, starts, strict=False)
-        ]
-        pairs: list[Pair] = []
-        for first in range(0, len(jobs), self._threads):
-            window = [self._run(job) for job in jobs[first : first + self._threads]]
-            for done in await asyncio.gather(*window):
-                pairs.extend(done)
-        return pairs
+        return self.builder.pairs(query, part, instruction, limits, places[: len(part)])
 
-    async def _run(self, job: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+    async def _run(self, line: Line, part: Sequence[str], job: Callable[[], _Result]) -> _Result:
+        loop = asyncio.get_running_loop()
+        return await self._turns.run(line, _characters(part), lambda: loop.run_in_executor(self._pool, job))
 
     def close(self) -> None:
         """End the threads once what they do now is done; what waits is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_order(parts: Sequence[list[Pair] | BaseException]) -> list[Pair]:
+    """All pairs; where several parts failed, the error of the first, whichever came first in time."""
+    pairs: list[Pair] = []
+    for part in parts:
+        if isinstance(part, BaseException):
+            raise part
+        pairs.extend(part)
+    return pairs
+
+
+def _characters(texts: Sequence[str]) -> int:
+    return sum(map(len, texts))

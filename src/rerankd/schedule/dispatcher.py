@@ -16,7 +16,7 @@ from rerankd.observe.metrics import Metrics
 from rerankd.schedule.batcher import cost_of, next_tickets
 from rerankd.schedule.budget import Speed, TokenBudget
 from rerankd.schedule.engine_thread import EngineThread
-from rerankd.schedule.job import Ticket
+from rerankd.schedule.job import Job, Ticket
 from rerankd.schedule.options import ScheduleOptions
 from rerankd.schedule.queue import Queue
 from rerankd.schedule.recovery import DenyList, Failure, FailureKind, attempt, pieces
@@ -131,7 +131,7 @@ class Dispatcher:
             is_healthy = await self._on_thread(self._engine.health)
         except EngineFault as fault:
             raise EngineGone(str(fault)) from None
-        except Exception:
+        except Exception:  # one that does not return too: a machine that swaps is no dead engine
             _log.exception("the engine's health check failed")
             is_healthy = False
         self._failed_checks = 0 if is_healthy else self._failed_checks + 1
@@ -159,13 +159,19 @@ class Dispatcher:
 
     def _deliver(self, outcomes: Iterable[tuple[Ticket, Outcome]]) -> None:
         now = time.monotonic()
+        late: dict[Job, dict[int, float]] = {}
         for ticket, outcome in outcomes:
             self._queue.forget(ticket)
             if isinstance(outcome, ScoringError):
                 self._metrics.failed_pairs.labels(outcome.code).inc()
+            elif not ticket.waiters and ticket.heir is not None:
+                job, index = ticket.heir
+                late.setdefault(job, {})[index] = outcome
             for job, index in ticket.waiters:
                 job.deliver(index, outcome, now)
             ticket.waiters.clear()
+        for job, scores in late.items():
+            job.work.keep(scores)
 
 
 def _outcome(logit: float) -> Outcome:

@@ -18,11 +18,13 @@ class Ticket:
     shared pair is scored once and never later than any of its jobs would have had it alone.
     """
 
-    __slots__ = ("failures", "key", "prefix", "tail", "taken", "waiters")
+    __slots__ = ("failures", "heir", "key", "prefix", "tail", "taken", "waiters")
 
     def __init__(self, key: bytes | None) -> None:
         self.key = key
         self.waiters: list[tuple[Job, int]] = []
+        self.heir: tuple[Job, int] | None = None
+        """The last waiter to leave while the pair was with the engine: its work keeps the score."""
         self.taken = False
         self.failures = 0
         """Failed passes that it was part of."""
@@ -84,6 +86,11 @@ class Job:
 
     def expire(self) -> None:
         self.fail(DeadlineExceeded("the deadline passed before the scores were there"))
+
+    def keep_scores(self) -> None:
+        """The request ends without its scores: those that are there already are not lost."""
+        if scores := {index: outcome for index, outcome in enumerate(self.outcomes) if isinstance(outcome, float)}:
+            self.work.keep(scores)
 
     def result(self) -> ScoredWork:
         started = self.started_at or self.queued_at

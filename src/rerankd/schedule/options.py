@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rerankd.schedule.turns import TurnLimits
 from rerankd.settings import Settings
 
 TOKENS_A_CHARACTER = 1
 """An upper bound for all but rare scripts: words cost a quarter of this, Chinese two thirds."""
+CHARACTERS_A_TOKEN = 4
+"""Of English words; what waits to be tokenised may become about a queue's tokens."""
 FRAME_TOKENS = 256
 """A generous guess at what the prompt adds to a document: template, instruction, a question."""
 
@@ -42,3 +45,13 @@ def default_queue_tokens(settings: Settings) -> int:
     """Twice what the largest request can hold, so that one such request leaves half of the queue to others."""
     largest = settings.max_request_characters * TOKENS_A_CHARACTER + settings.max_documents * FRAME_TOKENS
     return 2 * max(largest, settings.max_pair_tokens)
+
+
+def turn_limits(settings: Settings) -> TurnLimits:
+    """What may wait for the tokenizer: about a queue of tokens, and at least two of the largest requests."""
+    tokens = settings.queue_tokens or default_queue_tokens(settings)
+    return TurnLimits(
+        requests=settings.queue_requests,
+        characters=max(CHARACTERS_A_TOKEN * tokens, 2 * settings.max_request_characters),
+        tenant_share=settings.tenant_share,
+    )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
-from rerankd.errors import Overloaded, ScoringError, TooLarge
+from rerankd.errors import ScoringError, TooLarge
 from rerankd.observe.metrics import Metrics
 from rerankd.schedule.job import Job, Ticket
+from rerankd.schedule.room import Room
 from rerankd.schedule.work import Work
 
 FAIR_SHARE = 0.5
@@ -61,7 +61,8 @@ class Queue:
         """Tokens that wait, those in a batch not counted."""
         self.jobs: set[Job] = set()
         """Every request that waits or runs."""
-        self._limits = limits
+        self._request_room = Room("requests", limits.requests, limits.tenant_share, "queue_requests")
+        self._token_room = Room("tokens", limits.tokens, limits.tenant_share, "queue_tokens")
         self._metrics = metrics
         self._tenants: dict[str, Tenant] = {}
         self._in_flight: dict[bytes, Ticket] = {}
@@ -108,7 +109,11 @@ class Queue:
         for index, ticket in job.tickets.items():
             if job.outcomes[index] is None:
                 ticket.waiters.remove((job, index))
-                if not ticket.waiters and not ticket.taken:
+                if ticket.waiters:
+                    continue
+                if ticket.taken:
+                    ticket.heir = job, index
+                else:
                     self.forget(ticket)
                     dropped += 1
         if dropped:
@@ -182,25 +187,15 @@ class Queue:
         return max(self._clock, tenant.finish) + tokens * (1 + priority)
 
     def _check_room(self, tenant: Tenant, tokens: int, retry_after: float) -> None:
-        limits = self._limits
-        if tokens > limits.tokens:
+        most = self._token_room.limit
+        if tokens > most:
             raise TooLarge(
-                f"the request has {tokens} tokens to score, more than the whole queue holds ({limits.tokens})",
+                f"the request has {tokens} tokens to score, more than the whole queue holds ({most})",
                 setting="queue_tokens",
             )
         others = [other for other in self._tenants.values() if other is not tenant]
-        self._check(1, tenant.requests, [other.requests for other in others], "requests", retry_after)
-        self._check(tokens, tenant.tokens, [other.tokens for other in others], "tokens", retry_after)
-
-    def _check(self, asked: int, own: int, others: list[int], what: str, retry_after: float) -> None:
-        limit = self._limits.tokens if what == "tokens" else self._limits.requests
-        share = math.ceil(limit * self._limits.tenant_share)
-        if own and others and own + asked > share:
-            raise Overloaded("your share of the queue is full", retry_after=retry_after, setting="tenant_share")
-        # What others hold beyond their share does not count: a caller that found the queue empty and filled
-        # it must not lock out the next one.
-        if asked + own + sum(min(other, share) for other in others) > limit:
-            raise Overloaded(f"too many {what} are waiting", retry_after=retry_after, setting=f"queue_{what}")
+        self._request_room.check(1, tenant.requests, [other.requests for other in others], retry_after)
+        self._token_room.check(tokens, tenant.tokens, [other.tokens for other in others], retry_after)
 
     def _stand_in_line(self, job: Job, index: int) -> None:
         key = job.work.keys[index] if job.work.keys is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
 import time
 from collections.abc import Callable
@@ -72,12 +73,15 @@ class Scheduler:
             self._thread.end()
             raise
         self._dispatcher = Dispatcher(self._engine, self._thread, self._queue, self._options, self._metrics)
-        self._loop_task = asyncio.create_task(self._dispatcher.run(), name="rerankd-dispatcher")
+        # In a context of its own: after a reload its log lines would carry the request id of the reload for ever.
+        self._loop_task = asyncio.create_task(
+            self._dispatcher.run(), name="rerankd-dispatcher", context=contextvars.Context()
+        )
         self._loop_task.add_done_callback(self._dispatcher_ended)
         self.state = "ready"
 
     async def score(self, work: Work) -> ScoredWork:
-        """One outcome a pair. Cancelling the caller drops the pairs that nobody else waits for.
+        """One outcome a pair. Cancelling the caller drops the pairs that nobody else waits for and no batch has yet.
 
         Raises:
             TooLarge: more tokens than the whole queue may hold.
@@ -95,6 +99,9 @@ class Scheduler:
         try:
             await job.done
             return job.result()
+        except BaseException:
+            job.keep_scores()
+            raise
         finally:
             timer.cancel()
             self._leave(job)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rerankd.types import IdArray, Outcome
+
+Scores = Mapping[int, float]
+"""Logits by the index of their pair."""
+
+
+def forget(scores: Scores) -> None:
+    """Keeps nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +26,8 @@ class Work:
         deadline: ``time.monotonic()`` after which the scores are worth nothing.
         tenant: whose share of the queue this takes.
         priority: 0 (served first) to 999.
+        keep: takes the scores that came although the request itself ended without them: its client left, or its
+            deadline passed. They are paid for, and may be asked for again.
     """
 
     prefix: IdArray
@@ -26,6 +36,7 @@ class Work:
     deadline: float
     tenant: str = ""
     priority: int = 0
+    keep: Callable[[Scores], None] = forget
 
     @property
     def tokens(self) -> int:

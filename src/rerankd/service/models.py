@@ -19,6 +19,7 @@ from rerankd.observe.metrics import Metrics
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
 from rerankd.prompt.workers import PromptWorkers
+from rerankd.schedule.options import turn_limits
 from rerankd.schedule.scheduler import ScheduleOptions, Scheduler
 from rerankd.settings import ModelSettings, Settings
 from rerankd.types import RerankRequest
@@ -168,5 +169,5 @@ async def load_model(
     )
     scheduler = Scheduler(engine, ScheduleOptions.from_settings(settings), metrics, on_death)
     await scheduler.start()
-    prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads)
+    prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads, turn_limits(settings))
     return LoadedModel(source, checkpoint.fingerprint, checkpoint.template, prompts, scheduler)

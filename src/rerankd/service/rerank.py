@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from rerankd.cache.base import CachedScore, ScoreCache
 from rerankd.cache.key import keys_for, scope_of
-from rerankd.errors import DeadlineExceeded, ScoringError, ServiceError
+from rerankd.errors import DeadlineExceeded, ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.build import Prompt, PromptLimits
-from rerankd.schedule.work import Work
+from rerankd.schedule.work import Scores, Work
 from rerankd.service.admission import SizeLimits, check_sizes
 from rerankd.service.models import ServedModel, ServedModels
 from rerankd.service.ranking import document_score, rank
@@ -72,8 +72,6 @@ class Reranker:
         known = await self._look_up(keys, context)
         missing = [index for index, score in enumerate(known) if score is None]
         fresh = await self._score(model, request, missing, keys, context) if missing else None
-        if fresh is not None:
-            self._store(fresh, [keys[index] for index in missing])
         return self._result(model, request, known, missing, fresh, started)
 
     def _keys(self, model: ServedModel, request: RerankRequest, context: CallContext) -> list[bytes]:
@@ -118,30 +116,38 @@ class Reranker:
             self._instruction(model, request),
             self._limits(model, request),
             missing,
+            tenant=context.tenant,
+            deadline=context.deadline,
         )
         tokenised = time.monotonic()
+        pair_keys = tuple(keys[index] for index in missing)
+
+        def keep(logits: Scores) -> None:
+            self._keep(prompt, pair_keys, logits)
+
         work = Work(
             prefix=prompt.prefix,
             tails=prompt.tails,
-            keys=tuple(keys[index] for index in missing),
+            keys=pair_keys,
             deadline=context.deadline,
             tenant=context.tenant,
             priority=request.priority,
+            keep=keep,
         )
         scored = await model.loaded.scheduler.score(work)
+        keep({index: outcome for index, outcome in enumerate(scored.outcomes) if isinstance(outcome, float)})
+        self._metrics.truncated_pairs.inc(sum(prompt.truncated))
         timings = Timings(tokenise=tokenised - started, queue=scored.queue_seconds, engine=scored.engine_seconds)
         return _Fresh(prompt=prompt, outcomes=scored.outcomes, timings=timings)
 
-    def _store(self, fresh: _Fresh, keys: Sequence[bytes]) -> None:
-        rows = zip(keys, fresh.outcomes, fresh.prompt.pair_tokens, fresh.prompt.truncated, strict=True)
+    def _keep(self, prompt: Prompt, keys: Sequence[bytes], logits: Scores) -> None:
+        """Cache the scores of a prompt's pairs, those that came after their client had left too."""
         self.cache.put_many(
             {
-                key: CachedScore(logit=outcome, tokens=tokens, truncated=truncated)
-                for key, outcome, tokens, truncated in rows
-                if not isinstance(outcome, ScoringError)
+                keys[index]: CachedScore(logit, prompt.pair_tokens[index], prompt.truncated[index])
+                for index, logit in logits.items()
             }
         )
-        self._metrics.truncated_pairs.inc(sum(fresh.prompt.truncated))
 
     def _result(
         self,

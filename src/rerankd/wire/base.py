@@ -65,6 +65,11 @@ class Dialect(Protocol):
         """A body that it accepts; the OpenAPI document shows it with the answer that ``render`` gives."""
         ...
 
+    @property
+    def other_bodies(self) -> tuple[Json, ...]:
+        """Bodies whose answers have a form of their own, for the schema of the answer."""
+        ...
+
     def parse(self, body: Json) -> Call:
         """Read a decoded body; raises InvalidRequest that names the field and never repeats its value."""
         ...

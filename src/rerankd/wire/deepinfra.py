@@ -23,6 +23,7 @@ class DeepInfra:
     takes = ("queries", "documents", "instruction")
     required = 2
     example: ClassVar[Json] = {"queries": ["capital of France"], "documents": ["Berlin", "Paris"]}
+    other_bodies: ClassVar[tuple[Json, ...]] = ()
 
     def parse(self, body: Json) -> Call:
         fields = Fields(body)

@@ -14,7 +14,7 @@ from rerankd.errors import ServiceError
 from rerankd.types import DocumentScore, RerankRequest, RerankResult
 from rerankd.wire.base import Answer, Call, Json
 from rerankd.wire.error_shapes import documents_error
-from rerankd.wire.fields import Fields
+from rerankd.wire.fields import Fields, flat
 
 DOCUMENTS_PER_SEARCH_UNIT = 100
 """Cohere bills one search unit for a query with up to so many documents."""
@@ -62,10 +62,15 @@ class Reply:
         return place.logit if self.asked.raw_scores else place.score
 
     def object(self, index: int) -> dict[str, Json]:
-        """The document as an object with ``text``, its other keys kept."""
+        """The document as an object with ``text``, its other keys kept.
+
+        Clients read a string there, also where the document had a number by that name and was ranked by other keys.
+        """
         sent = self.asked.documents[index]
-        text = {"text": self.request.documents[index]}
-        return text | sent if isinstance(sent, dict) else text
+        if not isinstance(sent, dict):
+            return {"text": self.request.documents[index]}
+        own = sent.get("text")
+        return {**sent, "text": self.request.documents[index] if own is None else flat(own)}
 
     @property
     def total_tokens(self) -> dict[str, int]:
@@ -109,6 +114,7 @@ class DocumentsDialect(ABC):
         "documents": ["Berlin is the capital of Germany.", "Paris is the capital of France."],
         "top_n": 1,
     }
+    other_bodies: ClassVar[tuple[Json, ...]] = ()
     document_key: ClassVar[str] = "documents"
     return_key: ClassVar[str] = "return_documents"
     returns_documents: ClassVar[bool] = False

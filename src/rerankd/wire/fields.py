@@ -140,12 +140,13 @@ def _document_text(item: Json, names: Sequence[str], where: str) -> str:
     if isinstance(item, dict) and any(item.get(name) is not None for name in names):
         given = [(name, item[name]) for name in names if item.get(name) is not None]
         # One field is the text itself; several keep their names, as Cohere lays them out.
-        lines = [_flat(value) if len(names) == 1 else f"{name}: {_flat(value)}" for name, value in given]
+        lines = [flat(value) if len(names) == 1 else f"{name}: {flat(value)}" for name, value in given]
         return "\n".join(lines)
     return _plain_text(item, where)
 
 
-def _flat(value: Json) -> str:
+def flat(value: Json) -> str:
+    """A text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -62,6 +62,7 @@ class NativeBatch:
             {"query": "no documents here"},
         ]
     }
+    other_bodies: ClassVar[tuple[Json, ...]] = ()
 
     def parse(self, body: Json) -> Call:
         """Items that cannot be read are kept as their error, in their place; the others are scored."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from rerankd.errors import (
     DeadlineExceeded,
@@ -25,8 +26,8 @@ from rerankd.wire.registry import Route
 from rerankd.wire.schema import FIELDS, Schema
 
 EXAMPLE_ID = "6f1c2d9e"
-PARAM: Schema = {"type": ["string", "null"]}
-"""The field that was wrong, where a field was: no example alone says that it may be null."""
+WIDER: Mapping[str, Schema] = MappingProxyType({"param": {"type": ["string", "null"]}, "input": {}})
+"""Keys whose values no example shows in full: the field that was wrong, if one was, and an input as it was sent."""
 
 EXAMPLE_TIME = 1767225600
 
@@ -55,7 +56,9 @@ def describe(route: Route) -> dict[str, Json]:
         "responses": {
             "200": {
                 "description": "The answer.",
-                "content": _content([infer(answer) for answer in answers.values()], answers),
+                "content": _content(
+                    [form for dialect in route.dialects for form in answer_schemas(dialect)], answers
+                ),
             },
             **_error_responses(route.dialects[0]),
         },
@@ -71,9 +74,14 @@ def request_schema(dialect: Dialect) -> Schema:
     }
 
 
-def example_answer(dialect: Dialect) -> Answer:
-    """What the dialect answers to its own example, with made-up scores."""
-    call = dialect.parse(dialect.example)
+def answer_schemas(dialect: Dialect) -> list[Schema]:
+    """Every form that an answer of the dialect may have."""
+    return [infer(example_answer(dialect, body).body) for body in (dialect.example, *dialect.other_bodies)]
+
+
+def example_answer(dialect: Dialect, body: Json = None) -> Answer:
+    """What the dialect answers to a body, by default to its own example, with made-up scores."""
+    call = dialect.parse(dialect.example if body is None else body)
     answer = dialect.render(call, [example_result(request) for request in call.requests])
     if isinstance(answer.body, dict) and "created" in answer.body:
         # The time of the answer would change the document at every start.
@@ -100,10 +108,10 @@ def example_result(request: RerankRequest) -> RerankResult:
 def infer(value: Json) -> Schema:
     """The schema that ``value`` is an instance of: every key it has, and its types."""
     if isinstance(value, dict):
-        properties = {key: PARAM if key == "param" else infer(inner) for key, inner in value.items()}
+        properties = {key: WIDER[key] if key in WIDER else infer(inner) for key, inner in value.items()}
         return {"type": "object", "properties": properties}
     if isinstance(value, list):
-        return {"type": "array", "items": infer(value[0]) if value else {}}
+        return {"type": "array", "items": any_of([infer(item) for item in value])}
     kinds: Mapping[type, Schema] = {
         str: {"type": "string"},
         bool: {"type": "boolean"},
@@ -124,7 +132,12 @@ def _error_responses(dialect: Dialect) -> dict[str, Json]:
     return responses
 
 
+def any_of(schemas: list[Schema]) -> Schema:
+    """The schema of what fits at least one of them; of anything where there is none."""
+    different = [schema for index, schema in enumerate(schemas) if schema not in schemas[:index]]
+    return {"anyOf": different} if len(different) > 1 else next(iter(different), {})
+
+
 def _content(schemas: list[Schema], examples: Mapping[str, Json]) -> dict[str, Json]:
-    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     shown = {name: {"value": value} for name, value in examples.items()}
-    return {"application/json": {"schema": schema, "examples": shown}}
+    return {"application/json": {"schema": any_of(schemas), "examples": shown}}

@@ -27,6 +27,8 @@ class Asked:
 
 def pair_up(queries: Sequence[str], documents: Sequence[str], names: str) -> list[Pair]:
     """One query with every document, or as many of one as of the other."""
+    if not queries or not documents:
+        raise InvalidRequest(f"{names} must not be empty")
     if len(queries) == 1:
         return [(queries[0], document) for document in documents]
     if len(queries) != len(documents):

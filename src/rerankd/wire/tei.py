@@ -60,6 +60,7 @@ class TEIPredict:
     takes = ("inputs", "raw_scores", "truncate", "truncation_direction")
     required = 1
     example: ClassVar[Json] = {"inputs": [["capital of France", "Berlin"], ["capital of France", "Paris"]]}
+    other_bodies: ClassVar[tuple[Json, ...]] = ({"inputs": ["capital of France", "Paris"]},)
 
     def parse(self, body: Json) -> Call:
         fields = Fields(body)

@@ -57,6 +57,7 @@ class VLLMScore:
     )
     required = 0
     example: ClassVar[Json] = {"queries": "capital of France", "documents": ["Berlin", "Paris"]}
+    other_bodies: ClassVar[tuple[Json, ...]] = ()
 
     def parse(self, body: Json) -> Call:
         fields = Fields(body)

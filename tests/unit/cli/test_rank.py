@@ -14,7 +14,7 @@ QUERY = "What is the capital of France?"
 LINES = "Berlin is the capital of Germany.\n\nParis is the capital of France.\nBananas are yellow.\n"
 
 
-def run(*arguments: str, text: str | None = None) -> Result:
+def run(*arguments: str, text: str | bytes | None = None) -> Result:
     return CliRunner().invoke(cli, ["rank", *arguments], input=text, catch_exceptions=False)
 
 
@@ -38,15 +38,21 @@ def test_top_n_shows_the_best(tmp_path: Path) -> None:
     assert len(answer["results"]) == 1
 
 
+def test_brackets_in_a_document_are_shown() -> None:
+    assert "an [red]apple[/red]" in run(QUERY, "--documents", "-", text="an [red]apple[/red]\n").output
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "says"),
     [
+        ((" ", "--documents", "-"), "a", "query"),
+        ((QUERY, "--documents", "-"), b"\xff\xfe", "not UTF-8"),
         ((QUERY, "--documents", "-"), "\n \n", "no document"),
         ((QUERY, "--documents", "-", "--model", "./no-such-folder"), "a", "no-such-folder"),
         ((QUERY, "--documents", "-", "--engine", "native", "--device", "cuda:9"), "a", "device"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(arguments: tuple[str, ...], text: str, says: str) -> None:
+def test_what_cannot_work_is_said_in_one_line(arguments: tuple[str, ...], text: str | bytes, says: str) -> None:
     done = run(*arguments, text=text)
     assert done.exit_code == 2
     assert says in done.output

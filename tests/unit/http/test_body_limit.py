@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.unit.http.conftest import Connect
 
-from rerankd.errors import ClientClosed, ReceiveTimeout, ServiceError, TooLarge, UnsupportedMedia
-from rerankd.http.body_limit import read_body
+from rerankd.errors import ClientClosed, Overloaded, ReceiveTimeout, ServiceError, TooLarge, UnsupportedMedia
+from rerankd.http.body_limit import BodyRoom, read_body
 from rerankd.http.record import SCOPE_KEY, CallRecord
 
 JSON = [(b"content-type", b"application/json")]
@@ -30,7 +30,7 @@ def receiving(*chunks: bytes, leave: bool = False) -> Any:
 
 
 async def read(scope: dict[str, Any], receive: Any, max_bytes: int = 10) -> bytes:
-    return await read_body(scope, receive, max_bytes=max_bytes, seconds=0.2)
+    return await read_body(scope, receive, lambda size: None, max_bytes=max_bytes, seconds=0.2)
 
 
 async def test_chunks_become_one_body() -> None:
@@ -104,3 +104,19 @@ async def test_the_answer_to_an_endless_body_says_the_limit_and_closes(connect: 
     assert response.status_code == 413
     assert response.headers["connection"] == "close"
     assert "max_body_bytes" in response.json()["message"]
+
+
+def test_bodies_together_have_a_limit_and_give_back_what_they_took() -> None:
+    room = BodyRoom(100, tenant_share=0.5)
+    with room.of("a") as take:
+        take(60)
+        with room.of("a") as second:
+            second(30)
+            with pytest.raises(Overloaded, match="max_waiting_bytes"):
+                second(20)
+            with room.of("b") as other:
+                other(50)
+                with pytest.raises(Overloaded, match="share"):
+                    take(1)
+        take(40)
+    assert room._held == {}

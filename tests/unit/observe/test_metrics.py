@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 from prometheus_client import generate_latest
 
 from rerankd.observe.metrics import Metrics
@@ -35,3 +38,14 @@ def test_every_metric_is_used_somewhere() -> None:
         if isinstance(node, ast.Attribute)
     }
     assert declared - used == set()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Prometheus")
+def test_prometheus_finds_nothing_to_complain_about() -> None:
+    metrics = Metrics()
+    metrics.requests.labels("POST", "/rerank", "200").inc()
+    metrics.request_duration.labels("POST", "/rerank").observe(0.1)
+    page = generate_latest(metrics.registry)
+    assert b"_created" not in page
+    done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

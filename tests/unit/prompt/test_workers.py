@@ -14,6 +14,7 @@ from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.fit import Pair
 from rerankd.prompt.tokenizer import SLICE_CHARACTERS, PromptTokenizer
 from rerankd.prompt.workers import PromptWorkers
+from rerankd.schedule.turns import TurnLimits
 
 LIMITS = PromptLimits(512)
 LARGE = ["word " * 5_000, "short", "7" * 50_000, "文" * 40_000, *(["a sentence of some words"] * 200), ""]
@@ -97,7 +98,7 @@ async def test_what_a_client_that_left_still_had_waiting_is_never_tokenised(smal
 
 async def test_more_requests_than_may_wait_are_refused(small: PromptTokenizer) -> None:
     builder = HeldBuilder(small)
-    workers = PromptWorkers(builder, threads=1, most_waiting=2)
+    workers = PromptWorkers(builder, threads=1, limits=TurnLimits(requests=2))
     tasks = [asyncio.create_task(workers.build("q", ["d"], "why", LIMITS)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):

@@ -63,6 +63,20 @@ def test_plain_values_keep_their_types() -> None:
     assert decode_json(body, max_depth=3) == {"a": [1, -2, 0.5, 1000.0, True, False, None, "x", {}]}
 
 
+@pytest.mark.parametrize("value", [b"{}", b'{"a":1}', b"[]", b"1", b"1.5", b'{"a":{"b":[]}}'])
+def test_megabytes_of_small_values_are_refused_before_they_hold_the_loop(value: bytes) -> None:
+    body = b'{"query": "q", "documents": [' + b",".join([value] * (4_000_000 // (len(value) + 1))) + b"]}"
+    started = time.process_time()
+    with pytest.raises(InvalidJSON, match="more than 50000"):
+        decode_json(body, max_depth=32)
+    assert time.process_time() - started < 0.2
+
+
+def test_brackets_in_a_text_are_text() -> None:
+    text = '[1, {"a": "\\"]}' * 60_000
+    assert decode_json(json.dumps({"query": text}).encode(), max_depth=2) == {"query": text}
+
+
 def test_four_megabytes_of_documents_are_read_at_once() -> None:
     body = json.dumps({"query": "q", "documents": ["word 😀 " * 500] * 500}).encode()
     started = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from rerankd.engine.native.layers import Activations, Angles, TorchPieces
+from rerankd.engine.native.layers import Activations, Angles, TorchPieces, rms_norm
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     config.compile_threads = 1
     # A hint about float32 products, of which these functions have none.
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-    return torch.compile(function)
+    return torch.compile(function, fullgraph=True)
 
 
 class CompiledPieces:
@@ -78,7 +78,13 @@ def _turn(
     sines: torch.Tensor,
     out: torch.Tensor,
 ) -> None:
-    _PIECES.turn(Activations(heads), weight, eps, (cosines, sines), out)
+    # Not as `TorchPieces` does it, in place by halves: the compiler cannot follow that.
+    wide = heads.float()
+    if weight is not None:
+        wide = rms_norm(wide, weight, eps)
+    left, right = wide.chunk(2, dim=-1)
+    cosines, sines = cosines.unsqueeze(1), sines.unsqueeze(1)
+    out.copy_(torch.cat((left * cosines - right * sines, right * cosines + left * sines), dim=-1))
 
 
 def _gate(gate: torch.Tensor, up: torch.Tensor, dtype: torch.dtype) -> _Result:

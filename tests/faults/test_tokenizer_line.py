@@ -1,0 +1,68 @@
+"""Section A before the queue: texts that come faster than they can be tokenised."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from tests.figures import Measured
+from tests.served import Served, served
+from tests.traffic import percentile
+
+SLICE_SECONDS = 0.02
+FLOOD = 150
+LARGE = ["word " * 13_000] * 8
+"""Each document is a slice of its own."""
+
+
+def slow_down(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every slice takes the tokenizer's thread a while; what is made of it is short."""
+    assert server.service.models is not None
+    builder = server.service.models.default.loaded.prompts.builder
+    pairs = builder.pairs
+
+    def slow(query: str, documents: Any, *rest: Any) -> Any:
+        time.sleep(SLICE_SECONDS if len(documents[0]) > 1000 else 0)
+        return pairs(query, [document[:20] for document in documents], *rest)
+
+    monkeypatch.setattr(type(builder), "pairs", lambda self, *rest: slow(*rest))
+
+
+async def test_a_flood_of_large_texts_is_refused_and_not_all_of_it_late(
+    monkeypatch: pytest.MonkeyPatch, measured: Measured
+) -> None:
+    keys = "flood:secret-a,other:secret-b"
+    async with served(api_keys=keys, tokenizer_threads=1, deadline_ms=3000) as server:
+        slow_down(server, monkeypatch)
+
+        async def ask(secret: str, query: str, documents: list[str]) -> int:
+            response = await server.client.post(
+                "/rerank",
+                json={"query": query, "documents": documents, "return_documents": False},
+                headers={"Authorization": f"Bearer {secret}"},
+            )
+            return response.status_code
+
+        await ask("secret-a", "warm", LARGE)
+        flood = [asyncio.create_task(ask("secret-a", f"q{number}", LARGE)) for number in range(FLOOD)]
+        others, waits = Counter[int](), []
+        while not all(task.done() for task in flood):
+            before = time.monotonic()
+            others[await ask("secret-b", f"o{before}", ["a short one"])] += 1
+            waits.append(time.monotonic() - before)
+            await asyncio.sleep(0.05)
+        statuses = Counter(task.result() for task in flood)
+    measured(
+        "A-05",
+        f"{FLOOD} large texts at once, the tokenizer far too slow for them",
+        "some served, hardly one late, others 0 x 429",
+        f"{dict(statuses)}, others {dict(others)}, p95 {percentile(waits, 0.95) * 1e3:.0f} ms",
+    )
+    assert set(statuses) <= {200, 429, 504}
+    # Side by side, not one of them would be done in time.
+    assert statuses[200] >= 3
+    assert statuses[429] > FLOOD / 2
+    assert set(others) == {200}
