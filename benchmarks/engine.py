@@ -58,6 +58,7 @@ class Turns:
     void: str = ""
     details: str = ""
     load_seconds: float = 0.0
+    idle_mb: float = 0.0
     over_idle_mb: float = 0.0
 
     @property
@@ -195,7 +196,7 @@ def take_turn(
     engine.score(_message(warm))
     for workload, each in requests.items():
         turn = turns[workload]
-        turn.details, turn.load_seconds = engine.details, engine.load_seconds
+        turn.details, turn.load_seconds, turn.idle_mb = engine.details, engine.load_seconds, engine.idle_mb
         for request in each:
             scored = engine.score(_message(request))
             wanted = len(request.tails) * len(request.prefix) + sum(map(len, request.tails))
@@ -237,6 +238,7 @@ def _result(
                 "processor_seconds": [one.processor_seconds for one in turn.scored],
                 "gflops": rate,
                 "share_of_peak": rate / float(peak["rate"]) if peak else None,
+                "idle_mb": turn.idle_mb,
                 "peak_mb_over_idle": turn.over_idle_mb,
                 "max_difference": _difference(turn, truth),
             }
@@ -257,7 +259,7 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     table = []
     for row in rows:
         if row["void"]:
-            figures: list[str] = [f"void: {row['void']}"] + [""] * 6
+            figures: list[str] = [f"void: {row['void']}"] + [""] * 7
         else:
             share = row["share_of_peak"]
             figures = [
@@ -266,11 +268,12 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
                 f"{min(row['processor_seconds']):.1f}",
                 f"{row['gflops']:.0f}",
                 "" if share is None else f"{share:.0%}",
+                f"{row['idle_mb']:.0f}",
                 f"{row['peak_mb_over_idle']:.0f}",
                 f"{row['max_difference']:.1e}",
             ]
         columns = ("seconds", "times the slowest", "processor seconds", "GFLOP/s", "share of peak",
-                   "peak MB over idle", "max difference of p")  # fmt: skip
+                   "idle MB", "peak MB over idle", "max difference of p")  # fmt: skip
         table.append({"engine": row["engine"], **dict(zip(columns, figures, strict=True))})
     return table
 

@@ -143,7 +143,8 @@ def speed(folder: Path) -> str:
         f"Seconds for one request, Qwen3-Reranker-{record['layout']} layout with random weights, {machine['cores']} "
         f"cores of {machine['processor'].partition(' (')[0]}, torch {machine['torch']}, commit {machine['commit']} "
         f"({lengths}; the prompt included). All engines read the same tokens and were measured in one run; "
-        f"[commands, all figures and plots]({where}/README.md).\n",
+        f"memory is the process's own, pages of mapped weights not counted; vLLM's pool of keys and values is idle memory. "
+        f"[Commands, all figures and plots]({where}/README.md).\n",
         table("", _speed_rows([results[name] for name in _MAIN])).removeprefix("### \n\n"),
     ]
     picture = folder / "documents.svg"
@@ -160,11 +161,13 @@ def _speed_rows(results: Sequence[Record]) -> list[dict[str, object]]:
         for name, row in counted.items():
             kind, _, dtype = name.partition(":")
             shown = rows.setdefault(name, {"engine": f"{_NAMES.get(kind, kind)}, {dtype}"})
-            shown[result["workload"]] = f"{min(row['seconds']):.2f}"
+            shown["MB idle"] = f"{row['idle_mb']:.0f}"
+            shown[f"{result['workload']}, s"] = f"{min(row['seconds']):.2f}"
             shown[f"times faster, {result['workload']}"] = f"{min(usual['seconds']) / min(row['seconds']):.1f}"
-            shown[f"peak MB over idle, {result['workload']}"] = f"{row['peak_mb_over_idle']:.0f}"
-    words = ("", "times faster, ", "peak MB over idle, ")
-    columns = ["engine", *(f"{word}{name}" for word in words for name in _MAIN)]
+            shown[f"MB more at work, {result['workload']}"] = f"{row['peak_mb_over_idle']:.0f}"
+    figures = ("{}, s", "times faster, {}", "MB more at work, {}")
+    columns = [figure.format(name) for figure in figures for name in _MAIN]
+    columns = ["engine", *columns[:4], "MB idle", *columns[4:]]
     return [{column: row.get(column, "") for column in columns} for row in rows.values()]
 
 
