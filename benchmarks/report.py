@@ -143,7 +143,7 @@ def speed(folder: Path) -> str:
         f"Seconds for one request, Qwen3-Reranker-{record['layout']} layout with random weights, {machine['cores']} "
         f"cores of {machine['processor'].partition(' (')[0]}, torch {machine['torch']}, commit {machine['commit']} "
         f"({lengths}; the prompt included). All engines read the same tokens and were measured in one run; "
-        f"memory is the process's own, pages of mapped weights not counted; vLLM's pool of keys and values is idle memory. "
+        "memory is the process's own, without pages of mapped weights; vLLM's pool of keys is in its idle part. "
         f"[Commands, all figures and plots]({where}/README.md).\n",
         table("", _speed_rows([results[name] for name in _MAIN])).removeprefix("### \n\n"),
     ]
