@@ -60,8 +60,6 @@ class VllmEngine:
             max_num_batched_tokens=self._budget,
             enable_prefix_caching=self.prefix_caching,
             trust_remote_code=False,
-            # Only to find the two words' rows.
-            skip_tokenizer_init=self._is_classifier,
             disable_log_stats=True,
             **cpu,
         )
@@ -125,13 +123,9 @@ class VllmEngine:
         size = 4 if self._options.dtype == "float32" else 2
         return {"kv_cache_memory_bytes": self._budget * 3 // 2 * numbers * size}
 
-    @property
-    def _is_classifier(self) -> bool:
-        return str(self._config["architectures"][0]).endswith("ForSequenceClassification")
-
     def _overrides(self) -> dict[str, Any]:
         head = self._options.head
-        if self._is_classifier:
+        if str(self._config["architectures"][0]).endswith("ForSequenceClassification"):
             return {}
         if head.positive is None or head.negative is None:
             raise ConfigurationError("the vllm engine makes its classifier from two words; this template names fewer")
