@@ -27,6 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- speed: begin (python benchmarks/report.py) -->", "<!-- speed: end -->"
 _MAIN = ("A", "B")
+_OFF = "largest difference of a score"
 _NAMES = {
     "native": "rerankd",
     "usual": "the usual code (transformers)",
@@ -139,14 +140,14 @@ def speed(folder: Path) -> str:
     results = {result["workload"]: result for result in record["results"]}
     machine, where = record["machine"], folder.relative_to(ROOT).as_posix()
     lengths = "; ".join(f"{name}: {_lengths(results[name])}" for name in _MAIN)
-    lines = [
+    words = (
         f"Seconds for one request, Qwen3-Reranker-{record['layout']} layout with random weights, {machine['cores']} "
-        f"cores of {machine['processor'].partition(' (')[0]}, torch {machine['torch']}, commit {machine['commit']} "
-        f"({lengths}; the prompt included). All engines read the same tokens and were measured in one run; "
-        "memory is the process's own, without pages of mapped weights; vLLM's pool of keys is in its idle part. "
-        f"[Commands, all figures and plots]({where}/README.md).\n",
-        table("", _speed_rows([results[name] for name in _MAIN])).removeprefix("### \n\n"),
-    ]
+        f"cores of {machine['processor'].partition(' (')[0]}, torch {machine['torch']}, commit {machine['commit']}. "
+        f"{lengths}; the prompt included. All engines read the same tokens and were measured in one run; scores are "
+        "compared with the first row's. Memory is the process's own, without pages of mapped weights; vLLM's pool of "
+        f"keys is in its idle part. [Commands, all figures and plots]({where}/README.md)."
+    )
+    lines = [words + "\n", table("", _speed_rows([results[name] for name in _MAIN])).removeprefix("### \n\n")]
     picture = folder / "documents.svg"
     if picture.is_file():
         lines.append(f"![Time per document by documents per request]({where}/{picture.name})\n")
@@ -161,13 +162,15 @@ def _speed_rows(results: Sequence[Record]) -> list[dict[str, object]]:
         for name, row in counted.items():
             kind, _, dtype = name.partition(":")
             shown = rows.setdefault(name, {"engine": f"{_NAMES.get(kind, kind)}, {dtype}"})
+            off = max(float(str(shown.get(_OFF, 0.0))), row["max_difference"])
+            shown[_OFF] = f"{off:.1e}"
             shown["MB idle"] = f"{row['idle_mb']:.0f}"
             shown[f"{result['workload']}, s"] = f"{min(row['seconds']):.2f}"
             shown[f"times faster, {result['workload']}"] = f"{min(usual['seconds']) / min(row['seconds']):.1f}"
             shown[f"MB more at work, {result['workload']}"] = f"{row['peak_mb_over_idle']:.0f}"
     figures = ("{}, s", "times faster, {}", "MB more at work, {}")
     columns = [figure.format(name) for figure in figures for name in _MAIN]
-    columns = ["engine", *columns[:4], "MB idle", *columns[4:]]
+    columns = ["engine", *columns[:4], "MB idle", *columns[4:], _OFF]
     return [{column: row.get(column, "") for column in columns} for row in rows.values()]
 
 

@@ -61,7 +61,7 @@ def test_the_readmes_table_counts_from_the_usual_code_and_leaves_void_rows_out(r
     rows = (row("usual:float32", 20.0), row("native:int8", 2.0), row("vllm:bfloat16", 1.0, "it reads 1 token"))
     page = report.publish({"engine.json": engine_record(BOTH, *rows)})
     table = report.speed(page.parent)
-    assert "| rerankd, int8 | 2.00 | 2.00 | 10.0 | 10.0 | 100 | 50 | 50 |" in table
+    assert "| rerankd, int8 | 2.00 | 2.00 | 10.0 | 10.0 | 100 | 50 | 50 | 1.0e-03 |" in table
     assert "| vLLM" not in table
     assert "void: it reads 1 token" in page.read_text(encoding="utf-8")
 
