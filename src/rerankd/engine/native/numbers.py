@@ -65,9 +65,9 @@ class Numbers:
         weights = _DTYPES[name]
         if weights == FP8:
             between = torch.bfloat16
-            return cls(name, weights, weights, between, between, "fp8 products, scaled by row and by channel")
+            return cls(name, weights, weights, between, wide, "fp8 products, scaled by row and by channel")
         if device.type != "cpu":
-            return cls(name, weights, weights, weights, weights, f"{name} throughout")
+            return cls(name, weights, weights, weights, wide, f"{name} products")
         wide = torch.float32
         if weights == wide:
             return cls(name, wide, wide, wide, wide, "float32 throughout")
