@@ -41,7 +41,8 @@ bench: $(STAMP) ## The engines side by side on the two workloads
 	$(BIN)/python benchmarks/engine.py
 
 faults: $(STAMP) ## Every fault and attack, the slow ones too, as a table
-	$(BIN)/python -m pytest tests/faults tests/security tests/golden tests/unit/prompt -m 'not gpu'
+	$(BIN)/python -m pytest tests/faults tests/security tests/golden tests/unit/prompt \
+		tests/unit/cache/test_key.py tests/contract/test_same_scores.py -m 'not gpu'
 
 load: $(STAMP) ## The server under load, as a table
 	$(BIN)/python -m pytest tests/load -m load

@@ -146,7 +146,7 @@ def timed_requests(client: httpx.Client, count: int) -> list[float]:
 @pytest.mark.parametrize("kind", ["header", "body"])
 @pytest.mark.parametrize(
     ("count", "unseen"),
-    [(50, 0.020), pytest.param(500, 0.004, marks=pytest.mark.slow)],  # judged by the clock: the machine must be quiet
+    [(50, 0.020), pytest.param(500, 0.010, marks=pytest.mark.slow)],  # judged by the clock: the machine must be quiet
 )
 def test_slow_clients_are_closed_in_time_and_hurt_nobody(
     impatient_server: LiveServer, measured: Measured, kind: str, count: int, unseen: float

@@ -50,31 +50,32 @@ INLINE void pack_values(const bfloat16 *values, int64_t stride, int64_t count, i
     }
 }
 
-/* The sums grow by two row tiles times two column tiles, over `steps` steps along what they share. */
-INLINE void add_products(const bfloat16 *left, int64_t left_stride, int64_t left_step, const bfloat16 *right,
-                         int64_t right_step, int64_t steps) {
+/* The sums grow by two row tiles (one where `rows` fit in it) times two column tiles, over `steps` steps along what
+   they share. */
+INLINE void add_products(const bfloat16 *left, int64_t left_stride, int64_t left_step, int64_t rows,
+                         const bfloat16 *right, int64_t right_step, int64_t steps) {
     for (int64_t step = 0; step < steps; step++, left += left_step, right += right_step) {
         _tile_loadd(4, left, left_stride * 2);
         _tile_loadd(6, right, 64);
         _tile_loadd(7, right + TILE, 64);
-        _tile_loadd(5, left + 16 * left_stride, left_stride * 2);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
+        if (rows <= 16) continue;
+        _tile_loadd(5, left + 16 * left_stride, left_stride * 2);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
 }
 
-/* e^x for x <= 0, of sixteen numbers, to about 1e-7 of itself; the order of max keeps what is not a number. */
-INLINE __m512 exponential16(__m512 x) {
-    __m512 turns = _mm512_mul_ps(_mm512_max_ps(_mm512_set1_ps(-87.0f), x), _mm512_set1_ps(1.44269504f));
-    __m512 whole = _mm512_roundscale_ps(turns, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 f = _mm512_sub_ps(turns, whole), p = _mm512_set1_ps(2.1877505e-4f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.2387821e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6845805e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5480426e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4023050e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314693e-1f));
+/* 2^x for x <= 0, of sixteen numbers, to 4e-6 of itself: finer than bfloat16 keeps, in fewer steps than float32 needs.
+   The order of max keeps what is not a number. */
+INLINE __m512 power16(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
+    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 f = _mm512_sub_ps(x, whole), p = _mm512_set1_ps(1.3422406e-02f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.2249155e-02f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4127762e-01f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9304493e-01f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, whole);
 }
@@ -88,13 +89,13 @@ INLINE float largest(const float *scores, int64_t count, float most) {
     return _mm512_reduce_max_ps(found);
 }
 
-/* weights = e^(scale * (scores - most)) for the first `count`, 0 up to `padded`; their sum is added to `sum`. */
+/* weights = 2^(scale * (scores - most)) for the first `count`, 0 up to `padded`; their sum is added to `sum`. */
 INLINE __m512 weigh(const float *scores, int64_t count, int64_t padded, float most, float scale, bfloat16 *weights,
                     __m512 sum) {
+    __m512 by = _mm512_set1_ps(scale), less = _mm512_set1_ps(-most * scale);
     for (int64_t i = 0; i < padded; i += 16) {
-        __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + i), _mm512_set1_ps(most)),
-                                 _mm512_set1_ps(scale));
-        __m512 weight = _mm512_maskz_mov_ps(first(count - i), exponential16(x));
+        __m512 x = _mm512_fmadd_ps(_mm512_loadu_ps(scores + i), by, less);
+        __m512 weight = _mm512_maskz_mov_ps(first(count - i), power16(x));
         sum = _mm512_add_ps(sum, weight);
         _mm256_storeu_si256((__m256i *)(weights + i), (__m256i)_mm512_cvtneps_pbh(weight));
     }
@@ -127,13 +128,14 @@ INLINE int64_t place_of(const Layer *layer, const Sequence *sequence, int64_t he
     return ((sequence->query + r / shared) * layer->heads + head * shared + r % shared) * layer->d;
 }
 
-static void score(const Layer *layer, const Span *span, int64_t head, const Scratch *scratch, int64_t width) {
+static void score(const Layer *layer, const Span *span, int64_t head, int64_t rows, const Scratch *scratch,
+                  int64_t width) {
     int64_t d = layer->d, size = KEYS * d, at = 0;
     for (int part = 0; part < 2; part++)
         for (int64_t b = 0; b < span->blocks[part]; b++, at += KEYS) {
             const bfloat16 *keys = layer->keys + ((span->first[part] + b) * layer->kv_heads + head) * size;
             clear_sums();
-            add_products(scratch->queries, d, 32, keys, 2 * TILE, d / 32);
+            add_products(scratch->queries, d, 32, rows, keys, 2 * TILE, d / 32);
             store_sums(scratch->scores + at, width);
         }
 }
@@ -147,14 +149,15 @@ static float weigh_row(const Layer *layer, const Span *span, int64_t own, const 
     return _mm512_reduce_add_ps(sum);
 }
 
-static void mix(const Layer *layer, const Span *span, int64_t head, const Scratch *scratch, int64_t width) {
+static void mix(const Layer *layer, const Span *span, int64_t head, int64_t rows, const Scratch *scratch,
+                int64_t width) {
     int64_t d = layer->d, size = KEYS * d, step = layer->kv_heads * size;
     for (int64_t i = 0; i < d; i += 32) {
         const bfloat16 *weights = scratch->weights;
         clear_sums();
         for (int part = 0; part < 2; part++) {
             const bfloat16 *values = layer->values + (span->first[part] * layer->kv_heads + head) * size;
-            add_products(weights, width, KEYS, values + (i / 16) * TILE, step, span->blocks[part]);
+            add_products(weights, width, KEYS, rows, values + (i / 16) * TILE, step, span->blocks[part]);
             weights += span->blocks[part] * KEYS;
         }
         store_sums(scratch->result + i, d);
@@ -173,15 +176,15 @@ static void attend_rows(const Layer *layer, const Sequence *sequence, int64_t he
                  .counts = {sequence->prefix_count, seen}};
     int64_t width = (span.blocks[0] + span.blocks[1]) * KEYS;
     float sums[QUERIES];
-    memset(scratch->queries, 0, QUERIES * d * 2);
     for (int64_t r = 0; r < rows; r++)
         memcpy(scratch->queries + r * d, layer->queries + place_of(layer, sequence, head, begin + r), d * 2);
-    score(layer, &span, head, scratch, width);
-    for (int64_t r = 0; r < QUERIES; r++) {
-        int64_t own = r < rows ? before + (begin + r) / shared + 1 : seen;
+    score(layer, &span, head, rows, scratch, width);
+    /* Lines beyond the rows hold anything: what comes of them is not written. */
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t own = before + (begin + r) / shared + 1;
         sums[r] = weigh_row(layer, &span, own, scratch->scores + r * width, scratch->weights + r * width);
     }
-    mix(layer, &span, head, scratch, width);
+    mix(layer, &span, head, rows, scratch, width);
     for (int64_t r = 0; r < rows; r++) {
         bfloat16 *out = layer->out + place_of(layer, sequence, head, begin + r);
         for (int64_t i = 0; i < d; i += 16) {
@@ -207,7 +210,7 @@ void rerankd_attend(const bfloat16 *queries, const bfloat16 *keys, const bfloat1
                     int64_t block_count, const Item *items, int64_t item_count, int64_t width, bfloat16 *packed_keys,
                     bfloat16 *packed_values, int threads) {
     Layer layer = {.queries = queries, .out = out, .keys = packed_keys, .values = packed_values, .heads = heads,
-                   .kv_heads = kv_heads, .d = d, .scale = 1.0f / sqrtf((float)d)};
+                   .kv_heads = kv_heads, .d = d, .scale = 1.44269504f / sqrtf((float)d)}; /* powers of two, not of e */
 #pragma omp parallel num_threads(threads)
     {
         int64_t stride = kv_heads * d, size = KEYS * d;

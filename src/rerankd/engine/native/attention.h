@@ -8,7 +8,8 @@
 #define KEYS 32    /* keys of a block */
 #define QUERIES 32 /* query rows of a block */
 
-/* One sequence: where its packed keys begin, in blocks, and how many there are; its query rows, the last of its tail. */
+/* One sequence: where its packed keys begin, in blocks, and how many there are; its query rows, which are the last
+   ones of its tail. */
 typedef struct {
     int64_t prefix_block, prefix_count, tail_block, tail_count, query, query_count;
 } Sequence;

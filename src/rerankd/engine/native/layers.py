@@ -47,9 +47,17 @@ class Activations:
 
     def numbers(self) -> torch.Tensor:
         """The values where they are the numbers, else multiplied out in float32."""
+        return self.values if self.scales is None else self.values.float() * self._by_row(self.scales)
+
+    def into(self, out: torch.Tensor) -> None:
+        """The same into ``out``, in its own number format."""
         if self.scales is None:
-            return self.values
-        return self.values.float() * self.scales.view(-1, *[1] * (self.values.dim() - 1))
+            out.copy_(self.values)
+        else:
+            torch.mul(self.values, self._by_row(self.scales), out=out)
+
+    def _by_row(self, scales: torch.Tensor) -> torch.Tensor:
+        return scales.view(-1, *[1] * (self.values.dim() - 1))
 
 
 class Pieces(Protocol):

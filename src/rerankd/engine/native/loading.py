@@ -47,9 +47,9 @@ class Loader:
         return self.vector(f"{name}.weight", config.head_dim).expand(heads, -1).contiguous()
 
     def embedding(self) -> torch.Tensor:
-        """(vocabulary, hidden). On a CPU it stays in the file, in the file's format: only the rows used are read."""
+        """(vocabulary, hidden). In the file's format; on a CPU it stays in the file: only the rows used are read."""
         weight = self._read("model.embed_tokens.weight", self._config.vocabulary, self._config.hidden)
-        return weight if self.device.type == "cpu" else weight.to(self.device, self.numbers.residual)
+        return weight.to(self.device)
 
     def linear(self, parts: Mapping[str, int], size: int, *, bias: bool = False, whole: bool = False) -> Linear:
         """The products with matrices (out, ``size``) that share their input; ``whole``: not in eight bits."""

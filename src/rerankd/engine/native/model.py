@@ -153,7 +153,7 @@ class Layer:
             angles = (current.cosines[part], current.sines[part])
             pieces.turn(query, self.query_norm, config.norm_eps, angles, current.queries[part])
             pieces.turn(key, self.key_norm, config.norm_eps, angles, current.keys[part])
-            current.values[part] = value.numbers()
+            value.into(current.values[part])
 
     def _finish(self, rows: torch.Tensor, attended: torch.Tensor) -> Activations:
         """Add attention's part to the rows; the MLP's part comes back."""

@@ -62,13 +62,11 @@ class Numbers:
             raise ConfigurationError(
                 f"the native engine does not compute 'fp8' on {device}: that takes CUDA of capability 8.9 or later"
             )
-        weights = _DTYPES[name]
+        weights, wide = _DTYPES[name], torch.float32
         if weights == FP8:
-            between = torch.bfloat16
-            return cls(name, weights, weights, between, between, "fp8 products, scaled by row and by channel")
+            return cls(name, weights, weights, torch.bfloat16, wide, "fp8 products, scaled by row and by channel")
         if device.type != "cpu":
-            return cls(name, weights, weights, weights, weights, f"{name} throughout")
-        wide = torch.float32
+            return cls(name, weights, weights, weights, wide, f"{name} products")
         if weights == wide:
             return cls(name, wide, wide, wide, wide, "float32 throughout")
         narrow = torch.bfloat16 if bfloat16_products_pay() else wide

@@ -41,7 +41,9 @@ INLINE void split_tile(const float *rows, int64_t stride, int64_t count, int64_t
 }
 
 /* Packed rows: by 32 rows, then by 32 numbers, then by term, two tiles of sixteen rows each. */
-INLINE int64_t packed_at(int64_t block, int64_t part, int64_t parts) { return (block * parts + part) * TERMS * 2 * TILE; }
+INLINE int64_t packed_at(int64_t block, int64_t part, int64_t parts) {
+    return (block * parts + part) * TERMS * 2 * TILE;
+}
 
 /* A panel of weights as tiles of (output, number): the numbers from `from` on; missing outputs are zero. */
 INLINE void copy_panel(const bfloat16 *weight, int64_t in, int64_t outs, int64_t from, int64_t parts, bfloat16 *to) {

@@ -24,7 +24,7 @@ Varlen: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Spans], 
 
 Merge: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
-# torch 2.11 takes fewer heads of keys than of queries unasked; later releases want to be asked.
+# Releases that know the switch want to be asked for fewer heads of keys than of queries; torch 2.11 has no check.
 _GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 _LEAST_LONGEST = 2
 """The least that torch is told of the longest query sequence, a bound from above. Told 1, it takes a path of its own
