@@ -76,6 +76,27 @@ class Load:
     peak_mb: float | None
     void: str = ""
 
+    @classmethod
+    def lost(cls, server: str, void: str) -> Load:
+        """Of a server that did not come up, or fell."""
+        return cls(
+            server=server,
+            payload="all",
+            pair_tokens=0,
+            rate=None,
+            concurrency=None,
+            requests=0,
+            failed=0,
+            p50=0.0,
+            p95=0.0,
+            p99=0.0,
+            pairs_per_second=0.0,
+            tokens_per_second=0.0,
+            share_of_peak=None,
+            peak_mb=None,
+            void=void,
+        )
+
 
 def main() -> None:
     arguments = _arguments()
@@ -89,13 +110,17 @@ def main() -> None:
     loads = list[Load]()
     for server, url in servers.items():
         extra: Body = {"model": models[server]} if server in models else {}
-        with started(commands.get(server), url, extra) as pid:
-            void = verdict(texts, url, extra, is_framed=server in arguments.framed)
-            measure = Measure(arguments, texts, server, url, extra, rate, void, pid or arguments.pid)
-            for name in arguments.payload:
-                for plan in _plans(name, arguments.concurrency):
-                    loads.append(asyncio.run(measure.run(*plan)))
-                    print(json.dumps(asdict(loads[-1])), flush=True)
+        try:
+            with started(commands.get(server), url, extra) as pid:
+                void = verdict(texts, url, extra, is_framed=server in arguments.framed)
+                measure = Measure(arguments, texts, server, url, extra, rate, void, pid or arguments.pid)
+                for name in arguments.payload:
+                    for plan in _plans(name, arguments.concurrency):
+                        loads.append(asyncio.run(measure.run(*plan)))
+                        print(json.dumps(asdict(loads[-1])), flush=True)
+        except (RuntimeError, httpx.HTTPError) as error:
+            print(f"{server}: {error}", flush=True)
+            loads.append(Load.lost(server, f"void: {error}"))
     print_table(f"{arguments.requests} requests a row", [row(asdict(load)) for load in loads])
     record = {
         "kind": "serve",
@@ -251,7 +276,7 @@ class Measure:
 
 def row(load: Mapping[str, Any]) -> dict[str, object]:
     """The figures as a page shows them; a void row keeps its reason and none of them."""
-    how = f"{load['concurrency']} at once" if load["concurrency"] else f"{load['rate']:g}/s"
+    how = f"{load['concurrency']} at once" if load["concurrency"] else f"{load['rate'] or 0:g}/s"
     head = {"server": load["server"], "payload": load["payload"], "load": how, "requests": load["requests"]}
     names = ("failed", "p50 s", "p95 s", "p99 s", "pairs/s", "tokens/s", "share of peak", "peak MB")
     if load["void"]:

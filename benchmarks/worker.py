@@ -93,7 +93,7 @@ def _maker(name: str) -> Callable[..., Any]:
 
 def _open(options: Values) -> Scorer:
     if options["engine"] == "openvino":
-        from benchmarks.rivals.openvino import OpenVino
+        from benchmarks.rivals.openvino_rerank import OpenVino
 
         return OpenVino(options)
     return EngineScorer(options)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.rivals.openvino import INSTRUCTION, OpenVino
+from benchmarks.rivals.openvino_rerank import INSTRUCTION, OpenVino
 
 
 class Body(BaseModel):

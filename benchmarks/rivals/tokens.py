@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.payloads import PAYLOADS, Body
-from benchmarks.rivals.openvino import framed
+from benchmarks.rivals.openvino_rerank import framed
 from benchmarks.workloads import Texts, Workload
 
 

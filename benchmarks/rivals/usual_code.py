@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.rivals.openvino import INSTRUCTION, PREFIX, SUFFIX
+from benchmarks.rivals.openvino_rerank import INSTRUCTION, PREFIX, SUFFIX
 
 
 class Body(BaseModel):

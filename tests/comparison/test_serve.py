@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from benchmarks.payloads import PAYLOADS
 from benchmarks.rivals import tokens
-from benchmarks.rivals.openvino import framed
+from benchmarks.rivals.openvino_rerank import framed
 from benchmarks.serve import row
 from benchmarks.workloads import Texts
 from tokenizers import Tokenizer
