@@ -39,8 +39,9 @@ class Layout:
 
 RERANKER_0_6B = Layout(151_669, 1024, 3072, 28, 16, 8, 128)
 RERANKER_4B = Layout(151_669, 2560, 9728, 36, 32, 8, 128)
-TINY = Layout(24_000, 256, 768, 4, 4, 2, 64, rope_theta=1e10, architecture="Qwen3ForSequenceClassification")
-LAYOUTS = {"0.6B": RERANKER_0_6B, "4B": RERANKER_4B, "tiny": TINY}
+SMALL = Layout(151_669, 256, 768, 4, 4, 2, 64)
+"""The released vocabulary on the smallest model that still computes something: to try a command with."""
+LAYOUTS = {"0.6B": RERANKER_0_6B, "4B": RERANKER_4B, "small": SMALL}
 
 
 def write_checkpoint(

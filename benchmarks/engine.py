@@ -1,102 +1,130 @@
-"""The engines side by side, in one process, on the same ids: what one request costs.
+"""The engines side by side in one run, on the same texts and ids: what one request costs.
 
     python benchmarks/engine.py                          # 0.6B layout, random weights, workloads A and B
-    python benchmarks/engine.py --layout tiny --repeat 5
+    python benchmarks/engine.py --layout small --repeat 5
     python benchmarks/engine.py --engines native:float32,usual:float32 --workloads A
-    python benchmarks/engine.py --engines vllm:bfloat16,native:bfloat16,native:int8   # where vLLM is installed
+    python benchmarks/engine.py --engines native:bfloat16,vllm:bfloat16,vllm-uncached:bfloat16,openvino:int8
+    python benchmarks/engine.py --workloads 1x77+33,10x77+33,100x77+33,1000x77+33 --engines native:bfloat16
 
-The engines take turns, so that whatever else the machine does falls on all of them; each row is its best turn.
+Each engine has a process of its own, under the Python that has it (``benchmarks/rivals/install.sh`` makes them). One
+is in memory at a time; they take turns, so that whatever else the machine does falls on all of them. In each of its
+turns an engine is loaded, warmed with one small request and given ``--repeat`` requests of each workload. No two
+requests have the same words, so that no cache helps. A row is its engine's quickest request of all rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, Layout, write_checkpoint
-from benchmarks.machine import machine, print_table
-from benchmarks.usual_code import UsualCode
-from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
-from rerankd.engine.registry import create_engine
-from rerankd.types import IdArray
+from benchmarks.machine import command, machine, print_table
+from benchmarks.peak import peaks
+from benchmarks.processes import RIVALS, ROOT, EngineProcess, Scored
+from benchmarks.work import work
+from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
 
-_TOKENIZER = Path(__file__).parents[2] / "shared" / "tokenizer" / "qwen3"
-"""vLLM finds its two words in the checkpoint's tokenizer; the other engines do without."""
-_PAIR_TOKENS = 1024
-_PRODUCT = (2048, 1024, 3072)
-"""Rows, inputs and outputs of the product that measures the machine."""
-ENGINES = "reference:float32,usual:float32,usual:bfloat16,native:float32,native:bfloat16,native:int8"
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """One request: documents of the same length behind one prefix, in tokens."""
-
-    documents: int
-    prefix: int
-    tail: int
-
-    def batch(self, vocabulary: int) -> Batch:
-        """The request as random ids, the same in every run."""
-        rng = np.random.default_rng(0)
-
-        def ids(length: int) -> IdArray:
-            return rng.integers(0, vocabulary, length).astype(np.int32)
-
-        return Batch.of([Group(ids(self.prefix), tuple(ids(self.tail) for _ in range(self.documents)))])
-
-    def __str__(self) -> str:
-        return f"{self.documents} documents of {self.prefix} + {self.tail} tokens"
+_TOKENIZER = ROOT.parent / "shared" / "tokenizer" / "qwen3"
+ENGINES = "native:float32,native:bfloat16,native:int8,usual:float32,usual:bfloat16"
+_ENVIRONMENTS = {"vllm": "vllm", "vllm-uncached": "vllm", "openvino": "openvino"}
+_MOST_PAIR_TOKENS = 8192
+_LEAST_PAIR_TOKENS = 1024
 
 
-WORKLOADS = {"A": Workload(16, 77, 158), "B": Workload(64, 77, 33), "1000": Workload(1000, 77, 33)}
+_WARM = Workload(4, 77, 33)
+
+Results = dict[str, dict[str, "Turns"]]
+"""By workload and engine."""
 
 
 @dataclass
-class Turn:
-    """What was measured of one engine on one workload."""
+class Turns:
+    """What was measured of one engine on one workload; ``void`` says why its row does not count."""
 
-    seconds: list[float] = field(default_factory=list)
-    processor_seconds: list[float] = field(default_factory=list)
-    peak_mb: float = 0.0
-    scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    scored: list[Scored] = field(default_factory=list)
+    void: str = ""
+    details: str = ""
+    load_seconds: float = 0.0
+    idle_mb: float = 0.0
+    over_idle_mb: float = 0.0
+
+    @property
+    def best(self) -> Scored:
+        return min(self.scored, key=lambda one: one.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """All that the engines of one run share."""
+
+    folder: Path
+    texts: Texts
+    longest: int
+    threads: int = 0
+    pythons: Mapping[str, Path] = field(default_factory=dict)
+
+    def start(self, name: str) -> EngineProcess:
+        """The engine, loaded.
+
+        Raises:
+            OSError: it is not installed.
+            RuntimeError: it cannot be loaded.
+        """
+        kind, _, dtype = name.partition(":")
+        environment = _ENVIRONMENTS.get(kind)
+        usual = RIVALS / environment / "bin" / "python" if environment else Path(sys.executable)
+        options = {
+            "engine": kind,
+            "dtype": dtype,
+            "folder": str(self.folder.absolute()),
+            "positive": self.texts.head.positive,
+            "negative": self.texts.head.negative,
+            "threads": self.threads,
+            "max_pair_tokens": max(_LEAST_PAIR_TOKENS, min(self.longest, _MOST_PAIR_TOKENS)),
+        }
+        return EngineProcess(self.pythons.get(kind, usual), options)
 
 
 def main() -> None:
     arguments = _arguments()
     layout = LAYOUTS[arguments.layout]
+    folder = checkpoint(arguments.checkpoint or ROOT / "out" / "bench" / arguments.layout, layout)
+    workloads = {name: WORKLOADS.get(name) or _parse(name) for name in arguments.workloads.split(",")}
+    longest = max(workload.prefix + workload.tail for workload in workloads.values())
+    texts = Texts(folder / "tokenizer.json")
+    setting = Setting(folder, texts, longest, arguments.threads, _overrides(arguments.python))
     where = machine()
-    print(json.dumps(where, indent=2))
-    tables: dict[str, list[dict[str, object]]] = {}
-    with _checkpoint(arguments.checkpoint, layout) as folder:
-        engines = {name: _load(name, folder, layout, arguments.threads) for name in arguments.engines.split(",")}
-        for name in arguments.workloads.split(","):
-            workload = WORKLOADS[name]
-            batch = workload.batch(layout.vocab_size)
-            turns = _take_turns(engines, batch, arguments.repeat)
-            tables[f"{name}: {workload}, {arguments.layout} layout"] = _rows(turns, batch, layout)
-            print_table(*list(tables.items())[-1])
-    tables["The library's own matrix product, {} x {} x {}".format(*_PRODUCT)] = _peaks(arguments.threads)
-    print_table(*list(tables.items())[-1])
+    print(json.dumps(where, indent=2), flush=True)
+    ceiling = {} if arguments.no_peak else peaks(arguments.threads)
+    found = measure(arguments.engines.split(","), workloads, setting, arguments.rounds, arguments.repeat)
+    results = [_result(name, workload, found[name], layout, ceiling) for name, workload in workloads.items()]
+    for result, workload in zip(results, workloads.values(), strict=True):
+        print_table(f"{result['workload']}: {workload}, {arguments.layout} layout", shown(result["rows"]))
+    if ceiling:
+        print_table("The library's own matrix products", peak_rows(ceiling))
+    record = {
+        "kind": "engine",
+        "machine": where,
+        "command": command(),
+        "layout": arguments.layout,
+        "peaks": ceiling,
+        "results": results,
+    }
     if arguments.json:
-        record = {"machine": where, "command": sys.argv, "tables": tables}
-        arguments.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -104,128 +132,159 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layout", choices=sorted(LAYOUTS), default="0.6B")
     parser.add_argument("--checkpoint", type=Path, help="a folder to use, or to write random weights to")
     parser.add_argument("--engines", default=ENGINES, help="engine:dtype, separated by commas")
-    parser.add_argument("--workloads", default="A,B", help=f"of {', '.join(WORKLOADS)}")
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PATH", help="an engine's Python")
+    parser.add_argument("--workloads", default="A,B", help=f"of {', '.join(WORKLOADS)}, or DOCUMENTSxPREFIX+TAIL")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each engine")
+    parser.add_argument("--repeat", type=int, default=2, help="requests of each workload in a turn")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--no-peak", action="store_true", help="do not measure the machine's own products")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
 
 
-@contextmanager
-def _checkpoint(folder: Path | None, layout: Layout) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as scratch:
-        place = folder or Path(scratch)
-        if not (place / "config.json").is_file():
-            write_checkpoint(place, layout, dtype=torch.bfloat16)
-        if _TOKENIZER.is_dir() and not (place / "tokenizer.json").is_file():
-            for file in _TOKENIZER.glob("*.json"):
-                shutil.copy(file, place)
-        yield place
+def _parse(name: str) -> Workload:
+    documents, _, lengths = name.partition("x")
+    prefix, _, tail = lengths.partition("+")
+    return Workload(int(documents), int(prefix), int(tail))
 
 
-def _load(name: str, folder: Path, layout: Layout, threads: int) -> Callable[[Batch], NDArray[np.float32]]:
-    kind, _, dtype = name.partition(":")
-    head = HeadSpec("linear") if layout.is_classifier else HeadSpec("words", positive=9693, negative=2152)
-    options = EngineOptions(
-        folder=folder,
-        head=head,
-        dtype=dtype or "auto",  # type: ignore[arg-type]
-        threads=threads,
-        max_pair_tokens=_PAIR_TOKENS,
-    )
-    engine: Engine = UsualCode(options) if kind == "usual" else create_engine(kind, options)
-    began = time.perf_counter()
-    engine.load()
-    print(f"{name}: loaded in {time.perf_counter() - began:.1f} s; {engine.info.details}", flush=True)
-    return engine.score
+def _overrides(given: Sequence[str]) -> dict[str, Path]:
+    return {name: Path(path) for name, _, path in (one.partition("=") for one in given)}
 
 
-def _take_turns(
-    engines: dict[str, Callable[[Batch], NDArray[np.float32]]], batch: Batch, repeat: int
-) -> dict[str, Turn]:
-    turns = {name: Turn() for name in engines}
-    for _ in range(repeat):
-        for name, score in engines.items():
-            turn = turns[name]
-            before = _reset_peak()
-            began, processor = time.perf_counter(), time.process_time()
-            turn.scores = score(batch)
-            turn.seconds.append(time.perf_counter() - began)
-            turn.processor_seconds.append(time.process_time() - processor)
-            turn.peak_mb = max(turn.peak_mb, _peak_mb() - before)
-    return turns
+def checkpoint(place: Path, layout: Layout) -> Path:
+    """The folder, with random weights of this layout unless it has some, and a tokenizer."""
+    if not (place / "config.json").is_file():
+        write_checkpoint(place, layout, dtype=torch.bfloat16)
+    if _TOKENIZER.is_dir() and not (place / "tokenizer.json").is_file():
+        for file in _TOKENIZER.glob("*.json"):
+            shutil.copyfile(file, place / file.name)
+    if not (place / "tokenizer.json").is_file():
+        sys.exit(f"put the tokenizer.json of a Qwen3 model into {place}: its texts are made of that vocabulary")
+    return place
 
 
-def _rows(turns: dict[str, Turn], batch: Batch, layout: Layout) -> list[dict[str, object]]:
-    slowest = max(min(turn.seconds) for turn in turns.values())
-    truth = next(iter(turns.values())).scores
-    return [
-        {
-            "engine": name,
-            "seconds": f"{min(turn.seconds):.2f}",
-            "processor seconds": f"{min(turn.processor_seconds):.2f}",
-            "documents/s": f"{batch.pairs / min(turn.seconds):.1f}",
-            "GFLOP/s": f"{_work(batch, layout) / min(turn.seconds) / 1e9:.0f}",
-            "times the slowest": f"{slowest / min(turn.seconds):.2f}",
-            "peak MB over idle": f"{turn.peak_mb:.0f}",
-            "max difference of p": f"{np.abs(_sigmoid(turn.scores) - _sigmoid(truth)).max():.1e}",
+def measure(
+    names: Sequence[str], workloads: Mapping[str, Workload], setting: Setting, rounds: int = 1, repeat: int = 1
+) -> Results:
+    """Every engine on every workload; one that fails or reads other tokens is out."""
+    found: Results = {workload: {name: Turns() for name in names} for workload in workloads}
+    for turn in range(rounds):
+        requests = {
+            name: [setting.texts.request(workload, turn * repeat + number) for number in range(repeat)]
+            for name, workload in workloads.items()
         }
-        for name, turn in turns.items()
+        for name in names:
+            turns = {workload: found[workload][name] for workload in workloads}
+            if all(turn.void for turn in turns.values()):
+                continue
+            try:
+                with setting.start(name) as engine:
+                    print(f"{name}: loaded in {engine.load_seconds:.1f} s; {engine.details}", flush=True)
+                    take_turn(engine, setting.texts.request(_WARM, turn), requests, turns)
+            except (OSError, RuntimeError) as error:
+                print(f"{name}: {error}", flush=True)
+                for each in turns.values():
+                    each.void = each.void or str(error)
+    return found
+
+
+def take_turn(
+    engine: EngineProcess, warm: Request, requests: Mapping[str, Sequence[Request]], turns: Mapping[str, Turns]
+) -> None:
+    """One engine on all requests, by workload; what it does is added to ``turns``."""
+    engine.score(_message(warm))
+    for workload, each in requests.items():
+        turn = turns[workload]
+        turn.details, turn.load_seconds, turn.idle_mb = engine.details, engine.load_seconds, engine.idle_mb
+        for request in each:
+            scored = engine.score(_message(request))
+            wanted = len(request.tails) * len(request.prefix) + sum(map(len, request.tails))
+            if scored.tokens != wanted:
+                turn.void = f"it reads {scored.tokens} tokens instead of {wanted}"
+                break
+            turn.scored.append(scored)
+            turn.over_idle_mb = max(turn.over_idle_mb, scored.peak_mb - engine.idle_mb)
+
+
+def _message(request: Request) -> dict[str, Any]:
+    return {
+        "query": request.query,
+        "documents": list(request.documents),
+        "instruction": request.instruction,
+        "prefix": request.prefix.tolist(),
+        "tails": [tail.tolist() for tail in request.tails],
+    }
+
+
+def _result(
+    name: str,
+    workload: Workload,
+    turns: Mapping[str, Turns],
+    layout: Layout,
+    ceiling: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    truth = next((turn for turn in turns.values() if not turn.void), Turns())
+    rows = []
+    for engine, turn in turns.items():
+        row: dict[str, Any] = {"engine": engine, "void": turn.void}
+        if not turn.void:
+            rate = work(workload, layout) / turn.best.seconds / 1e9
+            peak = ceiling.get(engine.partition(":")[2])
+            row |= {
+                "details": turn.details,
+                "load_seconds": turn.load_seconds,
+                "seconds": [one.seconds for one in turn.scored],
+                "processor_seconds": [one.processor_seconds for one in turn.scored],
+                "gflops": rate,
+                "share_of_peak": rate / float(peak["rate"]) if peak else None,
+                "idle_mb": turn.idle_mb,
+                "peak_mb_over_idle": turn.over_idle_mb,
+                "max_difference": _difference(turn, truth),
+            }
+        rows.append(row)
+    lengths = {"documents": workload.documents, "prefix": workload.prefix, "tail": workload.tail}
+    return {"workload": name, **lengths, "tokens": workload.tokens, "rows": rows}
+
+
+def _difference(turn: Turns, truth: Turns) -> float:
+    pairs = zip(turn.scored, truth.scored, strict=True)
+    return max(float(np.abs(np.subtract(ours.probabilities, theirs.probabilities)).max()) for ours, theirs in pairs)
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """The rows as a page shows them; a void row keeps its reason and no figure."""
+    counted = [row for row in rows if not row["void"]]
+    slowest = max((min(row["seconds"]) for row in counted), default=0.0)
+    table = []
+    for row in rows:
+        if row["void"]:
+            figures: list[str] = [f"void: {row['void']}"] + [""] * 7
+        else:
+            share = row["share_of_peak"]
+            figures = [
+                f"{min(row['seconds']):.2f}",
+                f"{slowest / min(row['seconds']):.2f}",
+                f"{min(row['processor_seconds']):.1f}",
+                f"{row['gflops']:.0f}",
+                "" if share is None else f"{share:.0%}",
+                f"{row['idle_mb']:.0f}",
+                f"{row['peak_mb_over_idle']:.0f}",
+                f"{row['max_difference']:.1e}",
+            ]
+        columns = ("seconds", "times the slowest", "processor seconds", "GFLOP/s", "share of peak",
+                   "idle MB", "peak MB over idle", "max difference of p")  # fmt: skip
+        table.append({"engine": row["engine"], **dict(zip(columns, figures, strict=True))})
+    return table
+
+
+def peak_rows(ceiling: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
+    return [
+        {"format": name, "GFLOP/s": f"{found['rate']:.0f}", "product": found["product"]}
+        for name, found in ceiling.items()
     ]
 
 
-def _work(batch: Batch, layout: Layout) -> float:
-    """Operations of the matrix products that the request needs, prefix once and last layer whole; attention apart."""
-    attention = 2 * (layout.num_attention_heads + layout.num_key_value_heads) * layout.head_dim * layout.hidden_size
-    weights = attention + 3 * layout.hidden_size * layout.intermediate_size
-    return 2.0 * batch.tokens * weights * (layout.num_hidden_layers - 1)
-
-
-def _sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = 1 / (1 + np.exp(-scores.astype(np.float64)))
-    return result
-
-
-def _reset_peak() -> float:
-    """Start measuring the peak anew where the system can; the memory held now, in MB."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return 0.0
-    return _status_mb("VmRSS")
-
-
-def _peak_mb() -> float:
-    try:
-        return _status_mb("VmHWM")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _status_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":"))
-
-
-def _peaks(threads: int) -> list[dict[str, object]]:
-    """What the machine's own matrix products reach at the model's shape: the ceiling of the tables above."""
-    if threads:
-        torch.set_num_threads(threads)
-    formats = ("float32", "bfloat16", "int8")
-    return [{"format": name, "GFLOP/s": f"{_product_rate(*_PRODUCT, name):.0f}"} for name in formats]
-
-
-def _product_rate(rows: int, size: int, out: int, name: str) -> float:
-    dtype = getattr(torch, name)
-    left, right = torch.ones(rows, size).to(dtype), torch.ones(out, size).to(dtype)
-    product = torch._int_mm if dtype == torch.int8 else torch.mm
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        product(left, right.t())
-        seconds.append(time.perf_counter() - began)
-    return 2.0 * rows * size * out / min(seconds) / 1e9
-
-
 if __name__ == "__main__":
+    os.chdir(ROOT)
     main()

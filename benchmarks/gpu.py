@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, write_checkpoint
-from benchmarks.engine import WORKLOADS, Workload
 from benchmarks.machine import machine, print_table
+from benchmarks.workloads import WORKLOADS, Workload
 from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
 from rerankd.engine.reference import ReferenceEngine
 from rerankd.engine.registry import create_engine

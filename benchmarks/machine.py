@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,8 +23,14 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": commit(),
+        "taken": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "load": f"{os.getloadavg()[0]:.1f} before the run",
     }
+
+
+def command() -> list[str]:
+    """The command as a person gives it from the repository's root."""
+    return ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
 
 
 def commit() -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Body: TypeAlias = dict[str, Any]
 
 _WORDS = [
     "river",
@@ -45,7 +48,7 @@ class Payload:
     documents: int
     tokens: int
 
-    def body(self, number: int) -> dict[str, object]:
+    def body(self, number: int) -> Body:
         """The ``number``-th request of the set: its texts differ from all others, so that no cache helps."""
         source = random.Random(f"{self}/{number}")
         return {

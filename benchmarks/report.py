@@ -1,7 +1,8 @@
-"""Measured figures as a page: python benchmarks/report.py engine.json serve.json ...
+"""Figures as a page: python benchmarks/report.py engine.json scaling.json serve.json accuracy.json ...
 
-Reads what ``--json`` of the other commands wrote; writes ``benchmarks/results/DATE-COMMIT/README.md`` and a copy of
-the figures beside it, so that every published number has its machine, its command and its lengths.
+Reads what ``--json`` of the other commands wrote; writes ``benchmarks/results/DATE-COMMIT/`` (the figures, a page
+with machine, commands, lengths and tables, and the plots) and the README's table from it. Every published number has
+its file there. ``--readme`` writes the README's table again from the newest folder.
 """
 
 from __future__ import annotations
@@ -10,41 +11,167 @@ import argparse
 import datetime
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import accuracy, engine, serve
 from benchmarks.machine import table
+from benchmarks.plots import draw
 
+ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- speed: begin (python benchmarks/report.py) -->", "<!-- speed: end -->"
+_MAIN = ("A", "B")
+_OFF = "largest difference of a score"
+_NAMES = {
+    "native": "rerankd",
+    "usual": "the usual code (transformers)",
+    "vllm": "vLLM, prefix caching",
+    "vllm-uncached": "vLLM",
+    "openvino": "OpenVINO GenAI",
+}
+
+Record = Mapping[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figures", nargs="+", type=Path)
-    records = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in parser.parse_args().figures}
+    parser.add_argument("figures", nargs="*", type=Path)
+    parser.add_argument("--readme", action="store_true", help="only write the README's table again")
+    arguments = parser.parse_args()
+    if not arguments.readme:
+        print(publish({file.name: json.loads(file.read_text(encoding="utf-8")) for file in arguments.figures}))
+    README.write_text(with_table(README.read_text(encoding="utf-8"), newest()), encoding="utf-8")
+
+
+def publish(records: Mapping[str, Record]) -> Path:
+    """Write the folder of these figures; all are of one commit."""
     commits = {record["machine"]["commit"] for record in records.values()}
-    if len(commits) > 1:
+    if len(commits) != 1:
         sys.exit(f"these figures are of several commits: {', '.join(sorted(commits))}")
     folder = RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{commits.pop()}"
     folder.mkdir(parents=True, exist_ok=True)
     for name, record in records.items():
-        (folder / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(page(list(records.values())), encoding="utf-8")
-    print(folder / "README.md")
+        (folder / name).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    plots = draw(list(records.values()), folder)
+    (folder / "README.md").write_text(page(list(records.values()), plots), encoding="utf-8")
+    return folder / "README.md"
 
 
-def page(records: list[dict[str, Any]]) -> str:
+def newest() -> Path:
+    """The folder of the latest figures: the last date, and of that day the last written."""
+    folders = [folder for folder in RESULTS.iterdir() if (folder / "README.md").is_file()]
+    return max(folders, key=lambda folder: (folder.name[:10], _taken(folder)))
+
+
+def _taken(folder: Path) -> str:
+    return max((str(record["machine"].get("taken", "")) for record in load(folder)), default="")
+
+
+def load(folder: Path) -> list[Record]:
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
+def page(records: Sequence[Record], plots: Sequence[str]) -> str:
     """The page of these records, each with its machine and command."""
-    return "\n".join(["# Measured\n", *map(_section, records)])
+    pictures = [f"![{name.partition('.')[0]}]({name})\n" for name in plots]
+    return "\n".join(["# Measured\n", *pictures, *map(_section, records)])
 
 
-def _section(record: dict[str, Any]) -> str:
+def _section(record: Record) -> str:
     machine = "\n".join(f"- {name}: {value}" for name, value in record["machine"].items())
-    tables = "\n".join(table(title, rows) for title, rows in record["tables"].items())
-    return f"## `{' '.join(['python', *record['command']])}`\n\n{machine}\n\n{tables}"
+    tables = "\n".join(table(title, rows) for title, rows in tables_of(record).items() if rows)
+    return f"## `{' '.join(record['command'])}`\n\n{machine}\n\n{tables}"
+
+
+def tables_of(record: Record) -> dict[str, list[dict[str, object]]]:
+    """The record's tables by title."""
+    match record.get("kind"):
+        case None:
+            # A command whose tables are its figures.
+            tables: dict[str, list[dict[str, object]]] = record["tables"]
+            return tables
+        case "engine":
+            return _engine_tables(record)
+        case "serve":
+            return {"Servers": [serve.row(load) for load in record["loads"]]} | _peaks(record)
+        case "accuracy":
+            return accuracy.tables(record)
+    raise ValueError(f"figures of an unknown kind: {record['kind']}")
+
+
+def _engine_tables(record: Record) -> dict[str, list[dict[str, object]]]:
+    tables = {}
+    for result in record["results"]:
+        title = f"{result['workload']}: {_lengths(result)}, {record['layout']} layout"
+        tables[title] = engine.shown(result["rows"])
+    return tables | _peaks(record)
+
+
+def _lengths(result: Record) -> str:
+    return f"{result['documents']} documents of {result['prefix']} + {result['tail']} tokens"
+
+
+def _peaks(record: Record) -> dict[str, list[dict[str, object]]]:
+    return {"The library's own matrix products": engine.peak_rows(record["peaks"])} if record["peaks"] else {}
+
+
+def with_table(text: str, folder: Path) -> str:
+    """The README's text with the table between its markers made from the figures in ``folder``."""
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    if not tail:
+        sys.exit(f"the README has no {BEGIN} ... {END}")
+    return f"{head}{BEGIN}\n\n{speed(folder)}\n{END}{tail}"
+
+
+def speed(folder: Path) -> str:
+    """The README's table: one request of each workload, from the one run that has both."""
+    record = next(
+        record
+        for record in load(folder)
+        if record.get("kind") == "engine" and set(_MAIN) <= {result["workload"] for result in record["results"]}
+    )
+    results = {result["workload"]: result for result in record["results"]}
+    machine, where = record["machine"], folder.relative_to(ROOT).as_posix()
+    lengths = "; ".join(f"{name}: {_lengths(results[name])}" for name in _MAIN)
+    words = (
+        f"Seconds for one request, Qwen3-Reranker-{record['layout']} layout with random weights, {machine['cores']} "
+        f"cores of {machine['processor'].partition(' (')[0]}, torch {machine['torch']}, commit {machine['commit']}. "
+        f"{lengths}; the prompt included. All engines read the same tokens and were measured in one run; scores are "
+        "compared with the first row's. Memory is the process's own, without pages of mapped weights; vLLM's pool of "
+        f"keys is in its idle part. [Commands, all figures and plots]({where}/README.md)."
+    )
+    lines = [words + "\n", table("", _speed_rows([results[name] for name in _MAIN])).removeprefix("### \n\n")]
+    picture = folder / "documents.svg"
+    if picture.is_file():
+        lines.append(f"![Time per document by documents per request]({where}/{picture.name})\n")
+    return "\n".join(lines)
+
+
+def _speed_rows(results: Sequence[Record]) -> list[dict[str, object]]:
+    rows: dict[str, dict[str, object]] = {}
+    for result in results:
+        counted = {row["engine"]: row for row in result["rows"] if not row["void"]}
+        usual = counted.get("usual:float32") or max(counted.values(), key=lambda row: float(min(row["seconds"])))
+        for name, row in counted.items():
+            kind, _, dtype = name.partition(":")
+            shown = rows.setdefault(name, {"engine": f"{_NAMES.get(kind, kind)}, {dtype}"})
+            off = max(float(str(shown.get(_OFF, 0.0))), row["max_difference"])
+            shown[_OFF] = f"{off:.1e}"
+            shown["MB idle"] = f"{row['idle_mb']:.0f}"
+            shown[f"{result['workload']}, s"] = f"{min(row['seconds']):.2f}"
+            shown[f"times faster, {result['workload']}"] = f"{min(usual['seconds']) / min(row['seconds']):.1f}"
+            shown[f"MB more at work, {result['workload']}"] = f"{row['peak_mb_over_idle']:.0f}"
+    figures = ("{}, s", "times faster, {}", "MB more at work, {}")
+    columns = [figure.format(name) for figure in figures for name in _MAIN]
+    columns = ["engine", *columns[:4], "MB idle", *columns[4:], _OFF]
+    return [{column: row.get(column, "") for column in columns} for row in rows.values()]
 
 
 if __name__ == "__main__":

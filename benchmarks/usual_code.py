@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerankd.engine.base import Batch, EngineOptions
+from rerankd.engine.base import Batch, EngineInfo, EngineOptions
 from rerankd.engine.reference import ReferenceEngine
 
 
@@ -20,6 +22,11 @@ class UsualCode(ReferenceEngine):
     def load(self) -> None:
         super().load()
         self._model = self._model.to(self._dtype)
+
+    @property
+    def info(self) -> EngineInfo:
+        words = "all pairs in one pass, left padding, logits of all positions"
+        return replace(super().info, dtype=str(self._dtype).removeprefix("torch."), details=words)
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> NDArray[np.float32]:

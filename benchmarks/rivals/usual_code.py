@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +12,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-_PREFIX = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
-)
-_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+# Run as a file, Python looks beside the file alone.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.rivals.openvino_rerank import INSTRUCTION, PREFIX, SUFFIX
 
 
 class Body(BaseModel):
@@ -36,9 +35,9 @@ class Reranker:
         self._no = self._tokenizer.convert_tokens_to_ids("no")
 
     def rerank(self, body: Body) -> dict[str, Any]:
-        texts = [f"<Instruct>: {_INSTRUCTION}\n<Query>: {body.query}\n<Document>: {text}" for text in body.documents]
+        texts = [f"<Instruct>: {INSTRUCTION}\n<Query>: {body.query}\n<Document>: {text}" for text in body.documents]
         inputs = self._tokenizer(
-            [_PREFIX + text + _SUFFIX for text in texts], padding=True, return_tensors="pt", add_special_tokens=False
+            [PREFIX + text + SUFFIX for text in texts], padding=True, return_tensors="pt", add_special_tokens=False
         )
         with torch.no_grad():
             logits = self._model(**inputs).logits[:, -1]
@@ -49,7 +48,7 @@ class Reranker:
 def main() -> None:
     app = FastAPI()
     app.post("/rerank")(Reranker(sys.argv[1]).rerank)
-    uvicorn.run(app, port=int(sys.argv[2]) if len(sys.argv) > 2 else 8001)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]) if len(sys.argv) > 2 else 8001)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,20 @@ LAYOUT = Layout(vocab_size=151_669, hidden_size=256, intermediate_size=512, num_
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <function Context")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_vllm_agrees_with_the_reference(
-    tmp_path: Path, qwen3_file: Path, make_groups: Callable[..., list[Group]]
+    dtype: str, tmp_path: Path, qwen3_file: Path, make_groups: Callable[..., list[Group]]
 ) -> None:
     pytest.importorskip("vllm")
     folder = write_checkpoint(tmp_path, LAYOUT, dtype=torch.bfloat16)
     for file in qwen3_file.parent.glob("*.json"):
         shutil.copy(file, folder)
-    options = EngineOptions(folder, HeadSpec("words", positive=9693, negative=2152), dtype="float32", device="cpu")
+    options = EngineOptions(folder, HeadSpec("words", positive=9693, negative=2152), device="cpu")
     batch = Batch.of(make_groups([5, 20, 90, 300, 700], groups=2, vocabulary=LAYOUT.vocab_size))
     scores = []
-    for name, max_pair_tokens in (("reference", 8192), ("vllm", 1024)):
-        engine = create_engine(name, replace(options, max_pair_tokens=max_pair_tokens))
+    for name, chosen, longest in (("reference", "float32", 8192), ("vllm", dtype, 1024)):
+        engine = create_engine(name, replace(options, dtype=chosen, max_pair_tokens=longest))
         engine.load()
         scores.append(1 / (1 + np.exp(-engine.score(batch).astype(np.float64))))
         engine.close()

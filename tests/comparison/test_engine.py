@@ -1,0 +1,115 @@
+"""What the comparison counts: lengths, operations, turns, and which rows are void."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.checkpoints import Layout, shapes
+from benchmarks.engine import Setting, Turns, measure, shown, take_turn
+from benchmarks.processes import EngineProcess, Scored
+from benchmarks.work import work
+from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
+
+
+class Stub(EngineProcess):
+    """An engine's process that reads as many tokens as it is told and gives one score."""
+
+    details, load_seconds, idle_mb = "", 1.0, 4.0
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+
+    def score(self, request: dict[str, object]) -> Scored:
+        return Scored(1.0, 1.0, 10.0, [0.5], self._tokens)
+
+
+def request(prefix: int, tails: list[int]) -> Request:
+    def ids(length: int) -> np.ndarray:
+        return np.arange(length, dtype=np.int32)
+
+    return Request("q", ("d",) * len(tails), "i", ids(prefix), tuple(map(ids, tails)))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_request_has_the_lengths_that_its_workload_says(name: str, qwen3_file: Path) -> None:
+    texts, workload = Texts(qwen3_file), WORKLOADS[name]
+    one, other = texts.request(workload, 0), texts.request(workload, 1)
+    assert len(one.prefix) == workload.prefix
+    assert [len(tail) for tail in one.tails] == [workload.tail] * workload.documents
+    assert one.query != other.query
+    prompt = texts.prompt(one.query, one.documents)
+    assert np.array_equal(prompt.prefix, one.prefix)
+
+
+def test_a_workload_shorter_than_the_prompt_is_refused(qwen3_file: Path) -> None:
+    with pytest.raises(ValueError, match="at least one word"):
+        Texts(qwen3_file).request(Workload(2, 10, 20))
+
+
+def test_an_engine_that_reads_other_tokens_is_void() -> None:
+    requests = {"mine": [request(5, [3, 4])] * 2}
+    right, wrong = Turns(), Turns()
+    take_turn(Stub(17), request(1, [1]), requests, {"mine": right})
+    take_turn(Stub(16), request(1, [1]), requests, {"mine": wrong})
+    assert (right.void, wrong.void) == ("", "it reads 16 tokens instead of 17")
+    assert (len(right.scored), right.over_idle_mb) == (2, 6.0)
+
+
+def test_an_engine_that_is_not_there_or_fails_is_void_and_the_others_are_measured(
+    qwen3_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    setting = Setting(tmp_path, Texts(qwen3_file), 200, 1, {"openvino": tmp_path / "nowhere"})
+    found = measure(["fake:float32", "openvino:int8", "nonsense"], {"mine": Workload(2, 77, 33)}, setting, 2, 2)
+    void = {name: turns.void for name, turns in found["mine"].items()}
+    assert void.pop("fake:float32") == ""
+    assert "nowhere" in void["openvino:int8"]
+    assert "there is no engine 'nonsense'" in void["nonsense"]
+    assert len(found["mine"]["fake:float32"].scored) == 4
+
+
+def test_a_void_row_shows_its_reason_and_no_figure() -> None:
+    (row,) = shown([{"engine": "x", "void": "it reads 16 tokens instead of 17"}])
+    assert row["seconds"] == "void: it reads 16 tokens instead of 17"
+    assert {value for name, value in row.items() if name not in ("engine", "seconds")} == {""}
+
+
+def test_the_best_turn_is_the_quickest() -> None:
+    turns = Turns([Scored(seconds, 1.0, 1.0, [0.5], 1) for seconds in (3.0, 1.0, 2.0)])
+    assert turns.best.seconds == 1.0
+
+
+def test_the_operations_of_a_request_are_those_of_its_products() -> None:
+    """Counted one token at a time, from the shapes of the weights."""
+    layout, workload = Layout(), Workload(3, 4, 5)
+    sizes = {name: int(np.prod(shape)) for name, shape in shapes(layout) if ".layers.0." in name and len(shape) == 2}
+    keys = sum(size for name, size in sizes.items() if "k_proj" in name or "v_proj" in name)
+    rest = sum(sizes.values()) - keys
+    wide = layout.num_attention_heads * layout.head_dim
+    positions = [*range(4), *(4 + place for _ in range(3) for place in range(5))]
+    layers = layout.num_hidden_layers - 1
+    whole = sum(2 * (keys + rest) + 4 * wide * (position + 1) for position in positions)
+    last = sum(2 * keys for _ in positions) + 3 * (2 * rest + 4 * wide * 9)
+    assert work(workload, layout) == layers * whole + last
+
+
+def test_an_engine_in_a_process_of_its_own_answers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    options = {"engine": "fake", "dtype": "float32", "folder": str(tmp_path), "positive": 1, "negative": 0,
+               "threads": 1, "max_pair_tokens": 1024}  # fmt: skip
+    message = {"query": "q", "documents": ["a", "b"], "instruction": "i", "prefix": [1, 2], "tails": [[3], [4, 5]]}
+    with EngineProcess(Path(sys.executable), options) as engine:
+        first, second = engine.score(message), engine.score(message)
+    assert first.tokens == 7
+    assert first.probabilities == second.probabilities
+    assert 0 < engine.idle_mb <= first.peak_mb
+
+
+def test_an_engine_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    options = {"engine": "nonsense", "dtype": "", "folder": str(tmp_path), "positive": 1, "negative": 0,
+               "threads": 1, "max_pair_tokens": 1024}  # fmt: skip
+    with pytest.raises(RuntimeError, match="there is no engine 'nonsense'"):
+        EngineProcess(Path(sys.executable), options)
