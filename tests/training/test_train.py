@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-from training.batches import Sampler, held_out
+from training.batches import Lengths, Sampler, held_out
 from training.calibrate import fit
 from training.data import Source
 from training.initialise import Shape, State
@@ -40,7 +40,7 @@ def prepared(tokenizer: Tokenizer) -> Prepared:
 
 
 def test_a_cluster_holds_the_answers_of_all_its_queries(prepared: Prepared) -> None:
-    draw = Sampler([prepared], seed=3, queries=6, documents=10).draw()
+    draw = Sampler([prepared], 3, Lengths(), queries=6, documents=10).draw()
     assert draw.relevant.shape == (6, 10)
     assert draw.relevant.any(axis=1).all()
     assert not any(held_out(int(query)) for query in draw.queries)
