@@ -166,13 +166,12 @@ class PackedModel(torch.nn.Module):
 
     def layer(self, hidden: torch.Tensor, index: int, cluster: Cluster) -> torch.Tensor:
         """All tokens through one layer, (T, hidden)."""
-        name, split = f"model.layers.{index}", cluster.document_tokens
-        documents = len(cluster.lengths)
+        name = f"model.layers.{index}"
         q, k, v = self.projected(hidden, name, cluster.positions)
         keys, values = self.visible(k, cluster), self.visible(v, cluster)
         longest = cluster.padded.shape[1]
-        of_documents = self.attend_documents(cluster, q[cluster.padded], keys[:, :longest], values[:, :longest])
-        own = q[split:].view(documents, -1, *q.shape[1:])
+        asking, own = self.parts(q, cluster)
+        of_documents = self.attend_documents(cluster, asking, keys[:, :longest], values[:, :longest])
         of_queries = self.attend_queries(own, keys, values, cluster.mask).flatten(0, 1)
         mixed = torch.cat([of_documents, of_queries])
         hidden = hidden + self.linear(mixed, f"{name}.self_attn.o_proj").float()
@@ -190,8 +189,12 @@ class PackedModel(torch.nn.Module):
 
     def visible(self, flat: torch.Tensor, cluster: Cluster) -> torch.Tensor:
         """(T, ...) -> (n_documents, Ld + Lq, ...): what the query blocks of each document may look at."""
-        own = flat[cluster.document_tokens :].view(len(cluster.lengths), -1, *flat.shape[1:])
-        return torch.cat([flat[cluster.padded], own], dim=1)
+        return torch.cat(self.parts(flat, cluster), dim=1)
+
+    def parts(self, flat: torch.Tensor, cluster: Cluster) -> tuple[torch.Tensor, torch.Tensor]:
+        """(T, ...) -> documents (n_documents, Ld, ...), padded, and query blocks (n_documents, Lq, ...)."""
+        of_documents, own = flat.split([cluster.document_tokens, len(flat) - cluster.document_tokens])
+        return of_documents[cluster.padded], own.view(len(cluster.lengths), -1, *flat.shape[1:])
 
     def last_layer(self, hidden: torch.Tensor, index: int, cluster: Cluster) -> torch.Tensor:
         """Only the <end> tokens go through: nothing reads the others, (n_documents * n_queries, hidden)."""

@@ -30,15 +30,15 @@ class Teacher:
 
     def __init__(self, folder: Path | None = None, dtype: torch.dtype = torch.float32) -> None:
         folder = folder or packaged_folder()
-        self.dtype = dtype
-        self.weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
+        self.weights = {name: weight.to(dtype) for name, weight in weights.items() if weight.is_floating_point()}
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
 
     def _linear(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        return F.linear(hidden.to(self.dtype), weight.to(self.dtype), bias.to(self.dtype)).float()
+        return F.linear(hidden, weight, bias)
 
     def _norm(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
         return F.layer_norm(hidden, (WIDTH,), self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], 1e-12)
@@ -70,8 +70,8 @@ class Teacher:
         mask = (present[:, None, None, :] > 0).expand(-1, 1, longest, -1)
         for layer in range(LAYERS):
             hidden = self._layer(hidden, mask, f"encoder.layer.{layer}")
-        pooled = (hidden * present[..., None]).sum(1) / present.sum(1, keepdim=True)
-        return F.normalize(pooled, dim=-1)
+        pooled = (hidden.float() * present[..., None]).sum(1) / present.sum(1, keepdim=True)
+        return F.normalize(pooled.float(), dim=-1)
 
     def encode(self, texts: list[str], batch: int = 64) -> NDArray[np.float32]:
         """Unit vectors (len(texts), 384) of the texts' first windows."""
