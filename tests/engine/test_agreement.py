@@ -16,7 +16,7 @@ Groups = Callable[..., list[Group]]
 Make = Callable[..., Engine]
 
 BOUNDS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 1e-2, "int8": 4e-2}
-"""Largest difference of a probability. int8 is held to 3e-2 on the real layout; 64 numbers a row average less."""
+"""Largest difference of a probability. int8 is held to 2e-2 on the real layout; 64 numbers a row average less."""
 
 
 def lengths(rng: np.random.Generator, pairs: int, longest: int) -> list[int]:
@@ -108,13 +108,16 @@ def test_a_group_without_a_prefix_and_an_empty_batch_are_scored(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 def test_native_agrees_with_the_reference_on_the_0_6b_layout(
     tmp_path: Path, make_engine: Make, make_groups: Groups, rng: np.random.Generator
 ) -> None:
     folder = write_checkpoint(tmp_path, RERANKER_0_6B, dtype=torch.bfloat16)
-    groups = make_groups(lengths(rng, 24, 600), vocabulary=RERANKER_0_6B.vocab_size)
+    groups = make_groups(lengths(rng, 200, 3000), groups=10, vocabulary=RERANKER_0_6B.vocab_size)
     expected = probabilities(make_engine("reference", folder), groups)
-    for dtype, bound in {**BOUNDS, "int8": 3e-2}.items():
-        found = probabilities(make_engine("native", folder, dtype), groups)
-        assert np.abs(found - expected).max() <= bound, dtype
+    bounds = {**BOUNDS, "int8": 2e-2}
+    errors = {}
+    for dtype in bounds:
+        errors[dtype] = float(np.abs(probabilities(make_engine("native", folder, dtype), groups) - expected).max())
+        print(f"{dtype}: max difference of p {errors[dtype]:.1e} over {len(expected)} pairs")
+    assert all(errors[dtype] <= bound for dtype, bound in bounds.items()), errors

@@ -1,41 +1,29 @@
-"""Attention over packed rows: stacks of sequences in, one result a row out."""
+"""What the model asks of attention; ``stacks.py`` and ``tiles.py`` answer, each for its own devices and formats."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import torch
-import torch.nn.functional as F
 
-from rerankd.engine.native.plan import Stack
+from rerankd.engine.base import Batch
 
 
-def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, stacks: Sequence[Stack]) -> torch.Tensor:
-    """Causal attention of every row within its sequences.
+class Attention(Protocol):
+    """Attention over one batch: prefix rows and tail rows as `plan.Plan` orders them, causal within each pair.
 
-    Args:
-        queries: (rows, heads, d).
-        keys: (rows, kv_heads, d), heads a multiple of kv_heads.
-        values: like ``keys``.
-
-    Returns:
-        (rows, heads * d), in the row order of ``queries``.
+    ``keys`` and ``values`` are (rows, kv_heads, d); heads is a multiple of kv_heads.
     """
-    attended = torch.empty_like(queries).flatten(1)
-    for stack in stacks:
-        result = F.scaled_dot_product_attention(
-            _stacked(queries, stack.queries, stack.size),
-            _stacked(keys, stack.keys, stack.size),
-            _stacked(values, stack.keys, stack.size),
-            attn_mask=stack.mask,
-            is_causal=stack.mask is None,
-            enable_gqa=queries.shape[1] != keys.shape[1],
-        )
-        flat = result.transpose(1, 2).reshape(len(stack.queries), -1)
-        attended.index_copy_(0, stack.rows, flat.index_select(0, stack.outputs))
-    return attended
+
+    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Queries of all rows, (rows, heads, d) -> (rows, heads * d)."""
+        ...
+
+    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Queries of the last row of each pair, (pairs, heads, d) -> (pairs, heads * d)."""
+        ...
 
 
-def _stacked(rows: torch.Tensor, index: torch.Tensor, size: int) -> torch.Tensor:
-    """(n, heads, length, d), gathered from (rows, heads, d)."""
-    return rows.index_select(0, index).view(size, -1, *rows.shape[1:]).transpose(1, 2)
+LayOut: TypeAlias = Callable[[Batch], Attention]
+"""Prepares attention for a batch, once for all layers."""

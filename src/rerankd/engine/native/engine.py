@@ -9,14 +9,27 @@ import torch
 from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
+from rerankd.engine.native.attention import Attention
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels, kernels
+from rerankd.engine.native.layers import TorchPieces
 from rerankd.engine.native.loading import Loader
-from rerankd.engine.native.memory import find_budget
+from rerankd.engine.native.memory import find_budget, keep_freed_pages
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.plan import plan_batch
+from rerankd.engine.native.stacks import Stacks
+from rerankd.engine.native.tiles import Tiles, fits_tiles
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
+
+_TORCH_BLOCK = 256
+"""Rows that go between two attentions together on a CPU: what lies between products stays in the caches, and small
+enough for the allocator to hand the same pages out again, where large blocks are mapped and cleared each time."""
+_KERNEL_BLOCK = 1024
+"""... with the C kernels, which pass over them once: large enough that a product's own packing of the weights is
+little beside the product."""
+_CUDA_BLOCK = 32_768
 
 
 class NativeEngine:
@@ -31,6 +44,7 @@ class NativeEngine:
         self._parameters = 0
         self._budget = options.max_batch_tokens
         self._model: Model | None = None
+        self._kernels: Kernels | None = None
 
     def load(self) -> None:
         """Read the weights. Threads are set for the calling thread's work.
@@ -40,10 +54,15 @@ class NativeEngine:
         """
         if self._options.threads and self._is_cpu:
             torch.set_num_threads(self._options.threads)
+        if self._is_cpu:
+            keep_freed_pages()
         files = WeightFiles(self._options.folder)
-        loader = Loader(self._config, files, self._numbers, self._device)
+        # Built at the first start; from the second on they are on the disk.
+        self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
+        loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
         with torch.inference_mode():
-            self._model = Model(self._config, loader, self._options.head, self._length)
+            pieces = self._kernels or TorchPieces()
+            self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
         self._parameters = loader.parameters
 
     def warm_up(self) -> None:
@@ -62,7 +81,7 @@ class NativeEngine:
             max_length=self._config.max_length,
             parameters=self._parameters,
             max_batch_tokens=self._budget,
-            details=self._numbers.reason + (f", {torch.get_num_threads()} threads" if self._is_cpu else ""),
+            details=self._details,
         )
 
     def score(self, batch: Batch) -> NDArray[np.float32]:
@@ -98,9 +117,36 @@ class NativeEngine:
         if not batch.pairs:
             return np.empty(0, dtype=np.float32)
         with torch.inference_mode():
-            plan = plan_batch(batch, self._device, self._numbers.rows)
+            plan = plan_batch(batch, self._device, self._lay_out)
             scores: NDArray[np.float32] = self._model(plan).cpu().numpy()
         return scores
+
+    def _lay_out(self, batch: Batch) -> Attention:
+        config, dtype = self._config, self._numbers.rows
+        if self._kernels and self._kernels.has_tiles and dtype == torch.bfloat16 and fits_tiles(config.head_dim):
+            return Tiles(batch, self._kernels, config.heads // config.kv_heads)
+        return Stacks(batch, self._device, dtype)
+
+    @property
+    def _details(self) -> str:
+        if not self._is_cpu:
+            return self._numbers.reason
+        pieces = "torch between the products: no C kernels could be built"
+        if self._kernels:
+            pieces = "C kernels with AMX tiles" if self._kernels.has_tiles else "C kernels"
+        return f"{self._numbers.reason}, {pieces}, {torch.get_num_threads()} threads"
+
+    @property
+    def _block(self) -> int:
+        if not self._is_cpu:
+            return _CUDA_BLOCK
+        return _KERNEL_BLOCK if self._kernels else _TORCH_BLOCK
+
+    @property
+    def _fits_kernels(self) -> bool:
+        config = self._config
+        width = max(config.hidden, config.intermediate, config.heads * config.head_dim)
+        return width <= MOST_WIDTH and config.head_dim <= MOST_HEAD
 
     @property
     def _is_cpu(self) -> bool:

@@ -1,9 +1,108 @@
-"""The small pieces of the network: normalisation, rotary positions, the gated MLP's product."""
+"""The small pieces of the network between its products: norms, rotary positions, the gated MLP, in plain torch.
+
+`Pieces` is what the model asks for. `TorchPieces` runs everywhere; ``kernels.py`` does the same on a CPU in one pass.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
 import torch
 import torch.nn.functional as F
+
+MIDDLE = 128
+"""What zero becomes in unsigned eight bits; oneDNN's fast products take unsigned activations alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Rows on their way into a product or out of it: ``values`` times ``scales``.
+
+    Attributes:
+        values: (rows, width), floating point, or uint8 around `MIDDLE`.
+        scales: float32 (rows,), or None where the values are the numbers.
+    """
+
+    values: torch.Tensor
+    scales: torch.Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Activations]) -> Activations:
+        """Rows of one format one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        scales = [part.scales for part in parts if part.scales is not None]
+        return cls(torch.cat([part.values for part in parts]), torch.cat(scales) if scales else None)
+
+    def __getitem__(self, part: slice) -> Activations:
+        return Activations(self.values[part], None if self.scales is None else self.scales[part])
+
+    def heads(self, size: int) -> Activations:
+        """(rows, heads, size)"""
+        return Activations(self.values.view(len(self.values), -1, size), self.scales)
+
+    def numbers(self) -> torch.Tensor:
+        """The values where they are the numbers, else multiplied out in float32."""
+        if self.scales is None:
+            return self.values
+        return self.values.float() * self.scales.view(-1, *[1] * (self.values.dim() - 1))
+
+
+class Pieces(Protocol):
+    """What lies between the products."""
+
+    def norm(
+        self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
+    ) -> Activations:
+        """Add to the residual ``rows`` (n, width) in place; then their root-mean-square norm times ``weight``."""
+        ...
+
+    def turn(
+        self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
+    ) -> None:
+        """Norm (where there is a weight, (heads, d)) and position of (n, heads, d), into ``out``."""
+        ...
+
+    def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+        """silu(gate) * up, both (n, width), of one product."""
+        ...
+
+
+Angles: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines, each float32 (rows, head_dim / 2)."""
+
+
+class TorchPieces:
+    """The pieces in torch's own operations, float32 inside."""
+
+    def norm(
+        self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
+    ) -> Activations:
+        if added is not None:
+            rows.add_(added.numbers())
+        return _in_format(rms_norm(rows, weight, eps), dtype)
+
+    def turn(
+        self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
+    ) -> None:
+        wide = heads.numbers().float()
+        if weight is not None:
+            wide = rms_norm(wide, weight, eps)
+        cosines, sines = angles
+        rotate(wide, cosines.unsqueeze(1), sines.unsqueeze(1), out)
+
+    def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+        return _in_format(F.silu(gate.numbers().float()).mul_(up.numbers()), dtype)
+
+
+def _in_format(rows: torch.Tensor, dtype: torch.dtype) -> Activations:
+    if dtype != torch.uint8:
+        return Activations(rows.to(dtype))
+    scales = rows.abs().amax(dim=1).clamp_min_(1e-12).div_(127)
+    # Converting cuts off, so adding a half rounds.
+    return Activations((rows / scales[:, None]).add_(MIDDLE + 0.5).to(torch.uint8), scales)
 
 
 def rms_norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -30,9 +129,8 @@ class Rotary:
         self._cosines = angles.cos().to(device)
         self._sines = angles.sin().to(device)
 
-    def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines, each (rows, 1, head_dim / 2)."""
-        return self._cosines[positions].unsqueeze(1), self._sines[positions].unsqueeze(1)
+    def at(self, positions: torch.Tensor) -> Angles:
+        return self._cosines[positions], self._sines[positions]
 
 
 def rotate(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, out: torch.Tensor) -> None:
@@ -44,9 +142,3 @@ def rotate(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, out:
     torch.mul(right, cosines, out=turned_right).addcmul_(left, sines)
     if turned is not out:
         out.copy_(turned)
-
-
-def gated(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up, where ``gate_up`` (rows, 2 * n) holds both side by side."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate, inplace=True).mul_(up)

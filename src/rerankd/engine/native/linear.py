@@ -10,44 +10,62 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-Linear: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""(rows, in) -> (rows, out), in the number format of the rows."""
+from rerankd.engine.native.kernels import Kernels
+from rerankd.engine.native.layers import MIDDLE, Activations
+
+Linear: TypeAlias = Callable[[Activations], Sequence[Activations]]
+"""(rows, in) -> a (rows, out) for each matrix; slices of wider rows where the matrices lie side by side."""
 
 _WIDEN_VALUES = 512 * 1024
 """Weights widened at a time: 2 MB of float32, which the second-level cache still holds when the product reads it."""
-_MIDDLE = 128
-"""What zero becomes in unsigned eight bits; oneDNN's fast products take unsigned activations alone."""
 
 
 class DenseLinear:
-    """One matrix in the number format of the computation."""
+    """Matrices in the number format of the computation, each where it is: fusing them would copy a mapped file."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-        self._weight = weight
-        self._bias = bias
+    def __init__(self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None) -> None:
+        self._weights = weights
+        self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        return F.linear(rows, self._weight, self._bias)
+    def __call__(self, rows: Activations) -> Sequence[Activations]:
+        return [
+            Activations(F.linear(rows.values, weight, bias))
+            for weight, bias in zip(self._weights, self._biases, strict=True)
+        ]
 
 
-class MappedLinear:
-    """Matrices side by side that stay where they are, in the mapped file, widened to the rows' format in passing.
+class FusedLinear:
+    """Matrices side by side in one, which one product takes: fewer and larger kernels on a device."""
 
-    Fusing them would copy the weights into this process; writing the products side by side costs nothing.
-    """
+    def __init__(self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None) -> None:
+        self._sizes = [len(weight) for weight in weights]
+        self._weight = torch.cat(list(weights))
+        self._bias = torch.cat(list(biases)) if biases else None
 
-    def __init__(self, weights: Sequence[torch.Tensor], bias: torch.Tensor | None = None) -> None:
+    def __call__(self, rows: Activations) -> Sequence[Activations]:
+        return _parts(F.linear(rows.values, self._weight, self._bias), self._sizes)
+
+
+class WidenedLinear:
+    """Matrices that stay where they are, in the mapped file, widened to the rows' format in passing."""
+
+    def __init__(self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None) -> None:
+        self._sizes = [len(weight) for weight in weights]
         self._blocks = [block for weight in weights for block in _blocks(weight)]
-        self._out = sum(len(weight) for weight in weights)
-        self._bias = bias
+        self._bias = torch.cat(list(biases)) if biases else None
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        out = rows.new_empty(len(rows), self._out)
-        begin = 0
+    def __call__(self, rows: Activations) -> Sequence[Activations]:
+        values, begin = rows.values, 0
+        out = values.new_empty(len(values), sum(self._sizes))
         for block in self._blocks:
-            torch.mm(rows, block.to(rows.dtype).t(), out=out.narrow(1, begin, len(block)))
+            torch.mm(values, block.to(values.dtype).t(), out=out.narrow(1, begin, len(block)))
             begin += len(block)
-        return out if self._bias is None else out.add_(self._bias)
+        return _parts(out if self._bias is None else out.add_(self._bias), self._sizes)
+
+
+def _parts(out: torch.Tensor, sizes: Sequence[int], scales: torch.Tensor | None = None) -> Sequence[Activations]:
+    parts: Sequence[torch.Tensor] = torch.split(out, list(sizes), dim=1)
+    return [Activations(part, scales) for part in parts]
 
 
 def _blocks(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -55,34 +73,55 @@ def _blocks(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return blocks
 
 
+class TiledLinear:
+    """Float32 rows times bfloat16 matrices where they lie in the mapped file, in AMX tiles: exact, and twice as fast.
+
+    A float32 number is three bfloat16 numbers, so three products in bfloat16 are one in float32 (``products.c``).
+    """
+
+    def __init__(
+        self, kernels: Kernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        self._kernels = kernels
+        self._weights = weights
+        self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
+
+    def __call__(self, rows: Activations) -> Sequence[Activations]:
+        values, products = rows.values, []
+        room = self._kernels.room_for(values)
+        for weight, bias in zip(self._weights, self._biases, strict=True):
+            out = values.new_empty(len(values), len(weight))
+            self._kernels.product(values, weight, out, room)
+            products.append(Activations(out if bias is None else out.add_(bias)))
+        return products
+
+
 class Int8Linear:
     """Eight-bit products on a CPU: weights scaled by output channel, activations by row as they come.
 
-    A row's scale depends on that row alone, so a pair's score does not depend on its neighbours.
+    A row's scale depends on that row alone, so a pair's score does not depend on its neighbours. What comes out still
+    has to be multiplied with it: whoever reads it next does that in passing.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-        scales = weight.float().abs().amax(dim=1).clamp_min(1e-12) / 127
-        quantised = (weight / scales[:, None]).round().to(torch.int8)
+    def __init__(
+        self, weights: Sequence[torch.Tensor], out: torch.dtype, biases: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        self._sizes = [len(weight) for weight in weights]
+        weight = torch.cat([weight.float() for weight in weights])
+        self._scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
+        quantised = (weight / self._scales[:, None]).round().to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(quantised, None)
-        self._scales = scales
-        self._zeros = torch.zeros(len(scales), dtype=torch.int32)
-        self._bias = bias
+        self._zeros = torch.zeros(len(self._scales), dtype=torch.int32)
+        self._bias = torch.cat(list(biases)) if biases else None
+        self._out = out
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        quantised, scales = _quantise_rows(rows)
-        out: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            quantised, 1.0, _MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, rows.dtype, "none", [], ""
+    def __call__(self, rows: Activations) -> Sequence[Activations]:
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            rows.values, 1.0, MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, self._out, "none", [], ""
         )
-        out.mul_(scales)
-        return out if self._bias is None else out.add_(self._bias)
-
-
-def _quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as uint8 around 128, and what each row was divided by, (rows, 1)."""
-    scales = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12).div_(127)
-    # Converting cuts off, so adding a half rounds.
-    return (rows / scales).add_(_MIDDLE + 0.5).to(torch.uint8), scales
+        if self._bias is None:
+            return _parts(product, self._sizes, rows.scales)
+        return _parts(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
 
 
 @cache

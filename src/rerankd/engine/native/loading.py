@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.linear import DenseLinear, Int8Linear, Linear, MappedLinear
+from rerankd.engine.native.kernels import Kernels
+from rerankd.engine.native.linear import DenseLinear, FusedLinear, Int8Linear, Linear, TiledLinear, WidenedLinear
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
@@ -17,41 +18,52 @@ from rerankd.errors import ConfigurationError
 class Loader:
     """Reads one checkpoint; ``parameters`` counts what was read."""
 
-    def __init__(self, config: ModelConfig, files: WeightFiles, numbers: Numbers, device: torch.device) -> None:
-        self.dtype = numbers.rows
+    def __init__(
+        self,
+        config: ModelConfig,
+        files: WeightFiles,
+        numbers: Numbers,
+        device: torch.device,
+        kernels: Kernels | None = None,
+    ) -> None:
+        self.numbers = numbers
         self.device = device
         self.parameters = 0
         self._config = config
         self._files = files
-        self._weights = numbers.weights
+        self._kernels = kernels
 
     def vector(self, name: str, size: int) -> torch.Tensor:
         """A norm's weight, float32 (size,)."""
         return self._read(name, size).to(self.device, torch.float32)
 
-    def head_norm(self, attention: str) -> torch.Tensor:
-        """The norms of queries and keys, float32 (heads + kv_heads, head_dim)."""
+    def head_norm(self, name: str, heads: int) -> torch.Tensor | None:
+        """The norm of each head, float32 (heads, head_dim); None in families that have none."""
         config = self._config
-        query = self.vector(f"{attention}.q_norm.weight", config.head_dim)
-        key = self.vector(f"{attention}.k_norm.weight", config.head_dim)
-        return torch.cat([query.expand(config.heads, -1), key.expand(config.kv_heads, -1)])
+        if not config.family.qk_norm:
+            return None
+        return self.vector(f"{name}.weight", config.head_dim).expand(heads, -1).contiguous()
 
     def embedding(self) -> torch.Tensor:
         """(vocabulary, hidden). On a CPU it stays in the file, in the file's format: only the rows used are read."""
         weight = self._read("model.embed_tokens.weight", self._config.vocabulary, self._config.hidden)
-        return weight if self.device.type == "cpu" else weight.to(self.device, self.dtype)
+        return weight if self.device.type == "cpu" else weight.to(self.device, self.numbers.residual)
 
-    def linear(self, parts: Mapping[str, int], size: int, *, bias: bool = False) -> Linear:
-        """The product with matrices (out, ``size``) that share their input, results side by side."""
+    def linear(self, parts: Mapping[str, int], size: int, *, bias: bool = False, whole: bool = False) -> Linear:
+        """The products with matrices (out, ``size``) that share their input; ``whole``: not in eight bits."""
+        numbers = self.numbers
         weights = [self._read(f"{name}.weight", out, size) for name, out in parts.items()]
-        added = torch.cat([self.vector(f"{name}.bias", out) for name, out in parts.items()]) if bias else None
-        added = None if added is None else added.to(self.dtype)
-        if self._weights == torch.int8:
-            return Int8Linear(torch.cat(weights), added)
-        if self.device.type == "cpu" and all(weight.dtype == self._weights for weight in weights):
-            return MappedLinear(weights, added)
-        fused = torch.cat([weight.to(self.device, self._weights) for weight in weights])
-        return DenseLinear(fused, added) if self._weights == self.dtype else MappedLinear([fused], added)
+        biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
+        if numbers.weights == torch.int8 and not whole:
+            return Int8Linear(weights, numbers.rows, biases)
+        if self._kernels and self._kernels.has_tiles and _fit_tiles(weights, numbers):
+            return TiledLinear(self._kernels, weights, biases)
+        if numbers.weights != torch.int8:
+            weights = [weight.to(self.device, numbers.weights) for weight in weights]
+        if self.device.type != "cpu":
+            return FusedLinear(weights, biases)
+        as_computed = all(weight.dtype == numbers.rows for weight in weights)
+        return (DenseLinear if as_computed else WidenedLinear)(weights, biases)
 
     def head(self, spec: HeadSpec) -> torch.Tensor:
         """What the last hidden state is multiplied with, float32 (hidden,).
@@ -77,3 +89,9 @@ class Loader:
         tensor = self._files.tensor(name, *shape)
         self.parameters += tensor.numel()
         return tensor
+
+
+def _fit_tiles(weights: Sequence[torch.Tensor], numbers: Numbers) -> bool:
+    """Whether float32 is wanted of matrices that are stored in bfloat16, in rows that tiles can cut."""
+    stored = all(weight.dtype == torch.bfloat16 and weight.shape[1] % 32 == 0 for weight in weights)
+    return stored and numbers.rows == torch.float32

@@ -1,7 +1,9 @@
-"""The token budget of one forward pass."""
+"""The token budget of one forward pass, and the pages it works in."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 
@@ -18,6 +20,25 @@ _PROBE_TOKENS = 256
 _CUDA_LARGEST = 131_072
 
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""What glibc's malloc.h calls M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
+_KEPT_BYTES = 64 * 2**20
+
+
+def keep_freed_pages() -> None:
+    """Let what a layer frees be what the next one takes.
+
+    Left alone, glibc hands blocks of some megabytes back to the system at once: 200,000 page faults, and a fifth of
+    the time, in one pass over 2,600 tokens of the 0.6B. Other systems' allocators are not touched.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_TRIM_THRESHOLD, 2 * _KEPT_BYTES)
+
+
 def find_budget(score: Callable[[Batch], object], device: torch.device, length: int) -> int:
     """Tokens of one forward pass: what fits (CUDA), or what lasts long enough to be efficient (CPU)."""
     return _what_fits(score, length) if device.type == "cuda" else _what_lasts(score)
@@ -26,9 +47,11 @@ def find_budget(score: Callable[[Batch], object], device: torch.device, length: 
 def _what_lasts(score: Callable[[Batch], object]) -> int:
     batch = _batch(_PROBE_TOKENS, _PROBE_TOKENS)
     score(batch)
-    began = time.perf_counter()
+    # By processor time, all threads together: a busy machine must not make the budget small.
+    began = time.process_time()
     score(batch)
-    rate = _PROBE_TOKENS / (time.perf_counter() - began)
+    seconds = (time.process_time() - began) / torch.get_num_threads()
+    rate = _PROBE_TOKENS / max(seconds, 1e-4)
     return int(min(max(rate * _CPU_SECONDS, _CPU_SMALLEST), _CPU_LARGEST))
 
 

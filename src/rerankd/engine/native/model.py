@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from rerankd.engine.base import HeadSpec
-from rerankd.engine.native.attention import attend
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.layers import Rotary, gated, rms_norm, rotate
+from rerankd.engine.native.layers import Activations, Pieces, Rotary, rms_norm
 from rerankd.engine.native.linear import Linear
 from rerankd.engine.native.loading import Loader
+from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.plan import Plan
 
-_CPU_BLOCK = 256
-"""Rows that go between two attentions together on a CPU: what lies between products stays in the caches, and small
-enough for the allocator to hand the same pages out again, where large blocks are mapped and cleared each time."""
-_CUDA_BLOCK = 32_768
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pass:
     """What one forward pass keeps from layer to layer.
 
     Attributes:
-        plan: the batch.
-        cosines, sines: of each row's position, (rows, 1, head_dim / 2).
+        rows: the residual, (rows, hidden).
+        added: what the last MLP gave, not yet added to the residual: the next norm does it in passing. None before
+            the first layer.
+        cosines, sines: of each row's position, (rows, head_dim / 2).
         queries, keys, values: (rows, heads, head_dim), written anew by each layer.
-        block: rows that are worked on together.
     """
 
     plan: Plan
+    rows: torch.Tensor
     cosines: torch.Tensor
     sines: torch.Tensor
     queries: torch.Tensor
     keys: torch.Tensor
     values: torch.Tensor
-    block: int
+    added: Activations | None = None
 
 
 class Model:
@@ -47,38 +45,41 @@ class Model:
     Args:
         config: the checkpoint's numbers.
         loader: where the weights come from, in which number format and on which device they are kept.
+        pieces: what computes between the products.
+        block: rows that go between two attentions together.
         head: how the raw score is read from the last position.
         length: tokens of the longest pair.
     """
 
-    def __init__(self, config: ModelConfig, loader: Loader, head: HeadSpec, length: int) -> None:
+    def __init__(
+        self, config: ModelConfig, loader: Loader, pieces: Pieces, block: int, head: HeadSpec, length: int
+    ) -> None:
         self.config = config
-        self._dtype = loader.dtype
-        self._block = _CPU_BLOCK if loader.device.type == "cpu" else _CUDA_BLOCK
+        self._numbers = loader.numbers
         self._embedding = loader.embedding()
         self._rotary = Rotary(config.head_dim, config.rope_theta, length, loader.device)
-        self._layers = [Layer.load(config, loader, index) for index in range(config.layers)]
+        self._layers = [Layer.load(config, loader, pieces, block, index) for index in range(config.layers)]
         self._norm = loader.vector("model.norm.weight", config.hidden)
         self._head = loader.head(head)
 
     def __call__(self, plan: Plan) -> torch.Tensor:
         """Raw scores, float32 (pairs,)."""
-        rows = F.embedding(plan.ids, self._embedding).to(self._dtype)
-        current = self._begin(plan, rows)
+        current = self._begin(plan)
         for layer in self._layers[:-1]:
-            layer(rows, current)
-        rows = self._layers[-1].last(rows, current)
+            layer(current)
+        rows = self._layers[-1].last(current)
         return rms_norm(rows, self._norm, self.config.norm_eps) @ self._head
 
-    def _begin(self, plan: Plan, rows: torch.Tensor) -> Pass:
+    def _begin(self, plan: Plan) -> Pass:
         config = self.config
+        rows = F.embedding(plan.ids, self._embedding).to(self._numbers.residual)
         cosines, sines = self._rotary.at(plan.positions)
 
         def heads(count: int) -> torch.Tensor:
-            return rows.new_empty(len(rows), count, config.head_dim)
+            return rows.new_empty(len(rows), count, config.head_dim, dtype=self._numbers.rows)
 
         queries, keys, values = heads(config.heads), heads(config.kv_heads), heads(config.kv_heads)
-        return Pass(plan, cosines, sines, queries, keys, values, self._block)
+        return Pass(plan, rows, cosines, sines, queries, keys, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,30 +87,40 @@ class Layer:
     """One block: attention, then the gated MLP, each added to the residual rows (rows, hidden)."""
 
     config: ModelConfig
+    numbers: Numbers
+    pieces: Pieces
+    block: int
     input_norm: torch.Tensor
     qkv: Linear
-    head_norm: torch.Tensor | None
-    """(heads + kv_heads, head_dim): the norms of queries and keys, side by side."""
+    query_norm: torch.Tensor | None
+    """(heads, head_dim)"""
+    key_norm: torch.Tensor | None
+    """(kv_heads, head_dim)"""
     output: Linear
     mlp_norm: torch.Tensor
     gate_up: Linear
     down: Linear
 
     @classmethod
-    def load(cls, config: ModelConfig, loader: Loader, index: int) -> Layer:
+    def load(cls, config: ModelConfig, loader: Loader, pieces: Pieces, block: int, index: int) -> Layer:
         base = f"model.layers.{index}"
         attention, mlp = f"{base}.self_attn", f"{base}.mlp"
         query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
         return cls(
             config=config,
+            numbers=loader.numbers,
+            pieces=pieces,
+            block=block,
             input_norm=loader.vector(f"{base}.input_layernorm.weight", config.hidden),
             qkv=loader.linear(
                 {f"{attention}.q_proj": query, f"{attention}.k_proj": key, f"{attention}.v_proj": key},
                 config.hidden,
                 bias=config.family.qkv_bias,
             ),
-            head_norm=loader.head_norm(attention) if config.family.qk_norm else None,
-            output=loader.linear({f"{attention}.o_proj": config.hidden}, query),
+            query_norm=loader.head_norm(f"{attention}.q_norm", config.heads),
+            key_norm=loader.head_norm(f"{attention}.k_norm", config.kv_heads),
+            # In eight bits it would give half of all the error, and its input would have to be scaled for it alone.
+            output=loader.linear({f"{attention}.o_proj": config.hidden}, query, whole=True),
             mlp_norm=loader.vector(f"{base}.post_attention_layernorm.weight", config.hidden),
             gate_up=loader.linear(
                 {f"{mlp}.gate_proj": config.intermediate, f"{mlp}.up_proj": config.intermediate}, config.hidden
@@ -117,43 +128,46 @@ class Layer:
             down=loader.linear({f"{mlp}.down_proj": config.hidden}, config.intermediate),
         )
 
-    def __call__(self, rows: torch.Tensor, current: Pass) -> None:
-        """Work on ``rows`` in place."""
-        self._project(rows, current)
-        attended = attend(current.queries, current.keys, current.values, current.plan.stacks)
-        self._finish(rows, attended, current.block)
+    def __call__(self, current: Pass) -> None:
+        """Every row through attention and MLP."""
+        self._project(current)
+        attended = current.plan.attention.every(current.queries, current.keys, current.values)
+        current.added = self._finish(current.rows, attended)
 
-    def last(self, rows: torch.Tensor, current: Pass) -> torch.Tensor:
-        """The last layer: every row gives keys and values, the last row of each pair alone goes on."""
-        self._project(rows, current)
+    def last(self, current: Pass) -> torch.Tensor:
+        """The last layer: every row gives keys and values, the last row of each pair goes on, (pairs, hidden)."""
+        self._project(current)
         last = current.plan.last
-        attended = attend(current.queries[last], current.keys, current.values, current.plan.last_stacks)
-        rows = rows[last]
-        self._finish(rows, attended, current.block)
-        return rows
+        attended = current.plan.attention.last(current.queries[last], current.keys, current.values)
+        rows = current.rows[last]
+        added = self._finish(rows, attended)
+        return rows + added.numbers()
 
-    def _project(self, rows: torch.Tensor, current: Pass) -> None:
-        """Queries, keys and values of every row, the first two turned by position."""
-        config = self.config
-        turned = config.heads + config.kv_heads
-        for part in _slices(len(rows), current.block):
-            normed = rms_norm(rows[part], self.input_norm, config.norm_eps).to(rows.dtype)
-            heads = self.qkv(normed).view(len(normed), -1, config.head_dim)
-            current.values[part] = heads[:, turned:]
-            heads = heads[:, :turned].float()
-            if self.head_norm is not None:
-                heads = rms_norm(heads, self.head_norm, config.norm_eps)
-            cosines, sines = current.cosines[part], current.sines[part]
-            rotate(heads[:, : config.heads], cosines, sines, current.queries[part])
-            rotate(heads[:, config.heads :], cosines, sines, current.keys[part])
+    def _project(self, current: Pass) -> None:
+        """Add what is left to add; then queries, keys and values of every row, the first two turned by position."""
+        config, pieces = self.config, self.pieces
+        for part in _slices(len(current.rows), self.block):
+            added = None if current.added is None else current.added[part]
+            normed = pieces.norm(current.rows[part], added, self.input_norm, config.norm_eps, self.numbers.inputs)
+            query, key, value = (product.heads(config.head_dim) for product in self.qkv(normed))
+            angles = (current.cosines[part], current.sines[part])
+            pieces.turn(query, self.query_norm, config.norm_eps, angles, current.queries[part])
+            pieces.turn(key, self.key_norm, config.norm_eps, angles, current.keys[part])
+            current.values[part] = value.numbers()
 
-    def _finish(self, rows: torch.Tensor, attended: torch.Tensor, size: int) -> None:
-        """Add attention's part and then the MLP's to the rows."""
-        for part in _slices(len(rows), size):
-            block = rows[part].add_(self.output(attended[part]))
-            normed = rms_norm(block, self.mlp_norm, self.config.norm_eps).to(rows.dtype)
-            block.add_(self.down(gated(self.gate_up(normed))))
+    def _finish(self, rows: torch.Tensor, attended: torch.Tensor) -> Activations:
+        """Add attention's part to the rows; the MLP's part comes back."""
+        inputs, pieces = self.numbers.inputs, self.pieces
+        parts: list[Activations] = []
+        for part in _slices(len(rows), self.block):
+            (mixed,) = self.output(Activations(attended[part]))
+            normed = pieces.norm(rows[part], mixed, self.mlp_norm, self.config.norm_eps, inputs)
+            gate, up = self.gate_up(normed)
+            parts.extend(self.down(pieces.gate(gate, up, inputs)))
+        return Activations.joined(parts)
 
 
-def _slices(rows: int, size: int) -> list[slice]:
-    return [slice(begin, begin + size) for begin in range(0, rows, size)]
+def _slices(rows: int, most: int) -> list[slice]:
+    """Parts of nearly equal size: a small last one would cost a product as much as a large one."""
+    bounds = [rows * part // -(-rows // most) for part in range(-(-rows // most) + 1)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]

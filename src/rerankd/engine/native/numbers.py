@@ -24,11 +24,20 @@ _SMALL: Final = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The formats of the weights and of the rows that flow through them."""
+    """The formats of the weights and of the rows that flow through them.
+
+    Attributes:
+        weights: how the matrices are kept.
+        inputs: how rows go into a product.
+        rows: how they come out of it, and through attention.
+        residual: the sum that runs through all layers.
+    """
 
     name: str
     weights: torch.dtype
+    inputs: torch.dtype
     rows: torch.dtype
+    residual: torch.dtype
     reason: str
     """For the log: what was chosen and why."""
 
@@ -47,13 +56,17 @@ class Numbers:
         if name not in _DTYPES or (name == "int8" and device.type != "cpu"):
             raise ConfigurationError(f"the native engine does not compute {name!r} on {device.type}")
         weights = _DTYPES[name]
-        if device.type != "cpu" or weights == torch.float32:
-            return cls(name, weights, weights, f"{name} throughout")
-        if weights == torch.bfloat16 and bfloat16_products_pay():
-            return cls(name, weights, weights, "bfloat16 throughout: this CPU multiplies it faster than float32")
+        if device.type != "cpu":
+            return cls(name, weights, weights, weights, weights, f"{name} throughout")
+        wide = torch.float32
+        if weights == wide:
+            return cls(name, wide, wide, wide, wide, "float32 throughout")
+        narrow = torch.bfloat16 if bfloat16_products_pay() else wide
         if weights == torch.int8:
-            return cls(name, weights, torch.float32, "int8 products, scaled by row and by channel")
-        return cls(name, weights, torch.float32, f"{name} weights, widened to float32: faster on this CPU")
+            return cls(name, weights, torch.uint8, narrow, wide, "int8 products, scaled by row and by channel")
+        if weights == narrow:
+            return cls(name, weights, weights, weights, wide, "bfloat16 products: faster than float32 on this CPU")
+        return cls(name, weights, wide, wide, wide, f"{name} weights, widened to float32: faster on this CPU")
 
 
 def _automatic(device: torch.device, config: ModelConfig) -> DType:

@@ -1,48 +1,32 @@
-"""How batches are laid out: every row attended once, little padding, causal order."""
+"""How batches are laid out: rows in order, each with its position and its last row known."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.unit.engine.native.shapes import GROUPS, batch_of
 
-from rerankd.engine.base import Batch, Group
-from rerankd.engine.native.plan import plan_batch
+from rerankd.engine.base import Batch
+from rerankd.engine.native.plan import Plan, plan_batch
+from rerankd.engine.native.stacks import Stacks
 
-LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
-GROUPS = st.lists(st.tuples(st.integers(0, 40), LENGTHS), min_size=1, max_size=4)
-
-
-def batch_of(shape: list[tuple[int, list[int]]]) -> Batch:
-    def ids(length: int) -> np.ndarray:
-        return np.arange(length, dtype=np.int32)
-
-    return Batch.of([Group(ids(prefix), tuple(ids(tail) for tail in tails)) for prefix, tails in shape])
+CPU = torch.device("cpu")
 
 
-@given(GROUPS)
-@settings(deadline=None)
-def test_every_row_is_attended_exactly_once(shape: list[tuple[int, list[int]]]) -> None:
-    batch = batch_of(shape)
-    plan = plan_batch(batch, torch.device("cpu"), torch.float32)
-    rows = torch.cat([stack.rows for stack in plan.stacks])
-    assert sorted(rows.tolist()) == list(range(batch.tokens))
-    pairs = torch.cat([stack.rows for stack in plan.last_stacks])
-    assert sorted(pairs.tolist()) == list(range(batch.pairs))
+def plan_of(batch: Batch) -> Plan:
+    return plan_batch(batch, CPU, lambda batch: Stacks(batch, CPU, torch.float32))
 
 
 @given(GROUPS)
 @settings(deadline=None)
 def test_positions_go_on_from_the_prefix_to_each_tail(shape: list[tuple[int, list[int]]]) -> None:
-    batch = batch_of(shape)
-    plan = plan_batch(batch, torch.device("cpu"), torch.float32)
     expected = [*(np.arange(prefix) for prefix, _ in shape)]
     expected += [np.arange(prefix, prefix + tail) for prefix, tails in shape for tail in tails]
-    assert plan.positions.tolist() == np.concatenate(expected).tolist()
+    assert plan_of(batch_of(shape)).positions.tolist() == np.concatenate(expected).tolist()
 
 
-def test_a_long_document_is_not_stacked_with_short_ones() -> None:
-    plan = plan_batch(batch_of([(10, [2000, *[20] * 50])]), torch.device("cpu"), torch.float32)
-    padded = sum(len(stack.queries) for stack in plan.stacks)
-    assert padded <= 1.2 * (2010 + 50 * 30)
+def test_the_last_row_of_each_pair_is_that_of_its_last_token() -> None:
+    plan = plan_of(batch_of([(3, [2, 1]), (0, [4])]))
+    assert plan.last.tolist() == [4, 5, 9]
+    assert plan.ids[plan.last].tolist() == [1, 0, 3]

@@ -1,0 +1,184 @@
+/* What lies between the matrix products of a layer, each in one pass over the rows; torch needs four to ten.
+
+   Built on the user's machine at the first start (kernels.py) and used where that works; layers.py says the same in
+   torch. Rows are split between threads. Numbers are computed in float32 whatever they are stored in:
+   FLOAT32, BFLOAT16, or UINT8 (128 stands for zero, one scale a row). */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { FLOAT32, BFLOAT16, UINT8 };
+#define INLINE static inline __attribute__((always_inline))
+#define MOST_WIDTH 32768
+#define MOST_HEAD 1024
+
+INLINE float bits_to_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE uint32_t float_to_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+/* Round to nearest, ties to even, as torch does; a NaN stays one. */
+INLINE uint16_t narrowed(float value) {
+    uint32_t bits = float_to_bits(value);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return value == value ? (uint16_t)rounded : 0x7fc0;
+}
+
+INLINE float loaded(const void *from, int64_t at, int kind) {
+    if (kind == FLOAT32) return ((const float *)from)[at];
+    return bits_to_float((uint32_t)((const uint16_t *)from)[at] << 16);
+}
+
+INLINE void stored(void *to, int64_t at, float value, int kind) {
+    if (kind == FLOAT32)
+        ((float *)to)[at] = value;
+    else
+        ((uint16_t *)to)[at] = narrowed(value);
+}
+
+INLINE void *row_of(const void *base, int64_t at, int kind) {
+    return (char *)base + at * (kind == FLOAT32 ? 4 : kind == BFLOAT16 ? 2 : 1);
+}
+
+/* e^x to 2e-7 of itself: 2^n times a polynomial for 2^f, 0 <= f < 1 (fitted at the Chebyshev points). */
+INLINE float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float turns = x * 1.44269504f, whole = floorf(turns), f = turns - whole;
+    float p = 2.1877505e-4f;
+    p = p * f + 1.2387821e-3f;
+    p = p * f + 9.6845805e-3f;
+    p = p * f + 5.5480426e-2f;
+    p = p * f + 2.4023050e-1f;
+    p = p * f + 6.9314693e-1f;
+    p = p * f + 1.0f;
+    return p * bits_to_float((uint32_t)((int32_t)whole + 127) << 23);
+}
+
+/* Write one row of float32 numbers in a format; returns the scale of UINT8, else 1. */
+INLINE float write_row(const float *values, void *out, int64_t width, int kind) {
+    if (kind != UINT8) {
+        for (int64_t i = 0; i < width; i++) stored(out, i, values[i], kind);
+        return 1.0f;
+    }
+    float most = 1e-12f, spoiled = 0.0f;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < width; i++) most = fabsf(values[i]) > most ? fabsf(values[i]) : most;
+#pragma omp simd reduction(+ : spoiled)
+    for (int64_t i = 0; i < width; i++) spoiled += values[i] * 0.0f;
+    float inverse = 127.0f / most;
+    for (int64_t i = 0; i < width; i++) ((uint8_t *)out)[i] = (uint8_t)(int32_t)(values[i] * inverse + 128.5f);
+    return most / 127.0f + spoiled; /* not a number where the row holds one */
+}
+
+/* row += added * scale; out = root-mean-square norm of row * weight; returns the scale of UINT8. */
+INLINE float norm_row(float *row, const void *added, int added_kind, float scale, const float *weight, float eps,
+                      void *out, int kind, int64_t width) {
+    float normed[MOST_WIDTH], square = 0.0f;
+    if (added)
+        for (int64_t i = 0; i < width; i++) row[i] += loaded(added, i, added_kind) * scale;
+#pragma omp simd reduction(+ : square)
+    for (int64_t i = 0; i < width; i++) square += row[i] * row[i];
+    float inverse = 1.0f / sqrtf(square / (float)width + eps);
+    for (int64_t i = 0; i < width; i++) normed[i] = row[i] * inverse * weight[i];
+    return write_row(normed, out, width, kind);
+}
+
+/* One head: norm (where weight is given), then turned by its position; the halves are the two coordinates. */
+INLINE void turn_head(const void *head, void *out, int kind, float scale, int64_t d, const float *weight, float eps,
+                      const float *cosines, const float *sines) {
+    float values[MOST_HEAD], square = 0.0f;
+    for (int64_t i = 0; i < d; i++) values[i] = loaded(head, i, kind) * scale;
+    if (weight) {
+#pragma omp simd reduction(+ : square)
+        for (int64_t i = 0; i < d; i++) square += values[i] * values[i];
+        float inverse = 1.0f / sqrtf(square / (float)d + eps);
+        for (int64_t i = 0; i < d; i++) values[i] *= inverse * weight[i];
+    }
+    int64_t half = d / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float left = values[i], right = values[i + half];
+        stored(out, i, left * cosines[i] - right * sines[i], kind);
+        stored(out, i + half, right * cosines[i] + left * sines[i], kind);
+    }
+}
+
+/* out = silu(gate * scale) * up * scale; returns the scale of UINT8. */
+INLINE float gate_row(const void *gate, const void *up, int kind, float scale, void *out, int out_kind,
+                      int64_t width) {
+    float product[MOST_WIDTH];
+    for (int64_t i = 0; i < width; i++) {
+        float g = loaded(gate, i, kind) * scale, u = loaded(up, i, kind) * scale;
+        product[i] = g * u / (1.0f + exponential(-g));
+    }
+    return write_row(product, out, width, out_kind);
+}
+
+/* A call for each format, with the format a constant inside, so that each becomes a loop of its own. */
+#define FOR_IN(kind, call)           \
+    if ((kind) == FLOAT32) {         \
+        enum { IN = FLOAT32 };       \
+        call;                        \
+    } else {                         \
+        enum { IN = BFLOAT16 };      \
+        call;                        \
+    }
+#define FOR_OUT(kind, call)          \
+    if ((kind) == FLOAT32) {         \
+        enum { OUT = FLOAT32 };      \
+        call;                        \
+    } else if ((kind) == BFLOAT16) { \
+        enum { OUT = BFLOAT16 };     \
+        call;                        \
+    } else {                         \
+        enum { OUT = UINT8 };        \
+        call;                        \
+    }
+
+/* rows (count, width), float32, changed; added like rows or NULL, with a scale a row or NULL; out like rows. */
+void rerankd_norm(float *rows, const void *added, int kind, const float *scales, const float *weight, float eps,
+                  void *out, int out_kind, float *out_scales, int64_t count, int64_t width, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < count; r++) {
+        void *more = added ? row_of(added, r * width, kind) : NULL, *to = row_of(out, r * width, out_kind);
+        float scale = scales ? scales[r] : 1.0f, written = 1.0f;
+        FOR_IN(kind, FOR_OUT(out_kind, written = norm_row(rows + r * width, more, IN, scale, weight, eps, to, OUT,
+                                                          width)))
+        if (out_kind == UINT8) out_scales[r] = written;
+    }
+}
+
+/* heads (count, n, d) with a row stride -> out (count, n, d); weight (n, d) or NULL; cosines, sines (count, d / 2). */
+void rerankd_turn(const void *heads, int64_t stride, void *out, int kind, const float *scales, int64_t count,
+                  int64_t n, int64_t d, const float *weight, float eps, const float *cosines, const float *sines,
+                  int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t h = 0; h < n; h++) {
+            const void *head = row_of(heads, r * stride + h * d, kind);
+            void *to = row_of(out, (r * n + h) * d, kind);
+            const float *by = weight ? weight + h * d : NULL;
+            float scale = scales ? scales[r] : 1.0f;
+            FOR_IN(kind, turn_head(head, to, IN, scale, d, by, eps, cosines + r * (d / 2), sines + r * (d / 2)))
+        }
+}
+
+/* gate and up (count, width) with a row stride, times a scale a row or NULL -> out (count, width). */
+void rerankd_gate(const void *gate, const void *up, int64_t stride, int kind, const float *scales, void *out,
+                  int out_kind, float *out_scales, int64_t count, int64_t width, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < count; r++) {
+        const void *gates = row_of(gate, r * stride, kind), *ups = row_of(up, r * stride, kind);
+        void *to = row_of(out, r * width, out_kind);
+        float scale = scales ? scales[r] : 1.0f, written = 1.0f;
+        FOR_IN(kind, FOR_OUT(out_kind, written = gate_row(gates, ups, IN, scale, to, OUT, width)))
+        if (out_kind == UINT8) out_scales[r] = written;
+    }
+}

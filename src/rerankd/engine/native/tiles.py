@@ -1,0 +1,104 @@
+"""Attention in AMX tiles: bfloat16 on a CPU, packed rows as they lie, one call a layer (``attention.c``)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rerankd.engine.base import Batch
+from rerankd.engine.native.kernels import Kernels
+
+Table = NDArray[np.int64]
+
+_BLOCK = 32
+"""Keys, and query rows, that the kernel takes together."""
+
+
+def fits_tiles(head_dim: int) -> bool:
+    """Whether heads of this size can be cut into tiles."""
+    return head_dim % 32 == 0 and head_dim <= 256
+
+
+class Tiles:
+    """Attention of one batch.
+
+    Attributes:
+        blocks: (blocks, 2), first row and count of the keys that are packed together.
+        everything, lasts: the work for all rows and for the last ones.
+    """
+
+    def __init__(self, batch: Batch, kernels: Kernels, shared: int) -> None:
+        """``shared``: query heads that share a key head."""
+        rows, counts = _segments(batch)
+        firsts = np.cumsum(_blocks_of(counts)) - _blocks_of(counts)
+        self._kernels = kernels
+        self.blocks = _blocks(rows, counts)
+        self.everything = _Work(_sequences(batch, rows, counts, firsts), shared)
+        pairs = _sequences(batch, rows, counts, firsts)[batch.groups :]
+        pairs[:, 4], pairs[:, 5] = np.arange(batch.pairs), 1
+        self.lasts = _Work(pairs, shared)
+
+    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return self._attend(queries, keys, values, self.everything)
+
+    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return self._attend(queries, keys, values, self.lasts)
+
+    def _attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, work: _Work) -> torch.Tensor:
+        out = torch.empty_like(queries)
+        packed = keys.new_empty(2, len(self.blocks), keys.shape[1], _BLOCK, keys.shape[2])
+        self._kernels.library.rerankd_attend(
+            queries.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
+            queries.shape[1], keys.shape[1], queries.shape[2],
+            work.sequences.ctypes.data, self.blocks.ctypes.data, len(self.blocks),
+            work.items.ctypes.data, len(work.items), work.width,
+            packed[0].data_ptr(), packed[1].data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return out.flatten(1)
+
+
+class _Work:
+    """What one call computes.
+
+    Attributes:
+        sequences: (n, 6), as the struct of the kernel: first block and count of the prefix, the same of the tail,
+            first query row and count of the queries.
+        items: (m, 2), a sequence and the first of the query rows, times heads, that are worked on together.
+        width: keys of the longest sequence, in whole blocks.
+    """
+
+    def __init__(self, sequences: Table, shared: int) -> None:
+        self.sequences = np.ascontiguousarray(sequences)
+        pieces = _blocks_of(sequences[:, 5] * shared)
+        owners = np.repeat(np.arange(len(sequences)), pieces)
+        begins = (np.arange(len(owners)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * _BLOCK
+        self.items = np.ascontiguousarray(np.stack([owners, begins], axis=1))
+        self.width = int((_blocks_of(sequences[:, 1]) + _blocks_of(sequences[:, 3])).max() * _BLOCK)
+
+
+def _segments(batch: Batch) -> tuple[Table, Table]:
+    """First row and count of every prefix, then of every tail."""
+    counts = np.concatenate([np.diff(batch.prefix_offsets), np.diff(batch.tail_offsets)]).astype(np.int64)
+    return np.cumsum(counts) - counts, counts
+
+
+def _sequences(batch: Batch, rows: Table, counts: Table, firsts: Table) -> Table:
+    """The prefixes, which see themselves alone, then the pairs."""
+    groups = np.repeat(np.arange(batch.groups), np.diff(batch.group_offsets))
+    none = np.zeros(batch.groups, dtype=np.int64)
+    prefix_firsts = np.concatenate([none, firsts[groups]])
+    prefix_counts = np.concatenate([none, counts[groups]])
+    return np.stack([prefix_firsts, prefix_counts, firsts, counts, rows, counts], axis=1)
+
+
+def _blocks(rows: Table, counts: Table) -> Table:
+    pieces = _blocks_of(counts)
+    inside = (np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * _BLOCK
+    first = np.repeat(rows, pieces) + inside
+    count = np.minimum(np.repeat(counts, pieces) - inside, _BLOCK)
+    return np.ascontiguousarray(np.stack([first, count], axis=1))
+
+
+def _blocks_of(counts: Table) -> Table:
+    return -(-counts // _BLOCK)

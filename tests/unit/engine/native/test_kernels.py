@@ -1,0 +1,161 @@
+"""The C kernels give what torch gives; without a compiler the engine runs all the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.checkpoints import Layout, write_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.engine.native.shapes import GROUPS, batch_of
+
+from rerankd.engine.base import EngineOptions, HeadSpec
+from rerankd.engine.native import engine as native
+from rerankd.engine.native import kernels as module
+from rerankd.engine.native.kernels import Kernels, kernels
+from rerankd.engine.native.layers import MIDDLE, Activations, TorchPieces
+from rerankd.engine.native.stacks import Stacks
+from rerankd.engine.native.tiles import Tiles
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the C kernels need a C compiler")
+FORMATS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.uint8: 4e-2}
+"""How far the numbers of each format may be apart: a step of rounding, of numbers up to about 5."""
+
+
+@pytest.fixture(scope="module")
+def built() -> Kernels:
+    found = kernels()
+    assert found is not None, "there is a compiler, so the kernels have to build and to agree with torch"
+    return found
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    kernels.cache_clear()
+    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    yield
+    kernels.cache_clear()
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+def whole(found: Activations) -> torch.Tensor:
+    if found.values.dtype != torch.uint8:
+        return found.values.float()
+    assert found.scales is not None
+    return (found.values.float() - MIDDLE) * found.scales[:, None]
+
+
+def scaled(*shape: int, dtype: torch.dtype) -> Activations:
+    return Activations(random(*shape, dtype=dtype), random(shape[0]).abs() + 0.5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("added", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 100, 1024])
+def test_norm_is_that_of_torch(built: Kernels, dtype: torch.dtype, added: torch.dtype, width: int) -> None:
+    weight, more = random(width), scaled(9, width, dtype=added)
+    rows = [random(9, width), random(9, width)]
+    found = [
+        pieces.norm(at, more, weight, 1e-6, dtype) for pieces, at in zip((built, TorchPieces()), rows, strict=True)
+    ]
+    assert torch.allclose(rows[0], rows[1], atol=1e-5)
+    assert (whole(found[0]) - whole(found[1])).abs().max() <= FORMATS[dtype]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_turn_is_that_of_torch_on_a_slice_of_wider_rows(built: Kernels, dtype: torch.dtype) -> None:
+    wide, angles = random(7, 200, dtype=dtype), random(7, 16)
+    heads = Activations(wide[:, 8:136], random(7).abs()).heads(32)
+    out = [torch.empty(7, 4, 32, dtype=dtype) for _ in range(2)]
+    for pieces, at in zip((built, TorchPieces()), out, strict=True):
+        pieces.turn(heads, random(4, 32), 1e-6, (angles.cos(), angles.sin()), at)
+    assert (out[0].float() - out[1].float()).abs().max() <= FORMATS[dtype]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_gate_is_that_of_torch(built: Kernels, dtype: torch.dtype) -> None:
+    both = random(5, 400) * 3
+    gate, up = Activations(both[:, :200]), Activations(both[:, 200:])
+    found, expected = built.gate(gate, up, dtype), TorchPieces().gate(gate, up, dtype)
+    largest = float(whole(expected).abs().max())
+    assert (whole(found) - whole(expected)).abs().max() <= FORMATS[dtype] * max(1.0, largest / 5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_not_lost_in_eight_bits(built: Kernels, value: float) -> None:
+    both = random(2, 128)
+    both[1, 3] = value
+    gate = built.gate(Activations(both[:, :64]), Activations(both[:, 64:]), torch.uint8)
+    assert gate.scales is not None
+    assert torch.isfinite(gate.scales).tolist() == [True, False]
+
+
+@needs_compiler
+@given(GROUPS, st.sampled_from([(4, 4, 32), (8, 2, 64), (4, 1, 128)]))
+@settings(deadline=None, max_examples=40)
+def test_tiles_attend_as_stacks_do(shape: list[tuple[int, list[int]]], sizes: tuple[int, int, int]) -> None:
+    built = kernels()
+    if built is None or not built.has_tiles:
+        pytest.skip("this processor has no AMX tiles")
+    heads, kv_heads, d = sizes
+    batch = batch_of(shape)
+    keys, values = (random(batch.tokens, kv_heads, d, dtype=torch.bfloat16) for _ in range(2))
+    queries = random(batch.tokens, heads, d, dtype=torch.bfloat16)
+    tiles, stacks = Tiles(batch, built, heads // kv_heads), Stacks(batch, torch.device("cpu"), torch.float32)
+    wide = [queries.float(), keys.float(), values.float()]
+    assert (tiles.every(queries, keys, values) - stacks.every(*wide)).abs().max() <= 2e-2
+    last = torch.from_numpy(len(batch.prefix_ids) + batch.tail_offsets[1:].astype(np.int64) - 1)
+    found = tiles.last(queries[last], keys, values)
+    assert (found - stacks.last(wide[0][last], *wide[1:])).abs().max() <= 2e-2
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(1, 32, 16), (33, 96, 100), (200, 1056, 64), (257, 2080, 33)])
+def test_a_product_in_tiles_is_one_in_float32(built: Kernels, shape: tuple[int, int, int]) -> None:
+    if not built.has_tiles:
+        pytest.skip("this processor has no AMX tiles")
+    count, size, outs = shape
+    rows, weight, wide = random(count, size), random(outs, size, dtype=torch.bfloat16), torch.full((count, 128), 7.0)
+    built.product(rows, weight, wide[:, 8 : 8 + outs], built.room_for(rows))
+    exact = rows.double() @ weight.double().t()
+    error = (wide[:, 8 : 8 + outs] - exact).abs().max()
+    assert error <= max(2 * (rows @ weight.float().t() - exact).abs().max(), 1e-5)
+    assert (wide[:, :8] == 7).all()
+    assert (wide[:, 8 + outs :] == 7).all(), "nothing beside the slice is written"
+
+
+@pytest.mark.usefixtures("no_kernels")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_without_a_compiler_the_engine_runs_on_torch_and_says_so(tmp_path: Path, dtype: str) -> None:
+    folder = write_checkpoint(tmp_path, Layout(), dtype=torch.bfloat16)
+    options = EngineOptions(folder=folder, head=HeadSpec("words", 9, 8), device="cpu", dtype=dtype)
+    plain = native.NativeEngine(options)
+    plain.load()
+    assert "no C kernels" in plain.info.details
+    batch = batch_of([(10, [5, 40]), (0, [7])])
+    truth = native.NativeEngine(EngineOptions(folder=folder, head=options.head, device="cpu", dtype="float32"))
+    truth.load()
+    assert np.abs(plain.score(batch) - truth.score(batch)).max() <= 0.2
+
+
+@needs_compiler
+def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Path, "home", lambda: tmp_path)
+    folder = tmp_path / ".cache" / "rerankd" / "kernels"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert module._built() is None
+    folder.chmod(0o700)
+    assert module._built() is not None
