@@ -50,9 +50,13 @@ def prepare(options: argparse.Namespace) -> None:
     np.savez(work / "content.npz", content=content, rarity=rare)
 
 
+def speed_of(options: argparse.Namespace) -> Speed:
+    return Speed(options.bfloat16, options.fuse)
+
+
 def run_training(options: argparse.Namespace) -> None:
-    speed = Speed(options.bfloat16, options.fuse)
-    train_stages(options.work, options.run, read_stages(options.recipe, options.seed), speed, options.start)
+    stages = read_stages(options.recipe, options.seed)
+    train_stages(options.work, options.run, stages, speed_of(options), options.start)
 
 
 def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
@@ -65,7 +69,7 @@ def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
 
 def export_folder(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
-    calibration = calibrate(PackedModel(shape, state), load_all(options.work / "prepared"))
+    calibration = calibrate(PackedModel(shape, state, speed_of(options).dtype), load_all(options.work / "prepared"))
     print(json.dumps(asdict(calibration)))
     export(options.out, shape, state, options.work / "tokenizer.json", calibration.scale, calibration.bias)
 
@@ -73,7 +77,7 @@ def export_folder(options: argparse.Namespace) -> None:
 def evaluate_run(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
     tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
-    scorer = Scorer(PackedModel(shape, state), tokenizer, SCORED_TOKENS)
+    scorer = Scorer(PackedModel(shape, state, speed_of(options).dtype), tokenizer, SCORED_TOKENS)
     print(HEAD)
     figures = []
     for name, row in evaluate(scorer, options.data / "eval", options.queries, options.depth):
