@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from training.calibrate import calibrate
-from training.cloze import cloze_sources
+from training.cloze import CLOZE, cloze_sources
 from training.content import content_vectors, rarity
 from training.data import evaluation_texts, load_sources
 from training.export import export
@@ -69,7 +69,9 @@ def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
 
 def export_folder(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
-    calibration = calibrate(PackedModel(shape, state, speed_of(options).dtype), load_all(options.work / "prepared"))
+    # Pseudo-queries are not asked by anyone: the probability is fitted on labelled ones.
+    labelled = [source for source in load_all(options.work / "prepared") if not source.name.endswith(CLOZE)]
+    calibration = calibrate(PackedModel(shape, state, speed_of(options).dtype), labelled)
     print(json.dumps(asdict(calibration)))
     export(options.out, shape, state, options.work / "tokenizer.json", calibration.scale, calibration.bias)
 
@@ -111,7 +113,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="checkpoint of another run to begin from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="bfloat16 products: faster where the CPU has AMX")
-    parser.add_argument("--fuse", action="store_true", help="compile what lies between the products; needs a compiler")
+    parser.add_argument("--fuse", action="store_true", help="compile what lies between the products")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--queries", type=int, help="evaluate on so many queries a set only")
     parser.add_argument("--depth", type=int, default=100, help="rerank so many candidates")
