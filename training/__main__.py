@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from training.calibrate import calibrate
-from training.cloze import CLOZE, cloze_sources
+from training.cloze import cloze_sources
 from training.content import content_vectors, rarity
 from training.data import evaluation_texts, load_sources
 from training.export import export
@@ -69,9 +69,7 @@ def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
 
 def export_folder(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
-    # Pseudo-queries are not asked by anyone: the probability is fitted on labelled ones.
-    labelled = [source for source in load_all(options.work / "prepared") if not source.name.endswith(CLOZE)]
-    calibration = calibrate(PackedModel(shape, state, speed_of(options).dtype), labelled)
+    calibration = calibrate(PackedModel(shape, state, speed_of(options).dtype), load_all(options.work / "prepared"))
     print(json.dumps(asdict(calibration)))
     export(options.out, shape, state, options.work / "tokenizer.json", calibration.scale, calibration.bias)
 
