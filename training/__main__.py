@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="checkpoint of another run to begin from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="bfloat16 products: faster where the CPU has AMX")
-    parser.add_argument("--fuse", action="store_true", help="compile what lies between the products; needs a compiler")
+    parser.add_argument("--fuse", action="store_true", help="compile what lies between the products")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--queries", type=int, help="evaluate on so many queries a set only")
     parser.add_argument("--depth", type=int, default=100, help="rerank so many candidates")

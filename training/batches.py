@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.cloze import CLOZE
 from training.prepare import Prepared
 
 # Exponent below 1: large sources count more, but not in proportion.
@@ -37,7 +38,7 @@ HELD_OUT_EVERY = 50
 
 
 def factor(name: str) -> float:
-    return CLOZE_FACTOR if name.endswith(".cloze") else FACTORS.get(name, 1.0)
+    return CLOZE_FACTOR if name.endswith(CLOZE) else FACTORS.get(name, 1.0)
 
 
 def held_out(query: int) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from training.data import Source, normalised
 
+CLOZE = ".cloze"
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|(?<=[。！？])")
 # Characters; a Chinese one says about as much as three Latin ones.
 ENGLISH_QUERY, CHINESE_QUERY = (40, 240), (12, 80)
@@ -23,18 +24,15 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in SENTENCE.split(text) if part.strip()]
 
 
-def split_off(
-    text: str, chinese: bool, random: np.random.Generator, evaluated: set[str]
-) -> tuple[str, str] | None:
+def split_off(text: str, chinese: bool, random: np.random.Generator, evaluated: set[str]) -> tuple[str, str] | None:
     """A sentence and the text without it, or nothing where either would be too short.
 
     A sentence of ``evaluated`` (normalised) is never taken: some evaluation sets rank single sentences.
     """
     shortest, longest = CHINESE_QUERY if chinese else ENGLISH_QUERY
     parts = sentences(text)
-    usable = [
-        place for place, part in enumerate(parts) if shortest <= len(part) <= longest and normalised(part) not in evaluated
-    ]
+    fitting = [place for place, part in enumerate(parts) if shortest <= len(part) <= longest]
+    usable = [place for place in fitting if normalised(parts[place]) not in evaluated]
     if not usable:
         return None
     chosen = int(random.choice(usable))
@@ -48,7 +46,7 @@ def cloze_source(source: Source, seed: int, evaluated: set[str]) -> Source:
     """A source of its own, so that its documents, which lack a sentence, compete with each other only."""
     random = np.random.default_rng(seed)
     chinese = source.language.startswith("zh")
-    made = Source(f"{source.name}.cloze", source.language)
+    made = Source(source.name + CLOZE, source.language)
     for place in random.permutation(len(source.documents)):
         found = split_off(source.documents[int(place)], chinese, random, evaluated)
         if found is not None:

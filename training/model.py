@@ -8,7 +8,7 @@ single pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +95,14 @@ def gated(projected: torch.Tensor) -> torch.Tensor:
     return F.silu(gate) * up
 
 
+Function = Callable[..., torch.Tensor]
+
+
+def compiled(function: Function) -> Function:
+    found: Function = torch.compile(function, dynamic=True)
+    return found
+
+
 class PackedModel(torch.nn.Module):
     """Qwen3 with a one-number head.
 
@@ -112,11 +120,9 @@ class PackedModel(torch.nn.Module):
         )
         self.place = {name: index for index, name in enumerate(self.names)}
         self.frequencies = shape.frequencies()
-        parts = (normalised, turned, gated)
         # Between the matrix products everything is memory traffic: compiled into one pass each, a quarter of it goes.
-        self.normalised, self.turned, self.gated = (
-            [torch.compile(part, dynamic=True) for part in parts] if fuse else parts
-        )
+        between: list[Function] = [normalised, turned, gated]
+        self.normalised, self.turned, self.gated = map(compiled, between) if fuse else between
 
     def weight(self, name: str) -> torch.Tensor:
         found: torch.Tensor = self.weights[self.place[name]]
@@ -193,7 +199,7 @@ class PackedModel(torch.nn.Module):
 
     def parts(self, flat: torch.Tensor, cluster: Cluster) -> tuple[torch.Tensor, torch.Tensor]:
         """(T, ...) -> documents (n_documents, Ld, ...), padded, and query blocks (n_documents, Lq, ...)."""
-        of_documents, own = flat.split([cluster.document_tokens, len(flat) - cluster.document_tokens])
+        of_documents, own = torch.split(flat, [cluster.document_tokens, len(flat) - cluster.document_tokens])
         return of_documents[cluster.padded], own.view(len(cluster.lengths), -1, *flat.shape[1:])
 
     def last_layer(self, hidden: torch.Tensor, index: int, cluster: Cluster) -> torch.Tensor:

@@ -84,7 +84,7 @@ class Teacher:
         return np.split(vectors, np.cumsum([len(text) for text in windows])[:-1])
 
     def _windows(self, texts: list[str]) -> list[list[list[int]]]:
-        """Token ids of at most `WINDOW` a piece; what is left at the end joins the last whole one by overlapping it."""
+        """Token ids of at most `WINDOW` a piece; the last one overlaps the one before."""
         found = []
         for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False):
             ids = encoding.ids[: WINDOWS * WINDOW]

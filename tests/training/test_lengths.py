@@ -10,9 +10,10 @@ from training.prepare import Prepared, prepare_source
 
 ENGLISH = [
     f"River number {place} rises in the northern hills of the country. It flows past {place} villages on its way to "
-    f"the sea. The fish of river {place} are caught in the early spring. No bridge of stone crosses it below the lake, "
-    f"and ferry {place} is the only way over. Its water is used by the mills of the valley."
-    + " Small boats carry wood and salt from the hills to the towns below. They bring back iron and cloth from the harbour."
+    f"the sea. The fish of river {place} are caught in the early spring. No bridge of stone crosses it below "
+    f"the lake, and ferry {place} is the only way over. Its water is used by the mills of the valley."
+    + " Small boats carry wood and salt from the hills to the towns below."
+    + " They bring back iron and cloth from the harbour."
     for place in range(12)
 ]
 CHINESE = "巴黎是法国的首都和最大的城市。" + "这座城市位于塞纳河畔,人口超过两百万。" * 8
