@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.cloze import CLOZE
 from training.prepare import Prepared
 
 # Exponent below 1: large sources count more, but not in proportion.
@@ -29,9 +30,15 @@ FACTORS = {
     "tldr_zh": 0.5,
     "policyqa_en": 0.3,
 }
+# Pseudo-queries beside real ones.
+CLOZE_FACTOR = 0.4
 NEIGHBOUR_SHARE = 0.7
 # Every 50th query is never trained on: the calibration of the scores is fitted on these.
 HELD_OUT_EVERY = 50
+
+
+def factor(name: str) -> float:
+    return CLOZE_FACTOR if name.endswith(CLOZE) else FACTORS.get(name, 1.0)
 
 
 def held_out(query: int) -> bool:
@@ -45,6 +52,16 @@ def trained_owners(source: Prepared) -> dict[int, list[int]]:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Where documents are cut, in tokens, and how many clusters show long ones, or ones amid other text."""
+
+    usual: int = 128
+    long: int = 448
+    long_share: float = 0.4
+    surrounded_share: float = 0.5
+
+
+@dataclass(frozen=True)
 class Draw:
     """The choice of one cluster: places in the source, and which documents answer which query."""
 
@@ -52,20 +69,20 @@ class Draw:
     queries: NDArray[np.int64]
     documents: NDArray[np.int64]
     relevant: NDArray[np.bool_]  # (n_queries, n_documents)
-    long: bool = False  # documents are cut later than usual
+    texts: list[NDArray[np.int32]]  # token ids of the documents as this cluster shows them
 
 
 class Sampler:
     """Draws clusters for ever; the state of ``random`` is all there is to resume."""
 
     def __init__(
-        self, sources: Sequence[Prepared], seed: int, queries: int = 12, documents: int = 16, long_share: float = 0.0
+        self, sources: Sequence[Prepared], seed: int, lengths: Lengths, queries: int = 12, documents: int = 16
     ) -> None:
-        self.sources = sources
+        self.sources, self.lengths = sources, lengths
         self.random = np.random.default_rng(seed)
-        self.queries, self.documents, self.long_share = queries, documents, long_share
+        self.queries, self.documents = queries, documents
         self.owners = [trained_owners(source) for source in sources]
-        weights = [len(source.queries) ** SIZE_EXPONENT * FACTORS.get(source.name, 1.0) for source in sources]
+        weights = [len(source.queries) ** SIZE_EXPONENT * factor(source.name) for source in sources]
         self.shares = np.array(weights) / sum(weights)
 
     def draw(self, source: int | None = None) -> Draw:
@@ -74,8 +91,27 @@ class Sampler:
         documents = self._documents(chosen, queries)
         positives = [set(self.sources[chosen].positives[query].tolist()) for query in queries]
         relevant = np.array([[document in own for document in documents] for own in positives])
-        long = bool(self.random.random() < self.long_share)
-        return Draw(chosen, np.array(queries), np.array(documents), relevant, long)
+        return Draw(chosen, np.array(queries), np.array(documents), relevant, self._texts(chosen, documents))
+
+    def _texts(self, chosen: int, documents: list[int]) -> list[NDArray[np.int32]]:
+        """Cut short, cut late, or cut late and surrounded by other text of the source up to a random length."""
+        source, lengths = self.sources[chosen], self.lengths
+        if self.random.random() >= lengths.long_share:
+            return [source.documents[place][: lengths.usual] for place in documents]
+        limit = int(self.random.integers(lengths.usual, lengths.long + 1))
+        texts = [source.documents[place][:limit] for place in documents]
+        if self.random.random() >= lengths.surrounded_share:
+            return texts
+        return [self._surrounded(source, text, limit) for text in texts]
+
+    def _surrounded(self, source: Prepared, text: NDArray[np.int32], limit: int) -> NDArray[np.int32]:
+        """Long texts match a little of everything; this teaches that such matches count for nothing."""
+        extra = int(self.random.integers(limit - len(text) + 1))
+        before = int(self.random.integers(extra + 1))
+        stream = source.documents.values
+        starts = self.random.integers(max(len(stream) - limit, 1), size=2)
+        parts = [stream[starts[0] : starts[0] + before], text, stream[starts[1] : starts[1] + extra - before]]
+        return np.concatenate(parts)
 
     def _queries(self, chosen: int) -> list[int]:
         """A seed, the owners of its hard negatives, their owners, and some strangers."""

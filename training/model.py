@@ -8,7 +8,7 @@ single pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,14 +78,39 @@ def pack_lists(documents: Sequence[Ids], asked: Sequence[Sequence[Ids]], documen
     )
 
 
+def normalised(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def turned(
+    split: torch.Tensor, weight: torch.Tensor, eps: float, cos: torch.Tensor, sin: torch.Tensor
+) -> torch.Tensor:
+    """Heads normalised and rotated by position; ``cos`` and ``sin`` are half as wide as a head."""
+    left, right = normalised(split.float(), weight, eps).chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
+def gated(projected: torch.Tensor) -> torch.Tensor:
+    gate, up = projected.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+Function = Callable[..., torch.Tensor]
+
+
+def compiled(function: Function) -> Function:
+    found: Function = torch.compile(function, dynamic=True)
+    return found
+
+
 class PackedModel(torch.nn.Module):
     """Qwen3 with a one-number head.
 
-    Parameters are float32; matrix products run in ``dtype``. Float32 is the faster one on processors without
-    bfloat16 tiles (AMX).
+    Parameters and attention are float32; all other matrix products run in ``dtype``. Bfloat16 is the faster one
+    where the processor multiplies it in tiles (AMX), but not in attention, whose products are small.
     """
 
-    def __init__(self, shape: Shape, state: State, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, shape: Shape, state: State, dtype: torch.dtype = torch.float32, fuse: bool = False) -> None:
         super().__init__()
         self.shape = shape
         self.dtype = dtype
@@ -94,7 +119,10 @@ class PackedModel(torch.nn.Module):
             [torch.nn.Parameter(state[name].float().clone()) for name in self.names]
         )
         self.place = {name: index for index, name in enumerate(self.names)}
-        self.frequencies = torch.cat([shape.frequencies()] * 2)
+        self.frequencies = shape.frequencies()
+        # Between the matrix products everything is memory traffic: compiled into one pass each, a quarter of it goes.
+        between: list[Function] = [normalised, turned, gated]
+        self.normalised, self.turned, self.gated = map(compiled, between) if fuse else between
 
     def weight(self, name: str) -> torch.Tensor:
         found: torch.Tensor = self.weights[self.place[name]]
@@ -105,8 +133,7 @@ class PackedModel(torch.nn.Module):
         return {name: parameter.detach() for name, parameter in zip(self.names, self.weights, strict=True)}
 
     def norm(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
-        variance = hidden.square().mean(-1, keepdim=True)
-        return hidden * torch.rsqrt(variance + self.shape.eps) * self.weight(f"{name}.weight")
+        return self.normalised(hidden, self.weight(f"{name}.weight"), self.shape.eps)
 
     def linear(self, hidden: torch.Tensor, *names: str) -> torch.Tensor:
         """One product with the weights of several projections side by side."""
@@ -116,11 +143,8 @@ class PackedModel(torch.nn.Module):
 
     def heads(self, projected: torch.Tensor, name: str, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """q or k: split into heads, normalised and turned, (tokens, heads, head_dim)."""
-        split = projected.view(projected.shape[0], -1, self.shape.head_dim).float()
-        split = self.norm(split, name)
-        cos, sin = rotation
-        left, right = split.chunk(2, dim=-1)
-        return (split * cos + torch.cat([-right, left], dim=-1) * sin).to(self.dtype)
+        split = projected.view(projected.shape[0], -1, self.shape.head_dim)
+        return self.turned(split, self.weight(f"{name}.weight"), self.shape.eps, *rotation)
 
     def rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         angles = positions[:, None, None].float() * self.frequencies
@@ -128,8 +152,8 @@ class PackedModel(torch.nn.Module):
 
     def mlp(self, hidden: torch.Tensor, layer: str) -> torch.Tensor:
         normed = self.norm(hidden, f"{layer}.post_attention_layernorm")
-        gate, up = self.linear(normed, f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj").chunk(2, dim=-1)
-        return hidden + self.linear(F.silu(gate) * up, f"{layer}.mlp.down_proj").float()
+        mixed = self.gated(self.linear(normed, f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj"))
+        return hidden + self.linear(mixed, f"{layer}.mlp.down_proj").float()
 
     def attend_documents(self, cluster: Cluster, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """q, k, v (n_documents, Ld, heads, head_dim) -> (document tokens, hidden); causality hides the padding."""
@@ -142,19 +166,18 @@ class PackedModel(torch.nn.Module):
     def attend_queries(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """q (n_documents, any, heads, head_dim), k, v (n_documents, Ld + Lq, ...) -> (n_documents, any, hidden)."""
         mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask.to(q.dtype)
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask
         )
         return mixed.transpose(1, 2).flatten(2)
 
     def layer(self, hidden: torch.Tensor, index: int, cluster: Cluster) -> torch.Tensor:
         """All tokens through one layer, (T, hidden)."""
-        name, split = f"model.layers.{index}", cluster.document_tokens
-        documents = len(cluster.lengths)
+        name = f"model.layers.{index}"
         q, k, v = self.projected(hidden, name, cluster.positions)
         keys, values = self.visible(k, cluster), self.visible(v, cluster)
         longest = cluster.padded.shape[1]
-        of_documents = self.attend_documents(cluster, q[cluster.padded], keys[:, :longest], values[:, :longest])
-        own = q[split:].view(documents, -1, *q.shape[1:])
+        asking, own = self.parts(q, cluster)
+        of_documents = self.attend_documents(cluster, asking, keys[:, :longest], values[:, :longest])
         of_queries = self.attend_queries(own, keys, values, cluster.mask).flatten(0, 1)
         mixed = torch.cat([of_documents, of_queries])
         hidden = hidden + self.linear(mixed, f"{name}.self_attn.o_proj").float()
@@ -168,12 +191,16 @@ class PackedModel(torch.nn.Module):
         rotation = self.rotation(positions)
         q = self.heads(q, f"{name}.self_attn.q_norm", rotation)
         k = self.heads(k, f"{name}.self_attn.k_norm", rotation)
-        return q, k, v.reshape(k.shape)
+        return q, k, v.reshape(k.shape).float()
 
     def visible(self, flat: torch.Tensor, cluster: Cluster) -> torch.Tensor:
         """(T, ...) -> (n_documents, Ld + Lq, ...): what the query blocks of each document may look at."""
-        own = flat[cluster.document_tokens :].view(len(cluster.lengths), -1, *flat.shape[1:])
-        return torch.cat([flat[cluster.padded], own], dim=1)
+        return torch.cat(self.parts(flat, cluster), dim=1)
+
+    def parts(self, flat: torch.Tensor, cluster: Cluster) -> tuple[torch.Tensor, torch.Tensor]:
+        """(T, ...) -> documents (n_documents, Ld, ...), padded, and query blocks (n_documents, Lq, ...)."""
+        of_documents, own = torch.split(flat, [cluster.document_tokens, len(flat) - cluster.document_tokens])
+        return of_documents[cluster.padded], own.view(len(cluster.lengths), -1, *flat.shape[1:])
 
     def last_layer(self, hidden: torch.Tensor, index: int, cluster: Cluster) -> torch.Tensor:
         """Only the <end> tokens go through: nothing reads the others, (n_documents * n_queries, hidden)."""
@@ -181,7 +208,7 @@ class PackedModel(torch.nn.Module):
         normed = self.norm(hidden, f"{name}.input_layernorm")
         k, v = self.linear(normed, f"{name}.self_attn.k_proj", f"{name}.self_attn.v_proj").chunk(2, dim=-1)
         k = self.heads(k, f"{name}.self_attn.k_norm", self.rotation(cluster.positions))
-        v = v.reshape(k.shape)
+        v = v.reshape(k.shape).float()
         step = cluster.mask.shape[2]
         last = (cluster.document_tokens + torch.arange(documents)[:, None] * step + cluster.ends).flatten()
         q = self.linear(normed[last], f"{name}.self_attn.q_proj")

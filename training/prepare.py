@@ -15,9 +15,9 @@ from training.bm25 import Pool, build_pool, nearest
 from training.data import Source
 from training.ragged import Ragged
 
-DOCUMENT_TOKENS = 256
-QUERY_TOKENS = 40
-DOCUMENT_CHARACTERS = 2_000
+DOCUMENT_TOKENS = 512
+QUERY_TOKENS = 64
+DOCUMENT_CHARACTERS = 3_000
 # The first hits of BM25 are often unlabelled positives; the ones after them are wrong and hard.
 NEGATIVE_RANKS = slice(1, 12)
 CHUNK = 2_048

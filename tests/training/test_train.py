@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-from training.batches import Sampler, held_out
+from training.batches import Lengths, Sampler, held_out
 from training.calibrate import fit
+from training.content import CONTENT_DIMS, unit_rows
 from training.data import Source
 from training.initialise import Shape, State
 from training.prepare import Prepared, load_prepared, prepare_source, save_prepared
 from training.quick_eval import ndcg
-from training.train import Recipe, Trainer
+from training.train import Recipe, Speed, Trainer, read_stages, train_stages
 
 WORDS = [
     "capital",
@@ -40,7 +42,7 @@ def prepared(tokenizer: Tokenizer) -> Prepared:
 
 
 def test_a_cluster_holds_the_answers_of_all_its_queries(prepared: Prepared) -> None:
-    draw = Sampler([prepared], seed=3, queries=6, documents=10).draw()
+    draw = Sampler([prepared], 3, Lengths(), queries=6, documents=10).draw()
     assert draw.relevant.shape == (6, 10)
     assert draw.relevant.any(axis=1).all()
     assert not any(held_out(int(query)) for query in draw.queries)
@@ -72,6 +74,38 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
     second = small_trainer(recipe, shape, state, prepared)
     second.restore(tmp_path / "checkpoint.pt")
     assert [second.train_step()["loss"] for _ in range(2)] == pytest.approx(losses[1:], rel=1e-3)
+
+
+@pytest.fixture
+def work(prepared: Prepared, shape: Shape, tmp_path: Path) -> Path:
+    """What ``prepare`` leaves behind, of the toy source."""
+    save_prepared(prepared, tmp_path / "work" / "prepared")
+    content = np.random.default_rng(0).standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32)
+    rarity = np.full(shape.vocabulary, 4.0, dtype=np.float32)
+    np.savez(tmp_path / "work" / "content.npz", content=unit_rows(content), rarity=rarity)
+    return tmp_path / "work"
+
+
+def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(work: Path, tmp_path: Path) -> None:
+    still = {"distil": 0.0, "rate": 0.0, "embedding_rate": 0.0}
+    path, run = tmp_path / "recipe.json", tmp_path / "run"
+    path.write_text(json.dumps([{"steps": 2, "clusters": 1, "distil": 0.0, "warm_up": 1}, {"steps": 1, **still}]))
+    stages = read_stages(path, seed=7)
+    assert [recipe.seed for recipe in stages] == [7, 8]
+    train_stages(work, run, stages, Speed())
+    first, second = (torch.load(run / name / "checkpoint.pt", weights_only=True) for name in ("stage1", "stage2"))
+    assert (first["step"], second["step"]) == (2, 1)
+    for name, tensor in first["averaged"].items():
+        assert torch.equal(second["model"][name], tensor)
+    assert any(not torch.equal(first["model"][name], tensor) for name, tensor in first["averaged"].items())
+
+
+def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> None:
+    stages = [Recipe(steps=1, clusters=1, distil=0.0)]
+    train_stages(work, tmp_path / "run", stages, Speed())
+    curve = (tmp_path / "run" / "stage1" / "curve.jsonl").read_text()
+    train_stages(work, tmp_path / "run", stages, Speed())
+    assert (tmp_path / "run" / "stage1" / "curve.jsonl").read_text() == curve
 
 
 def test_calibration_puts_one_half_between_the_classes() -> None:

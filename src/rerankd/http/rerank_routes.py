@@ -94,11 +94,10 @@ class RerankRoutes(BaseRoute):
             state.raise_if_refused()
 
     def _check_queries(self, queries: int) -> None:
-        limit = self._settings.max_queries
+        settings = self._settings
+        limit, setting = min((settings.max_queries, "max_queries"), (settings.queue_requests, "queue_requests"))
         if queries > limit:
-            raise TooLarge(
-                f"the call has {queries} queries, the limit is {limit} (max_queries)", setting="max_queries"
-            )
+            raise TooLarge(f"the call has {queries} queries, the limit is {limit}", setting=setting)
 
 
 def _count(record: CallRecord, results: Sequence[RerankResult | ServiceError]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from rerankd.errors import Draining
 from rerankd.prompt.build import Prompt, PromptBuilder
 from rerankd.prompt.fit import Pair, PromptLimits
 from rerankd.prompt.tokenizer import slices
@@ -39,6 +40,7 @@ class PromptWorkers:
         self.builder = builder
         self._threads = threads or min(max((os.cpu_count() or 2) - 1, 1), _MOST_THREADS)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tokenise")
+        self._is_closed = False
         self._turns = Turns(self._threads, limits or TurnLimits())
 
     async def build(
@@ -52,7 +54,12 @@ class PromptWorkers:
         tenant: str = "",
         deadline: float = math.inf,
     ) -> Prompt:
-        """See :meth:`PromptBuilder.build`; raises Overloaded too, when too much waits or the deadline is hopeless."""
+        """See :meth:`PromptBuilder.build`.
+
+        Raises:
+            Overloaded: too much waits, or the deadline is hopeless.
+            Draining: the workers are closed.
+        """
         parts = list(slices(documents))
         line = self._turns.enter(tenant, sum(map(_characters, parts)), deadline)
         try:
@@ -79,12 +86,17 @@ class PromptWorkers:
         return self.builder.pairs(query, part, instruction, limits, places[: len(part)])
 
     async def _run(self, line: Line, part: Sequence[str], job: Callable[[], _Result]) -> _Result:
-        loop = asyncio.get_running_loop()
-        return await self._turns.run(line, _characters(part), lambda: loop.run_in_executor(self._pool, job))
+        return await self._turns.run(line, _characters(part), lambda: self._submit(job))
+
+    def _submit(self, job: Callable[[], _Result]) -> asyncio.Future[_Result]:
+        if self._is_closed:
+            raise Draining("the model is being unloaded", retry_after=1)
+        return asyncio.get_running_loop().run_in_executor(self._pool, job)
 
     def close(self) -> None:
-        """End the threads once what they do now is done; what waits is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the threads once what they do now is done; what waits, and what comes, is refused as draining."""
+        self._is_closed = True
+        self._pool.shutdown(wait=False)
 
 
 def _in_order(parts: Sequence[list[Pair] | BaseException]) -> list[Pair]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -72,19 +72,36 @@ class Queue:
         self._clock = 0.0
         """Virtual time: the finish of the job that is served in the fair order."""
 
-    def admit(self, work: Work, denied: dict[int, ScoringError], retry_after: float) -> Job:
-        """Queue all pairs of a request, or none.
+    def check_room(self, works: Sequence[Work], retry_after: float) -> None:
+        """Whether all works of one caller may join now.
 
         Args:
-            denied: outcomes that are known without the engine, by index.
             retry_after: seconds to name to a caller that is refused.
 
         Raises:
-            TooLarge: it would not even fit into an empty queue.
+            TooLarge: they would not even fit into an empty queue.
             Overloaded: the queue, or the tenant's share of it, has no room now.
         """
+        requests, tokens = len(works), sum(work.tokens for work in works)
+        for what, asked, room in (("tokens", tokens, self._token_room), ("queries", requests, self._request_room)):
+            if asked > room.limit:
+                raise TooLarge(
+                    f"the request has {asked} {what} to score, more than the whole queue holds ({room.limit})",
+                    setting=room.setting,
+                )
+        own = self._tenants.get(works[0].tenant)
+        others = [other for other in self._tenants.values() if other is not own]
+        own_requests, own_tokens = (own.requests, own.tokens) if own else (0, 0)
+        self._request_room.check(requests, own_requests, [other.requests for other in others], retry_after)
+        self._token_room.check(tokens, own_tokens, [other.tokens for other in others], retry_after)
+
+    def admit(self, work: Work, denied: dict[int, ScoringError]) -> Job:
+        """Queue all pairs of a request that :meth:`check_room` has room for.
+
+        Args:
+            denied: outcomes that are known without the engine, by index.
+        """
         tenant = self._tenants.get(work.tenant) or Tenant(self._clock)
-        self._check_room(tenant, work.tokens, retry_after)
         job = Job(work, denied)
         self.jobs.add(job)
         self._tenants[work.tenant] = tenant
@@ -185,17 +202,6 @@ class Queue:
 
     def _finish(self, tenant: Tenant, tokens: int, priority: int) -> float:
         return max(self._clock, tenant.finish) + tokens * (1 + priority)
-
-    def _check_room(self, tenant: Tenant, tokens: int, retry_after: float) -> None:
-        most = self._token_room.limit
-        if tokens > most:
-            raise TooLarge(
-                f"the request has {tokens} tokens to score, more than the whole queue holds ({most})",
-                setting="queue_tokens",
-            )
-        others = [other for other in self._tenants.values() if other is not tenant]
-        self._request_room.check(1, tenant.requests, [other.requests for other in others], retry_after)
-        self._token_room.check(tokens, tenant.tokens, [other.tokens for other in others], retry_after)
 
     def _stand_in_line(self, job: Job, index: int) -> None:
         key = job.work.keys[index] if job.work.keys is not None else None

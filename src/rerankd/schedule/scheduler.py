@@ -7,7 +7,8 @@ import contextlib
 import contextvars
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import structlog
@@ -81,21 +82,36 @@ class Scheduler:
         self.state = "ready"
 
     async def score(self, work: Work) -> ScoredWork:
-        """One outcome a pair. Cancelling the caller drops the pairs that nobody else waits for and no batch has yet.
+        """:meth:`admit` one work and :meth:`wait` for it."""
+        (job,) = self.admit([work])
+        return await self.wait(job)
+
+    def admit(self, works: Sequence[Work]) -> list[Job]:
+        """Queue all works of one call, or none; each job has to be waited for, or left.
 
         Raises:
-            TooLarge: more tokens than the whole queue may hold.
+            TooLarge: more than the whole queue may hold.
             Overloaded: no room in the queue or in the tenant's share of it, or no hope to meet the deadline.
-            DeadlineExceeded: the deadline passed; pairs that were not yet in a batch are not scored.
             NotReady, Draining, EngineDead: the scheduler takes no work.
         """
         self._check_state()
         now = time.monotonic()
-        self._refuse_hopeless(work, now)
-        job = self._queue.admit(work, self._dispatcher.denied.denied(work, now), self._retry_after())
+        self._refuse_hopeless(works, now)
+        self._queue.check_room(works, self._retry_after())
+        jobs = [self._queue.admit(work, self._dispatcher.denied.denied(work, now)) for work in works]
         self._empty.clear()
         self._dispatcher.wake()
-        timer = asyncio.get_running_loop().call_later(work.deadline - now, job.expire)
+        return jobs
+
+    async def wait(self, job: Job) -> ScoredWork:
+        """One outcome a pair. Cancelling the caller drops the pairs that nobody else waits for and no batch has yet.
+
+        Raises:
+            DeadlineExceeded: the deadline passed; pairs that were not yet in a batch are not scored.
+            Draining, EngineDead: the scheduler ended before the scores were there.
+        """
+        left = job.work.deadline - time.monotonic()
+        timer = asyncio.get_running_loop().call_later(left, job.expire)
         try:
             await job.done
             return job.result()
@@ -104,7 +120,13 @@ class Scheduler:
             raise
         finally:
             timer.cancel()
-            self._leave(job)
+            self.leave(job)
+
+    def leave(self, job: Job) -> None:
+        """Nobody waits for a job any more; one that was waited for to its end has left already."""
+        self._queue.leave(job)
+        if not self._queue.jobs:
+            self._empty.set()
 
     def estimated_wait(self, work: Work) -> float:
         """Seconds until ``work`` would have its scores, as far as is known; 0 before the first full batch."""
@@ -155,15 +177,16 @@ class Scheduler:
             case "ready":
                 return
 
-    def _refuse_hopeless(self, work: Work, now: float) -> None:
-        left = work.deadline - now
+    def _refuse_hopeless(self, works: Sequence[Work], now: float) -> None:
+        left = works[0].deadline - now
         if not (self._queue.tokens or self._dispatcher.running_tokens):
             # An idle engine refuses nothing: were the measured speed too low, nothing would ever correct it.
             return
         # Everything that waits, in any order, is the cheap upper bound; most of the time it is enough.
-        if self._seconds_for(self._queue.tokens + work.tokens) <= left:
+        if self._seconds_for(self._queue.tokens + sum(work.tokens for work in works)) <= left:
             return
-        if (wait := self.estimated_wait(work)) > left:
+        whole = works[0] if len(works) == 1 else replace(works[0], tails=sum((work.tails for work in works), ()))
+        if (wait := self.estimated_wait(whole)) > left:
             raise Overloaded(
                 f"the scores would take about {wait:.1f} s and the deadline is in {max(left, 0):.1f} s",
                 retry_after=self._retry_after(),
@@ -177,11 +200,6 @@ class Scheduler:
 
     def _retry_after(self) -> float:
         return min(60.0, max(1.0, self._dispatcher.speed.seconds_for(self._queue.tokens)))
-
-    def _leave(self, job: Job) -> None:
-        self._queue.leave(job)
-        if not self._queue.jobs:
-            self._empty.set()
 
     def _fail_all(self, error: Callable[[], ServiceError]) -> None:
         for job in self._queue.jobs:

@@ -51,3 +51,8 @@ class ScoredWork:
     outcomes: tuple[Outcome, ...]
     queue_seconds: float
     engine_seconds: float
+
+    @property
+    def logits(self) -> dict[int, float]:
+        """The scores without the errors, by index."""
+        return {index: outcome for index, outcome in enumerate(self.outcomes) if isinstance(outcome, float)}

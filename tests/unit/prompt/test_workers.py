@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rerankd.errors import Overloaded, TooLong
+from rerankd.errors import Draining, Overloaded, TooLong
 from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.fit import Pair
 from rerankd.prompt.tokenizer import SLICE_CHARACTERS, PromptTokenizer
@@ -94,6 +94,23 @@ async def test_what_a_client_that_left_still_had_waiting_is_never_tokenised(smal
     await workers.build("later", ["document"], "why", LIMITS)
     assert builder.order == ["stays", "later"]
     workers.close()
+
+
+async def test_a_request_that_meets_closed_workers_hears_that_they_drain(small: PromptTokenizer) -> None:
+    """A reload swaps the models while requests are on their way: they are to ask the new ones."""
+    builder = HeldBuilder(small)
+    workers = PromptWorkers(builder, threads=1)
+    in_a_thread = asyncio.create_task(workers.build("begun", ["document"], "why", LIMITS))
+    await asyncio.sleep(0.01)
+    sliced = asyncio.create_task(workers.build("sliced", ["x " * SLICE_CHARACTERS] * 3, "why", LIMITS))
+    await asyncio.sleep(0.01)
+    workers.close()
+    builder.leave.set()
+    assert (await in_a_thread).pair_tokens
+    with pytest.raises(Draining):
+        await sliced
+    with pytest.raises(Draining):
+        await workers.build("later", ["document"], "why", LIMITS)
 
 
 async def test_more_requests_than_may_wait_are_refused(small: PromptTokenizer) -> None:

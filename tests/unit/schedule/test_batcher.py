@@ -16,7 +16,7 @@ from rerankd.schedule.work import Work
 
 def queue_of(*works: Work) -> tuple[Queue, list[Job]]:
     queue = Queue(QueueLimits(10**6, 1000, 0.5), Metrics())
-    return queue, [queue.admit(work, {}, 1.0) for work in works]
+    return queue, [queue.admit(work, {}) for work in works]
 
 
 def take(queue: Queue, budget: int) -> list[Ticket]:

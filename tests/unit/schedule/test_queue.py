@@ -18,7 +18,8 @@ def make_queue(tokens: int = 1000, requests: int = 10, share: float = 0.5) -> Qu
 
 
 def admit(queue: Queue, work: Work) -> Job:
-    return queue.admit(work, {}, retry_after=3.0)
+    queue.check_room([work], retry_after=3.0)
+    return queue.admit(work, {})
 
 
 def take(queue: Queue, budget: int = 10**6) -> list[Ticket]:
