@@ -73,13 +73,9 @@ class Turns:
         Raises:
             Overloaded: there is no room, or no hope to be done by ``deadline``.
         """
-        self._check_room(tenant, characters)
-        wait = self._wait(characters)
-        if self._lines and wait > deadline - time.monotonic():
-            raise Overloaded(
-                f"the texts would wait about {wait:.1f} s for the tokenizer, longer than the deadline allows",
-                retry_after=self._retry_after(),
-            )
+        if self._lines:  # idle threads refuse nothing
+            self._check_room(tenant, characters)
+            self._refuse_hopeless(characters, deadline)
         last = max((line.finish for line in self._lines if line.tenant == tenant), default=self._clock)
         line = Line(tenant, characters, max(self._clock, last) + characters)
         self._lines.add(line)
@@ -141,11 +137,16 @@ class Turns:
         self._requests.check(1, own[0], list(requests.values()), retry_after)
         self._characters.check(characters, own[1], list(left.values()), retry_after)
 
-    def _wait(self, characters: int) -> float:
-        """Seconds until a request of that size is done: after all others, or by the turns of the shortest."""
+    def _refuse_hopeless(self, characters: int, deadline: float) -> None:
+        """A request of that size is done after all others, or by the turns of the shortest, whatever is sooner."""
         everything = sum(line.left for line in self._lines)
         shorter = sum(line.left for line in self._lines if line.left <= characters)
-        return self._seconds_for(min(everything + characters, 2 * (shorter + characters)))
+        wait = self._seconds_for(min(everything + characters, 2 * (shorter + characters)))
+        if wait > deadline - time.monotonic():
+            raise Overloaded(
+                f"the texts would wait about {wait:.1f} s for the tokenizer, longer than the deadline allows",
+                retry_after=self._retry_after(),
+            )
 
     def _observe(self, characters: int, seconds: float) -> None:
         if characters < _TELLING_SIZE or seconds <= 0:
