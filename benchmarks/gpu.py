@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, write_checkpoint
 from benchmarks.machine import machine, print_table
+from benchmarks.usual_code import left_padded
 from benchmarks.workloads import WORKLOADS, Workload
 from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
 from rerankd.engine.reference import ReferenceEngine
@@ -80,13 +81,7 @@ class Transformers(ReferenceEngine):
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> NDArray[np.float32]:
-        prompts = batch.prompts()
-        longest = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for line, seen, prompt in zip(ids, mask, prompts, strict=True):
-            line[longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
-            seen[longest - len(prompt) :] = 1
+        ids, mask = left_padded(batch)
         sent = {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
         logits = self._model(**sent, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         head = self._options.head

@@ -31,13 +31,7 @@ class UsualCode(ReferenceEngine):
     @torch.inference_mode()
     def score(self, batch: Batch) -> NDArray[np.float32]:
         """All pairs of the request in one pass, as the model card does it."""
-        prompts = batch.prompts()
-        longest = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for line, seen, prompt in zip(ids, mask, prompts, strict=True):
-            line[longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
-            seen[longest - len(prompt) :] = 1
+        ids, mask = left_padded(batch)
         logits = self._model(input_ids=ids, attention_mask=mask).logits
         head = self._options.head
         if head.positive is None or head.negative is None:
@@ -46,3 +40,15 @@ class UsualCode(ReferenceEngine):
             scores = logits[:, -1, head.positive] - logits[:, -1, head.negative]
         result: NDArray[np.float32] = scores.float().numpy()
         return result
+
+
+def left_padded(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """All prompts as ids and mask, int64 (pairs, longest), padded at their beginning."""
+    prompts = batch.prompts()
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for line, seen, prompt in zip(ids, mask, prompts, strict=True):
+        line[longest - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        seen[longest - len(prompt) :] = 1
+    return ids, mask

@@ -33,8 +33,9 @@ class KernelAttention:
         firsts = np.cumsum(_blocks_of(counts)) - _blocks_of(counts)
         self._kernels = kernels
         self.blocks = _blocks(rows, counts)
-        self.everything = _Work(_sequences(batch, rows, counts, firsts), shared)
-        pairs = _sequences(batch, rows, counts, firsts)[batch.groups :]
+        sequences = _sequences(batch, rows, counts, firsts)
+        self.everything = _Work(sequences, shared)
+        pairs = sequences[batch.groups :].copy()
         pairs[:, 4], pairs[:, 5] = np.arange(batch.pairs), 1
         self.lasts = _Work(pairs, shared)
 
