@@ -19,6 +19,7 @@ FACTORS = {
     "selqa_en": 2.0,
     "code_en": 2.5,
     "mbpp_code_en": 2.0,
+    "python_functions_en": 1.5,
     "pubmedqa_en": 2.0,
     "covidqa_en": 1.5,
     "techdocs_en": 1.5,

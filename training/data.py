@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from training.functions import FUNCTIONS, function_rows
 
 # Left out of shipped weights: no licence stated in the source repository, or texts of third parties under a
 # repository licence that cannot cover them.
@@ -122,11 +124,14 @@ def permitted(name: str) -> bool:
     return name not in UNLICENSED and not name.endswith(FORBIDDEN_SUFFIXES)
 
 
-def load_source(path: Path, queries: set[str], passages: set[str], report: LeakReport) -> Source:
-    builder = SourceBuilder(path.stem)
-    for row in read_json_lines(path):
+def load_source(
+    name: str, rows: Iterable[dict[str, Any]], queries: set[str], passages: set[str], report: LeakReport
+) -> Source:
+    builder = SourceBuilder(name)
+    for row in rows:
         report.rows += 1
-        positive = {normalised(row["positive"]), normalised(titled(row.get("title"), row["positive"]))}
+        forms = (row["positive"], titled(row.get("title"), row["positive"]), row.get("original", ""))
+        positive = {normalised(form) for form in forms}
         if normalised(row["query"]) in queries:
             report.by_query += 1
         elif positive & passages:
@@ -139,9 +144,10 @@ def load_source(path: Path, queries: set[str], passages: set[str], report: LeakR
 
 
 def load_sources(data: Path) -> tuple[list[Source], LeakReport]:
-    """Every permitted ``data/train/*.jsonl``, cleaned of whatever stands in ``data/eval``."""
+    """Every permitted ``data/train/*.jsonl``, and functions, cleaned of whatever stands in ``data/eval``."""
     queries, passages = evaluation_texts(data / "eval")
     report = LeakReport()
     paths = [path for path in sorted((data / "train").glob("*.jsonl")) if permitted(path.stem)]
-    sources = [load_source(path, queries, passages, report) for path in paths]
+    rows = {path.stem: read_json_lines(path) for path in paths} | {FUNCTIONS: function_rows()}
+    sources = [load_source(name, found, queries, passages, report) for name, found in rows.items()]
     return [source for source in sources if len(source.queries) >= 50], report

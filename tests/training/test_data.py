@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from training.bm25 import build_pool, nearest, terms
 from training.data import load_sources, normalised, permitted
+from training.functions import functions_of
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -27,9 +29,14 @@ def leaking_folder(folder: Path) -> Path:
     return folder
 
 
-def test_items_that_stand_in_an_evaluation_set_are_removed_and_counted(tmp_path: Path) -> None:
+def test_items_that_stand_in_an_evaluation_set_are_removed_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A function is compared with its docstring, though the pair lacks it.
+    functions = [{"query": "plays", "positive": "of Shakespeare", "original": "a play by Shakespeare"}]
+    monkeypatch.setattr("training.data.function_rows", lambda: functions)
     sources, report = load_sources(leaking_folder(tmp_path))
-    assert (report.rows, report.by_query, report.by_passage, report.negatives) == (60, 1, 2, 1)
+    assert (report.rows, report.by_query, report.by_passage, report.negatives) == (61, 1, 3, 1)
     assert len(sources) == 1
     texts = {normalised(text) for text in sources[0].queries + sources[0].documents}
     assert not texts & {"whowrotehamlet", "aplaybyshakespeare", "hamletaplaybyshakespeare"}
@@ -40,6 +47,27 @@ def test_files_without_a_permissive_licence_are_not_read() -> None:
     refused = ["squadshifts_en", "msmarco_1700_en_nc", "qbqtc_zh_nolicence", "nl2bash_en_gpl3"]
     assert not any(permitted(name) for name in refused)
     assert permitted("squad_dev_en")
+
+
+FUNCTION = '''
+class Reader:
+    def lines(self, path):
+        """Return all lines of a file. The file is closed."""
+        with open(path) as file:
+            return file.readlines()
+
+    def close(self):
+        """Close."""
+'''
+
+
+def test_the_first_sentence_of_a_docstring_asks_for_its_function(tmp_path: Path) -> None:
+    file = tmp_path / "reader.py"
+    file.write_text(FUNCTION, encoding="utf-8")
+    ((query, function, original),) = functions_of(file)
+    assert query == "Return all lines of a file"
+    assert function.startswith('def lines(self, path):\n    """ The file is closed."""\n    with open')
+    assert f"{query}. The file" in original
 
 
 def test_bm25_finds_the_document_that_shares_rare_words() -> None:

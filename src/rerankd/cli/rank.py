@@ -8,7 +8,7 @@ from typing import IO, Any
 import click
 
 from rerankd.cli.options import settings_from, settings_options
-from rerankd.errors import InvalidRequest
+from rerankd.errors import InvalidRequest, TooLarge
 from rerankd.types import RerankResult
 
 _MODEL_SETTINGS = (
@@ -27,21 +27,20 @@ _MODEL_SETTINGS = (
 @click.option("--instruction", help="What counts as relevant, in a sentence.")
 @click.option("--top-n", type=click.IntRange(min=1), help="Show only the best N documents.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@settings_options(_MODEL_SETTINGS)
+@settings_options((*_MODEL_SETTINGS, "max_request_characters"))
 def rank(
     query: str, documents: IO[str], instruction: str | None, top_n: int | None, as_json: bool, **flags: Any
 ) -> None:
     """Print the documents ranked by how well they answer QUERY."""
     if not query.strip():
         raise InvalidRequest("the query must not be empty or blank")
-    texts = _lines(documents)
+    settings = settings_from(flags.pop("config"), flags)
+    texts = _lines(documents, settings.max_request_characters)
     if not texts:
         raise InvalidRequest("there is no document to rank: every line of the input is blank")
     # Imported here: torch takes seconds, and a wrong file name should not have to wait for it.
     from rerankd.local import LocalReranker
 
-    config = flags.pop("config")
-    settings = settings_from(config, flags)
     chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
     result = LocalReranker.load(**chosen).rank(query, texts, instruction=instruction, top_n=top_n)
     if as_json:
@@ -50,11 +49,17 @@ def rank(
         _print_table(result, texts)
 
 
-def _lines(documents: IO[str]) -> list[str]:
+def _lines(documents: IO[str], most: int) -> list[str]:
+    """The lines that are not blank. Input without an end is refused once it passes ``most`` characters."""
     try:
-        return [line.strip() for line in documents if line.strip()]
+        text = documents.read(most + 1)
     except UnicodeDecodeError:
         raise InvalidRequest("the documents are not UTF-8 text; convert the file first, with iconv for one") from None
+    if len(text) > most:
+        raise TooLarge(
+            f"the documents have more than {most} characters together, the limit; --max-request-characters moves it"
+        )
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _as_json(result: RerankResult, texts: list[str]) -> str:

@@ -48,6 +48,7 @@ def test_brackets_in_a_document_are_shown() -> None:
         ((" ", "--documents", "-"), "a", "query"),
         ((QUERY, "--documents", "-"), b"\xff\xfe", "not UTF-8"),
         ((QUERY, "--documents", "-"), "\n \n", "no document"),
+        ((QUERY, "--documents", "-", "--max-request-characters", "9"), "ten letters", "--max-request-characters"),
         ((QUERY, "--documents", "-", "--model", "./no-such-folder"), "a", "no-such-folder"),
         ((QUERY, "--documents", "-", "--engine", "native", "--device", "cuda:9"), "a", "device"),
     ],

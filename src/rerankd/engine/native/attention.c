@@ -40,12 +40,17 @@ INLINE void pack_keys(const bfloat16 *keys, int64_t stride, int64_t count, int64
 /* A block of 32 values: for each 16 numbers of the head, a tile of (key pair, number). */
 INLINE void pack_values(const bfloat16 *values, int64_t stride, int64_t count, int64_t d, bfloat16 *to) {
     static const bfloat16 nothing[MOST_HEAD];
+    __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36,
+                                   4, 35, 3, 34, 2, 33, 1, 32, 0);
+    __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     for (int64_t pair = 0; pair < KEYS / 2; pair++) {
         const bfloat16 *even = 2 * pair < count ? values + 2 * pair * stride : nothing;
         const bfloat16 *odd = 2 * pair + 1 < count ? values + (2 * pair + 1) * stride : nothing;
-        for (int64_t i = 0; i < d; i++) {
-            bfloat16 *place = to + (i / 16) * TILE + pair * 32 + (i % 16) * 2;
-            place[0] = even[i], place[1] = odd[i];
+        for (int64_t i = 0; i < d; i += 32) {
+            __m512i left = _mm512_loadu_si512(even + i), right = _mm512_loadu_si512(odd + i);
+            bfloat16 *line = to + (i / 16) * TILE + pair * 32;
+            _mm512_storeu_si512(line, _mm512_permutex2var_epi16(left, low, right));
+            _mm512_storeu_si512(line + TILE, _mm512_permutex2var_epi16(left, high, right));
         }
     }
 }
@@ -187,9 +192,12 @@ static void attend_rows(const Layer *layer, const Sequence *sequence, int64_t he
     mix(layer, &span, head, rows, scratch, width);
     for (int64_t r = 0; r < rows; r++) {
         bfloat16 *out = layer->out + place_of(layer, sequence, head, begin + r);
-        for (int64_t i = 0; i < d; i += 16) {
-            __m512 value = _mm512_div_ps(_mm512_loadu_ps(scratch->result + r * d + i), _mm512_set1_ps(sums[r]));
-            _mm256_storeu_si256((__m256i *)(out + i), (__m256i)_mm512_cvtneps_pbh(value));
+        __m512 inverse = _mm512_set1_ps(1.0f / sums[r]);
+        for (int64_t i = 0; i < d; i += 32) {
+            const float *result = scratch->result + r * d + i;
+            __m512 left = _mm512_mul_ps(_mm512_loadu_ps(result), inverse);
+            __m512 right = _mm512_mul_ps(_mm512_loadu_ps(result + 16), inverse);
+            _mm512_storeu_si512(out + i, (__m512i)_mm512_cvtne2ps_pbh(right, left));
         }
     }
 }

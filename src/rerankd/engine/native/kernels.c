@@ -6,6 +6,10 @@
 
 #include "numbers.h"
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 enum { FLOAT32, BFLOAT16, UINT8 };
 #define MOST_WIDTH 32768
 #define MOST_HEAD 1024
@@ -22,11 +26,16 @@ INLINE float loaded(const void *from, int64_t at, int kind) {
     return bits_to_float((uint32_t)((const uint16_t *)from)[at] << 16);
 }
 
-INLINE void stored(void *to, int64_t at, float value, int kind) {
-    if (kind == FLOAT32)
-        ((float *)to)[at] = value;
-    else
-        ((uint16_t *)to)[at] = narrowed(value);
+/* Float32 numbers as BFLOAT16, with the processor's own conversion where it has one. */
+INLINE void narrow(const float *values, uint16_t *out, int64_t width) {
+    int64_t i = 0;
+#ifdef __AVX512BF16__
+    for (; i + 32 <= width; i += 32) {
+        __m512 low = _mm512_loadu_ps(values + i), high = _mm512_loadu_ps(values + i + 16);
+        _mm512_storeu_si512(out + i, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+#endif
+    for (; i < width; i++) out[i] = narrowed(values[i]);
 }
 
 INLINE void *row_of(const void *base, int64_t at, int kind) {
@@ -35,10 +44,9 @@ INLINE void *row_of(const void *base, int64_t at, int kind) {
 
 /* Write one row of float32 numbers in a format; returns the scale of UINT8, else 1. */
 INLINE float write_row(const float *values, void *out, int64_t width, int kind) {
-    if (kind != UINT8) {
-        for (int64_t i = 0; i < width; i++) stored(out, i, values[i], kind);
-        return 1.0f;
-    }
+    if (kind == FLOAT32) memcpy(out, values, width * 4);
+    if (kind == BFLOAT16) narrow(values, out, width);
+    if (kind != UINT8) return 1.0f;
     float most = 1e-12f, spoiled = 0.0f;
 #pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < width; i++) most = fabsf(values[i]) > most ? fabsf(values[i]) : most;
@@ -76,9 +84,10 @@ INLINE void turn_head(const void *head, void *out, int kind, float scale, int64_
     int64_t half = d / 2;
     for (int64_t i = 0; i < half; i++) {
         float left = values[i], right = values[i + half];
-        stored(out, i, left * cosines[i] - right * sines[i], kind);
-        stored(out, i + half, right * cosines[i] + left * sines[i], kind);
+        values[i] = left * cosines[i] - right * sines[i];
+        values[i + half] = right * cosines[i] + left * sines[i];
     }
+    write_row(values, out, d, kind);
 }
 
 /* out = silu(gate * scale) * up * scale; returns the scale of UINT8. */
