@@ -127,12 +127,6 @@ typedef struct {
     int64_t first[2], blocks[2], counts[2];
 } Span;
 
-/* Where query row r of an item lies: the heads that share a key head are neighbours, then comes the next row. */
-INLINE int64_t place_of(const Layer *layer, const Sequence *sequence, int64_t head, int64_t r) {
-    int64_t shared = layer->heads / layer->kv_heads;
-    return ((sequence->query + r / shared) * layer->heads + head * shared + r % shared) * layer->d;
-}
-
 static void score(const Layer *layer, const Span *span, int64_t head, int64_t rows, const Scratch *scratch,
                   int64_t width) {
     int64_t d = layer->d, size = KEYS * d, at = 0;
@@ -172,26 +166,24 @@ static void mix(const Layer *layer, const Span *span, int64_t head, int64_t rows
 /* Up to 32 query rows of one key head, from `begin` on. */
 static void attend_rows(const Layer *layer, const Sequence *sequence, int64_t head, int64_t begin,
                         const Scratch *scratch) {
-    int64_t d = layer->d, shared = layer->heads / layer->kv_heads, rows = sequence->query_count * shared - begin;
-    if (rows > QUERIES) rows = QUERIES;
-    int64_t before = sequence->tail_count - sequence->query_count; /* tail rows before the first query */
-    int64_t seen = before + (begin + rows - 1) / shared + 1;       /* tail rows that the last query sees */
+    int64_t d = layer->d, heads = layer->heads, shared = heads / layer->kv_heads;
+    int64_t rows = rows_from(sequence, shared, begin), seen = seen_by(sequence, shared, begin + rows - 1);
     Span span = {.first = {sequence->prefix_block, sequence->tail_block},
                  .blocks = {blocks(sequence->prefix_count), blocks(seen)},
                  .counts = {sequence->prefix_count, seen}};
     int64_t width = (span.blocks[0] + span.blocks[1]) * KEYS;
     float sums[QUERIES];
     for (int64_t r = 0; r < rows; r++)
-        memcpy(scratch->queries + r * d, layer->queries + place_of(layer, sequence, head, begin + r), d * 2);
+        memcpy(scratch->queries + r * d, layer->queries + place_of(sequence, heads, shared, d, head, begin + r), d * 2);
     score(layer, &span, head, rows, scratch, width);
     /* Lines beyond the rows hold anything: what comes of them is not written. */
     for (int64_t r = 0; r < rows; r++) {
-        int64_t own = before + (begin + r) / shared + 1;
+        int64_t own = seen_by(sequence, shared, begin + r);
         sums[r] = weigh_row(layer, &span, own, scratch->scores + r * width, scratch->weights + r * width);
     }
     mix(layer, &span, head, rows, scratch, width);
     for (int64_t r = 0; r < rows; r++) {
-        bfloat16 *out = layer->out + place_of(layer, sequence, head, begin + r);
+        bfloat16 *out = layer->out + place_of(sequence, heads, shared, d, head, begin + r);
         __m512 inverse = _mm512_set1_ps(1.0f / sums[r]);
         for (int64_t i = 0; i < d; i += 32) {
             const float *result = scratch->result + r * d + i;

@@ -26,4 +26,22 @@ typedef struct {
 
 static inline int64_t blocks(int64_t keys) { return (keys + KEYS - 1) / KEYS; }
 
+/* Query rows are counted over the heads that share a key head, then over the rows of the sequence. Here: how many of
+   them an item has ... */
+static inline int64_t rows_from(const Sequence *sequence, int64_t shared, int64_t begin) {
+    int64_t rows = sequence->query_count * shared - begin;
+    return rows < QUERIES ? rows : QUERIES;
+}
+
+/* ... how many rows of its tail query row r sees ... */
+static inline int64_t seen_by(const Sequence *sequence, int64_t shared, int64_t r) {
+    return sequence->tail_count - sequence->query_count + r / shared + 1;
+}
+
+/* ... and where it lies in (rows, heads, d). */
+static inline int64_t place_of(const Sequence *sequence, int64_t heads, int64_t shared, int64_t d, int64_t head,
+                               int64_t r) {
+    return ((sequence->query + r / shared) * heads + head * shared + r % shared) * d;
+}
+
 #endif

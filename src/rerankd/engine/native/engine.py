@@ -14,7 +14,8 @@ from rerankd.engine.native.attention import Attention
 from rerankd.engine.native.compiled import CompiledPieces, can_compile
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
-from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels, kernels
+from rerankd.engine.native.kernel_check import kernels
+from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels
 from rerankd.engine.native.layers import Pieces, TorchPieces
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget, keep_freed_pages

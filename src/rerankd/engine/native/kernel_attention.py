@@ -47,7 +47,9 @@ class KernelAttention:
 
     def _attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, work: _Work) -> torch.Tensor:
         out = torch.empty_like(queries)
-        packed = keys.new_empty(2, len(self.blocks), keys.shape[1], _BLOCK, keys.shape[2])
+        # Float32's kernel reads the values where they lie.
+        kinds = 1 if keys.dtype == torch.float32 else 2
+        packed = keys.new_empty(kinds, len(self.blocks), keys.shape[1], _BLOCK, keys.shape[2])
         self._kernels.attend(queries, keys, values, out, packed, work.sequences, self.blocks, work.items, work.width)
         return out.flatten(1)
 

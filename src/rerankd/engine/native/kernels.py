@@ -1,7 +1,7 @@
 """The C kernels: built once with the machine's own compiler, kept in the user's cache, loaded with ctypes.
 
-They are an extra, never a need: without a compiler, or where a kernel does not give what torch gives, the engine runs
-on `TorchPieces` and says so in its log line.
+They are an extra, never a need: without a compiler, or where a kernel does not give what torch gives
+(``kernel_check.py``), the engine runs on torch alone and says so in its log line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerankd.engine.native.layers import Activations, Angles, Pieces, TorchPieces
+from rerankd.engine.native.layers import Activations, Angles
 
 _SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c")
 _HEADERS = ("numbers.h", "attention.h", "tiles.h")
@@ -106,7 +105,8 @@ class Kernels:
     ) -> None:  # fmt: skip
         """Attention of queries (n, heads, d) among keys and values (rows, kv_heads, d), into ``out``.
 
-        ``kernel_attention.py`` makes the tables; keys and values are packed in ``room`` (2, blocks, kv_heads, 32, d).
+        ``kernel_attention.py`` makes the tables; keys, and values in bfloat16, are packed in ``room``
+        (1 or 2, blocks, kv_heads, 32, d).
         """
         tables = (sequences.ctypes.data, blocks.ctypes.data, len(blocks), items.ctypes.data, len(items), width)
         given = (*(tensor.data_ptr() for tensor in (queries, keys, values, out)), queries.shape[1], *keys.shape[1:])
@@ -141,17 +141,15 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-@cache
-def kernels() -> Kernels | None:
-    """The kernels, built where they are not yet; None where there is no compiler or what it builds is not right."""
+def load_kernels() -> Kernels | None:
+    """The kernels as built by this machine's compiler; None where it has none, or none that can."""
     library = _built()
     if library is None:
         return None
     try:
-        found = Kernels(ctypes.CDLL(str(library)))
+        return Kernels(ctypes.CDLL(str(library)))
     except (OSError, AttributeError):
         return None
-    return found if _agrees(found) else None
 
 
 def _built() -> Path | None:
@@ -194,23 +192,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-
-
-def _agrees(found: Kernels) -> bool:
-    """Whether the kernels give what torch gives, on small random rows: a compiler is not to be trusted blindly."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    rows, added, weight, heads, angles = random(3, 64), random(3, 64), random(64), random(3, 2, 32), random(3, 16)
-    turns = (angles.cos(), angles.sin())
-    results = []
-    pieces: Pieces
-    for pieces in (found, TorchPieces()):
-        turned = torch.empty(3, 2, 32)
-        pieces.turn(Activations(heads), weight.view(2, 32), 1e-6, turns, turned)
-        normed = pieces.norm(rows.clone(), Activations(added), weight, 1e-6, torch.float32).values
-        gated = pieces.gate(Activations(rows.clone()), Activations(added), torch.float32).values
-        results.append(torch.cat([turned.flatten(), normed.flatten(), gated.flatten()]))
-    return bool(torch.allclose(results[0], results[1], rtol=1e-5, atol=1e-5))

@@ -70,11 +70,6 @@ INLINE float weigh(float *scores, int64_t count, int64_t padded, float most, flo
     return sum;
 }
 
-INLINE int64_t place_of(const Layer *layer, const Sequence *sequence, int64_t head, int64_t r) {
-    int64_t shared = layer->heads / layer->kv_heads;
-    return ((sequence->query + r / shared) * layer->heads + head * shared + r % shared) * layer->d;
-}
-
 /* Scores of the rows against `count` keys from a block on. */
 static void score(const Layer *layer, int64_t first, int64_t count, int64_t head, int64_t rows, const Scratch *scratch,
                   int64_t at, int64_t width) {
@@ -100,19 +95,17 @@ static void mix(const Layer *layer, int64_t first, int64_t count, int64_t head, 
 /* Up to 32 query rows of one key head, from `begin` on. */
 static void attend_rows(const Layer *layer, const Sequence *sequence, int64_t head, int64_t begin,
                         const Scratch *scratch) {
-    int64_t d = layer->d, shared = layer->heads / layer->kv_heads, rows = sequence->query_count * shared - begin;
-    if (rows > QUERIES) rows = QUERIES;
-    int64_t before = sequence->tail_count - sequence->query_count; /* tail rows before the first query */
-    int64_t seen = before + (begin + rows - 1) / shared + 1;       /* tail rows that the last query sees */
+    int64_t d = layer->d, heads = layer->heads, shared = heads / layer->kv_heads;
+    int64_t rows = rows_from(sequence, shared, begin), seen = seen_by(sequence, shared, begin + rows - 1);
     int64_t prefix = sequence->prefix_count, tail = blocks(prefix) * KEYS, width = tail + blocks(seen) * KEYS;
     float sums[QUERIES];
     for (int64_t r = 0; r < rows; r++)
-        memcpy(scratch->queries + r * d, layer->queries + place_of(layer, sequence, head, begin + r), d * 4);
+        memcpy(scratch->queries + r * d, layer->queries + place_of(sequence, heads, shared, d, head, begin + r), d * 4);
     score(layer, sequence->prefix_block, prefix, head, rows, scratch, 0, width);
     score(layer, sequence->tail_block, seen, head, rows, scratch, tail, width);
     for (int64_t r = 0; r < rows; r++) {
         float *scores = scratch->scores + r * width;
-        int64_t own = before + (begin + r) / shared + 1;
+        int64_t own = seen_by(sequence, shared, begin + r);
         float most = largest(scores + tail, own, largest(scores, prefix, -INFINITY));
         sums[r] = weigh(scores, prefix, tail, most, layer->scale) +
                   weigh(scores + tail, own, width - tail, most, layer->scale);
@@ -120,7 +113,7 @@ static void attend_rows(const Layer *layer, const Sequence *sequence, int64_t he
     mix(layer, sequence->prefix_block, prefix, head, rows, scratch, 0, width, 1);
     mix(layer, sequence->tail_block, seen, head, rows, scratch, tail, width, 0);
     for (int64_t r = 0; r < rows; r++) {
-        float *out = layer->out + place_of(layer, sequence, head, begin + r);
+        float *out = layer->out + place_of(sequence, heads, shared, d, head, begin + r);
         for (int64_t i = 0; i < d; i++) out[i] = scratch->queries[r * d + i] / sums[r];
     }
 }

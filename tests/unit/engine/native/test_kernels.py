@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.native import engine as native
 from rerankd.engine.native import kernels as module
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
-from rerankd.engine.native.kernels import Kernels, kernels
+from rerankd.engine.native.kernel_check import kernels
+from rerankd.engine.native.kernels import Kernels
 from rerankd.engine.native.layers import MIDDLE, Activations, TorchPieces
 from rerankd.engine.native.stacks import Stacks
 
@@ -165,3 +167,26 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, monkey
     assert module._built() is None
     folder.chmod(0o700)
     assert module._built() is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize(("name", "place"), [("gate", None), ("turn", 4), ("attend", 3), ("product", 2)])
+def test_kernels_that_do_not_give_what_torch_gives_are_not_used(
+    name: str, place: int | None, built: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "product" and not built.has_tiles:
+        pytest.skip("this processor has no AMX tiles")
+    right = getattr(Kernels, name)
+
+    def wrong(self: Kernels, *arguments: Any) -> Any:
+        """The right numbers but for one."""
+        returned = right(self, *arguments)
+        written = returned.values if place is None else arguments[place]
+        written.view(-1)[0] += 1.0
+        return returned
+
+    kernels.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernels, name, wrong)
+        assert kernels() is None
+    kernels.cache_clear()
