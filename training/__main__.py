@@ -56,7 +56,8 @@ def speed_of(options: argparse.Namespace) -> Speed:
 
 def run_training(options: argparse.Namespace) -> None:
     stages = read_stages(options.recipe, options.seed)
-    train_stages(options.work, options.run, stages, speed_of(options), options.start)
+    if not train_stages(options.work, options.run, stages, speed_of(options), options.start):
+        raise SystemExit("stopped before the last step; the same command goes on from here")
 
 
 def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:

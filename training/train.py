@@ -251,13 +251,17 @@ def stage_checkpoint(run: Path, stage: int) -> Path:
     return run / f"stage{stage + 1}" / "checkpoint.pt"
 
 
-def train_stages(work: Path, run: Path, stages: list[Recipe], speed: Speed, start: Path | None = None) -> None:
-    """One stage after another, each from the averaged weights of the one before; goes on where it was stopped."""
+def train_stages(work: Path, run: Path, stages: list[Recipe], speed: Speed, start: Path | None = None) -> bool:
+    """One stage after another, each from the averaged weights of the one before; goes on where it was stopped.
+
+    Whether all are done.
+    """
     for stage, recipe in enumerate(stages):
         checkpoint = stage_checkpoint(run, stage)
         if not train(work, checkpoint.parent, recipe, speed, start):
-            return
+            return False
         start = checkpoint
+    return True
 
 
 def read_stages(path: Path, seed: int) -> list[Recipe]:

@@ -104,24 +104,63 @@ class Int8Linear:
     """
 
     def __init__(
-        self, weights: Sequence[torch.Tensor], out: torch.dtype, biases: Sequence[torch.Tensor] | None = None
+        self,
+        weights: Sequence[torch.Tensor],
+        out: torch.dtype,
+        biases: Sequence[torch.Tensor] | None = None,
+        fine: bool = False,
     ) -> None:
+        """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own."""
         self._sizes = [len(weight) for weight in weights]
         weight = torch.cat([weight.float() for weight in weights])
-        self._scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
-        quantised = (weight / self._scales[:, None]).round().to(torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(quantised, None)
-        self._zeros = torch.zeros(len(self._scales), dtype=torch.int32)
+        self._first = _Eight(weight, out)
+        self._rest = _Eight(self._first.missing(weight), out) if fine else None
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
     def __call__(self, rows: Activations) -> Sequence[Activations]:
-        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            rows.values, 1.0, MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, self._out, "none", [], ""
-        )
+        product = self._first(rows.values)
+        if self._rest is not None:
+            product = self._rest.added(rows.values, product)
         if self._bias is None:
             return parts_of(product, self._sizes, rows.scales)
         return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
+
+
+class _Eight:
+    """One matrix in eight bits, packed for oneDNN."""
+
+    def __init__(self, weight: torch.Tensor, out: torch.dtype) -> None:
+        self._scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
+        self._weight = torch.ops.onednn.qlinear_prepack(self._rounded(weight).to(torch.int8), None)
+        self._zeros = torch.zeros(len(self._scales), dtype=torch.int32)
+        self._out = out
+
+    def _rounded(self, weight: torch.Tensor) -> torch.Tensor:
+        return (weight / self._scales[:, None]).round()
+
+    def missing(self, weight: torch.Tensor) -> torch.Tensor:
+        """What rounding took from the weight that this was made of."""
+        return weight - self._rounded(weight) * self._scales[:, None]
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            values, 1.0, MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, self._out, "none", [], ""
+        )
+        return product
+
+    def added(self, values: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """The product, added to ``other`` in place."""
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            values, 1.0, MIDDLE, self._weight, self._scales, self._zeros, other, None, 1.0, 0, self._out, 1.0, 0,
+            "sum", 1.0, "none", [], "",
+        )  # fmt: skip
+        return product
+
+
+def side_by_side(*products: Linear) -> Linear:
+    """Several products of the same rows as one."""
+    return lambda rows: [part for product in products for part in product(rows)]
 
 
 @cache

@@ -11,7 +11,15 @@ from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.fp8 import Fp8Linear
 from rerankd.engine.native.kernels import Kernels
 from rerankd.engine.native.layers import FP8
-from rerankd.engine.native.linear import DenseLinear, FusedLinear, Int8Linear, Linear, TiledLinear, WidenedLinear
+from rerankd.engine.native.linear import (
+    DenseLinear,
+    FusedLinear,
+    Int8Linear,
+    Linear,
+    TiledLinear,
+    WidenedLinear,
+    side_by_side,
+)
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
@@ -51,13 +59,18 @@ class Loader:
         weight = self._read("model.embed_tokens.weight", self._config.vocabulary, self._config.hidden)
         return weight.to(self.device)
 
-    def linear(self, parts: Mapping[str, int], size: int, *, bias: bool = False, whole: bool = False) -> Linear:
-        """The products with matrices (out, ``size``) that share their input; ``whole``: not in eight bits."""
+    def linear(
+        self, parts: Mapping[str, int], size: int, *, bias: bool = False, whole: bool = False, fine: int = 0
+    ) -> Linear:
+        """The products with matrices (out, ``size``) that share their input.
+
+        Where others are kept in eight bits, ``whole`` ones are not, and the last ``fine`` ones in twice eight.
+        """
         numbers = self.numbers
         weights = [self._read(f"{name}.weight", out, size) for name, out in parts.items()]
         biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
         if numbers.weights == torch.int8 and not whole:
-            return Int8Linear(weights, numbers.rows, biases)
+            return _in_int8(weights, numbers.rows, biases, fine)
         if numbers.weights == FP8 and not whole:
             return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
         if self._kernels and self._kernels.has_tiles and _fit_tiles(weights, numbers):
@@ -94,6 +107,15 @@ class Loader:
         tensor = self._files.tensor(name, *shape)
         self.parameters += tensor.numel()
         return tensor
+
+
+def _in_int8(
+    weights: Sequence[torch.Tensor], rows: torch.dtype, biases: Sequence[torch.Tensor] | None, fine: int
+) -> Linear:
+    if not fine:
+        return Int8Linear(weights, rows, biases)
+    first = Int8Linear(weights[:-fine], rows, biases[:-fine] if biases else None)
+    return side_by_side(first, Int8Linear(weights[-fine:], rows, biases[-fine:] if biases else None, fine=True))
 
 
 def _fit_tiles(weights: Sequence[torch.Tensor], numbers: Numbers) -> bool:
