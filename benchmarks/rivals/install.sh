@@ -13,7 +13,9 @@ vllm)
     $pip install --constraint constraints.txt --editable '.[eval]' pytest pytest-asyncio pytest-timeout
     ;;
 openvino)
-    $pip install openvino-genai==2026.4.1.0 optimum-intel==2.2.0 nncf==3.4.0 fastapi uvicorn
+    $pip install --constraint constraints.txt openvino-genai==2026.4.1.0 optimum-intel==2.2.0 nncf==3.4.0 \
+        fastapi uvicorn
+    $pip uninstall --yes torchvision
     ;;
 infinity)
     $pip install --constraint constraints.txt 'infinity-emb[torch,server]' 'transformers<5'
