@@ -113,49 +113,36 @@ class Int8Linear:
         """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own."""
         self._sizes = [len(weight) for weight in weights]
         weight = torch.cat([weight.float() for weight in weights])
-        self._first = _Eight(weight, out)
-        self._rest = _Eight(self._first.missing(weight), out) if fine else None
+        rounded, scales = _in_eight_bits(weight)
+        self._first = _packed(rounded, scales)
+        self._rest = _packed(*_in_eight_bits(weight - rounded * scales[:, None])) if fine else None
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
     def __call__(self, rows: Activations) -> Sequence[Activations]:
-        product = self._first(rows.values)
+        values = (rows.values, 1.0, MIDDLE)
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            *values, *self._first, None, 1.0, 0, self._out, "none", [], ""
+        )
         if self._rest is not None:
-            product = self._rest.added(rows.values, product)
+            product = torch.ops.onednn.qlinear_pointwise.binary(
+                *values, *self._rest, product, None, 1.0, 0, self._out, 1.0, 0, "sum", 1.0, "none", [], ""
+            )
         if self._bias is None:
             return parts_of(product, self._sizes, rows.scales)
         return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
 
 
-class _Eight:
-    """One matrix in eight bits, packed for oneDNN."""
+def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole numbers up to 127, still in float32, and the scale of each channel."""
+    scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
+    return (weight / scales[:, None]).round(), scales
 
-    def __init__(self, weight: torch.Tensor, out: torch.dtype) -> None:
-        self._scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
-        self._weight = torch.ops.onednn.qlinear_prepack(self._rounded(weight).to(torch.int8), None)
-        self._zeros = torch.zeros(len(self._scales), dtype=torch.int32)
-        self._out = out
 
-    def _rounded(self, weight: torch.Tensor) -> torch.Tensor:
-        return (weight / self._scales[:, None]).round()
-
-    def missing(self, weight: torch.Tensor) -> torch.Tensor:
-        """What rounding took from the weight that this was made of."""
-        return weight - self._rounded(weight) * self._scales[:, None]
-
-    def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            values, 1.0, MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, self._out, "none", [], ""
-        )
-        return product
-
-    def added(self, values: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """The product, added to ``other`` in place."""
-        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise.binary(
-            values, 1.0, MIDDLE, self._weight, self._scales, self._zeros, other, None, 1.0, 0, self._out, 1.0, 0,
-            "sum", 1.0, "none", [], "",
-        )  # fmt: skip
-        return product
+def _packed(rounded: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weight, scales and zero points as oneDNN takes them."""
+    weight: torch.Tensor = torch.ops.onednn.qlinear_prepack(rounded.to(torch.int8), None)
+    return weight, scales, torch.zeros(len(scales), dtype=torch.int32)
 
 
 def side_by_side(*products: Linear) -> Linear:
