@@ -219,7 +219,9 @@ class _Placing:
 
 
 def _padded(sequences: Sequence[Rows], longest: int) -> Rows:
-    padded = np.zeros((len(sequences), longest), dtype=np.int64)
+    """Filled up with a row of the same sequence: what is not a number stays so without weight, and would spread."""
+    padded = np.empty((len(sequences), longest), dtype=np.int64)
     for line, rows in zip(padded, sequences, strict=True):
         line[: len(rows)] = rows
+        line[len(rows) :] = rows[0]
     return padded.ravel()
