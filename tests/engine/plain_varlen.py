@@ -12,6 +12,8 @@ import torch
 from rerankd.engine.base import Batch, HeadSpec
 from rerankd.engine.native.compiled import CompiledPieces
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.engine import forward
+from rerankd.engine.native.kept import Kept
 from rerankd.engine.native.layers import FP8, TorchPieces
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.model import Model
@@ -29,20 +31,18 @@ NUMBERS = {
 """The formats that CUDA computes in."""
 
 
-def packed_on_cpu(folder: Path, dtype: str, *, is_compiled: bool = False) -> Callable[[Batch], np.ndarray]:
+def packed_on_cpu(
+    folder: Path, dtype: str, *, is_compiled: bool = False, kept: Kept | None = None
+) -> Callable[[Batch], np.ndarray]:
     """Raw scores of the checkpoint in ``folder``, computed as on CUDA."""
+    kept = kept or Kept(0)
     config = ModelConfig.read(folder)
     loader = Loader(config, WeightFiles(folder), NUMBERS[dtype], CPU)
     pieces = CompiledPieces() if is_compiled else TorchPieces()
     with torch.inference_mode():
         model = Model(config, loader, pieces, 2**31, HeadSpec("words", positive=9, negative=8), 8192)
     plan = planner(CPU, plain)
-
-    def score(batch: Batch) -> np.ndarray:
-        with torch.inference_mode():
-            return model(plan(batch)).numpy()
-
-    return score
+    return lambda batch: forward(batch, kept, plan, model)
 
 
 def plain(

@@ -13,6 +13,7 @@ from tests.engine.plain_varlen import packed_on_cpu, plain
 
 from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
 from rerankd.engine.native.fp8 import Fp8Linear, has_fp8
+from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.layers import Activations, in_fp8
 from rerankd.engine.native.packing import Sight, pack
 from rerankd.engine.native.varlen import Packed, flash, merge
@@ -33,10 +34,11 @@ def probability(scores: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-scores.astype(np.float64)))
 
 
-def loaded(folder: Path, dtype: str, name: str = "native", device: str = "cuda") -> Engine:
+def loaded(folder: Path, dtype: str, name: str = "native", device: str = "cuda", kept_tokens: int = 512) -> Engine:
     if dtype == "fp8" and not has_fp8(CUDA):
         pytest.skip("this card does not multiply in fp8")
-    options = EngineOptions(folder, HeadSpec("words", positive=9, negative=8), dtype=dtype, device=device)
+    head = HeadSpec("words", positive=9, negative=8)
+    options = EngineOptions(folder, head, dtype=dtype, device=device, kept_tokens=kept_tokens)
     engine = create_engine(name, options)
     engine.load()
     return engine
@@ -72,7 +74,7 @@ def test_the_compiled_network_computes_what_the_plain_one_does(
 def test_flash_attention_of_packed_rows_is_the_attention_of_the_definition(
     heads: tuple[int, int], dtype: torch.dtype, batch: Batch
 ) -> None:
-    plan = pack(batch, CUDA)
+    plan = pack(batch, Loan.of([None] * batch.groups), CUDA)
     generator = torch.Generator(CUDA).manual_seed(1)
     sizes = (heads[0], heads[1], heads[1])
     # As in the network: slices of one matrix, not tensors of their own.
@@ -117,11 +119,16 @@ def test_fp8_products_on_the_card_are_those_of_the_arithmetic(rows: int, has_bia
     assert (found - expected).norm() <= 1e-2 * expected.norm()
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
-def test_a_pass_waits_for_the_device_once_for_its_scores(dtype: str, small_checkpoint: Path, batch: Batch) -> None:
-    engine = loaded(small_checkpoint, dtype)
+def test_a_pass_waits_for_the_device_once_for_its_scores(
+    dtype: str, is_kept: bool, small_checkpoint: Path, batch: Batch
+) -> None:
+    engine = loaded(small_checkpoint, dtype, kept_tokens=2048 * is_kept)
     engine.warm_up()
-    engine.score(batch)
+    # A pass that keeps something takes a look at it; of this batch each group has something.
+    for _ in range(1 + 20 * is_kept):
+        engine.score(batch)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as waits:
@@ -141,8 +148,27 @@ def test_after_warm_up_nothing_is_compiled_any_more(
     with torch.compiler.set_stance("fail_on_recompile"):
         for _ in range(40):
             groups = int(rng.integers(1, 6))
-            lengths = rng.integers(1, 100, int(rng.integers(groups, 20))).tolist()
-            engine.score(Batch.of(make_groups(lengths, groups)))
+            lengths = rng.integers(2, 100, int(rng.integers(groups, 20))).tolist()
+            engine.score(Batch.of(alike(make_groups(lengths, groups), rng)))
+
+
+def alike(groups: list[Group], rng: np.random.Generator) -> list[Group]:
+    """The groups, some of them behind one template."""
+    template = np.arange(50, dtype=np.int32)
+    return [
+        Group(np.concatenate([template[: 50 * int(rng.integers(2))], group.prefix]), group.tails) for group in groups
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "fp8"])
+def test_scores_on_cuda_are_those_of_an_engine_that_keeps_nothing(
+    dtype: str, small_checkpoint: Path, make_groups: Groups, rng: np.random.Generator
+) -> None:
+    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, kept_tokens=0)
+    for _ in range(20):
+        batch = Batch.of(alike(make_groups(rng.integers(2, 100, 8).tolist(), int(rng.integers(1, 8))), rng))
+        found, expected = (probability(engine.score(batch)) for engine in (keeping, forgetful))
+        assert np.abs(found - expected).max() <= {"fp8": 0.1}.get(dtype, 1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])

@@ -44,6 +44,12 @@ def test_every_engine_is_asked_the_same_and_nothing_twice() -> None:
     assert len({tuple(part.prefix_ids.tolist()) for part in first}) == 3
 
 
+def test_requests_begin_alike_for_as_many_tokens_as_asked() -> None:
+    requests = list(gpu._requests(gpu.Workload(3, 5, 7), 1000, 3, alike=4))
+    assert {len({tuple(part.prefix_ids[:length].tolist()) for part in requests}) for length in (4, 5)} == {1, 3}
+    assert {len(part.prefix_ids) for part in requests} == {5}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_one_command_writes_the_table_and_says_what_failed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.engine.plain_varlen import attend_to_all, packed_on_cpu, plain
 
 from rerankd.engine.base import Batch, Engine, Group
 from rerankd.engine.native import varlen
+from rerankd.engine.native.kept import Kept, Loan
 from rerankd.engine.native.packing import kinds, pack
 from rerankd.engine.native.varlen import Packed, merge
 
@@ -53,7 +54,7 @@ def test_packed_rows_give_the_scores_of_the_stacks(
 
 
 def test_every_token_is_one_row_at_its_place_in_the_pair(mixed: Batch) -> None:
-    plan = pack(mixed, torch.device("cpu"))
+    plan = pack(mixed, Loan.of([None] * mixed.groups), torch.device("cpu"))
     computed = [prefix for prefix, pairs in _groups(mixed) if pairs]
     assert len(plan.ids) == sum(computed) + len(mixed.tail_ids)
     ends = plan.last
@@ -72,7 +73,7 @@ def test_two_sets_of_keys_merged_are_one() -> None:
 
 
 def test_every_row_sees_its_prefix_and_itself_and_no_more(mixed: Batch) -> None:
-    plan = pack(mixed, torch.device("cpu"))
+    plan = pack(mixed, Loan.of([None] * mixed.groups), torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     queries, keys, values = (torch.randn(len(plan.ids), heads, 32, generator=generator) for heads in (4, 2, 2))
     attention = Packed(plan, plain, merge)
@@ -96,13 +97,21 @@ def test_compiled_pieces_compute_the_same_and_after_the_kinds_of_batches_compile
     """Rounded at other places; in fp8 that is up to a sixteenth of a number."""
     plain_score = packed_on_cpu(small_checkpoint, dtype)
     monkeypatch.setattr(varlen, "can_compile", lambda device: True)
-    score = packed_on_cpu(small_checkpoint, dtype, is_compiled=True)
+    score = packed_on_cpu(small_checkpoint, dtype, is_compiled=True, kept=Kept(512))
     for batch in kinds():
         score(batch)
+    template = rng.integers(0, 512, 50).astype(np.int32)
     with torch.compiler.set_stance("fail_on_recompile"):
-        for _ in range(30):
+        for _ in range(40):
             groups = int(rng.integers(1, 6))
-            batch = Batch.of(make_groups(rng.integers(1, 100, int(rng.integers(groups, 20))).tolist(), groups))
+            made = make_groups(rng.integers(2, 100, int(rng.integers(groups, 20))).tolist(), groups)
+            begins = (template[: int(rng.integers(2)) * len(template)] for _ in made)
+            batch = Batch.of(
+                [
+                    Group(np.concatenate([begin, group.prefix]), group.tails)
+                    for begin, group in zip(begins, made, strict=True)
+                ]
+            )
             assert np.abs(probability(score(batch)) - probability(plain_score(batch))).max() <= bound
 
 

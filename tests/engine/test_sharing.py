@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from rerankd.engine.base import Batch, Engine, Group
-from rerankd.engine.native.sharing import share
+from rerankd.engine.native.kept import Beginning, Known
+from rerankd.engine.native.sharing import Shared, beginnings, share
+
+
+def share_new(batch: Batch) -> Shared:
+    """Nothing is kept of this batch."""
+    return share(batch, [None] * batch.groups)
 
 
 @pytest.fixture
@@ -43,26 +49,47 @@ def batch(rng: np.random.Generator) -> Batch:
 
 
 def test_the_pairs_are_the_same_and_each_is_found_again(batch: Batch) -> None:
-    shared, order = share(batch)
-    prompts = shared.prompts()
-    assert [prompts[at].tolist() for at in order] == [prompt.tolist() for prompt in batch.prompts()]
+    shared = share_new(batch)
+    prompts = shared.batch.prompts()
+    assert [prompts[at].tolist() for at in shared.order] == [prompt.tolist() for prompt in batch.prompts()]
 
 
 def test_what_pairs_begin_with_is_computed_once(batch: Batch) -> None:
-    shared, _ = share(batch)
+    shared = share_new(batch).batch
     # Of five pairs that begin with the first template one ends before the template does; the second has two.
     assert batch.tokens - shared.tokens == 4 * 39 + 50
 
 
 def test_a_pair_is_never_all_prefix(batch: Batch) -> None:
     same = np.arange(50, dtype=np.int32)
-    shared, _ = share(Batch.of([Group(same[:20], (same[20:],)), Group(same[:30], (same[30:],))]))
+    shared = share_new(Batch.of([Group(same[:20], (same[20:],)), Group(same[:30], (same[30:],))])).batch
     assert (len(shared.prefix_ids), np.diff(shared.tail_offsets).tolist()) == (49, [1, 1])
 
 
 def test_a_batch_without_them_is_left_alone(make_groups: Callable[..., list[Group]]) -> None:
     batch = Batch.of(make_groups([40, 50, 60, 70], groups=2))
-    assert share(batch)[0] is batch
+    assert share_new(batch).batch is batch
+
+
+def test_what_is_kept_of_a_pair_is_its_prefix_and_pairs_of_the_same_are_a_group(batch: Batch) -> None:
+    first, second = (begin[:length].copy() for begin, length in zip(beginnings(batch)[::2], (40, 45), strict=False))
+    kept, other = Beginning(first, ()), Beginning(second, ())
+
+    def known(begin: np.ndarray) -> Known | None:
+        if begin[:40].tolist() == first.tolist():
+            return Known(kept, 40)
+        return Known(other, 45) if begin[:45].tolist() == second.tolist() else None
+
+    shared = share(batch, [known(begin) for begin in beginnings(batch)])
+    prompts = shared.batch.prompts()
+    assert [prompts[at].tolist() for at in shared.order] == [prompt.tolist() for prompt in batch.prompts()]
+    for group, found in enumerate(shared.known):
+        prefix = shared.batch.prefix_ids[slice(*shared.batch.prefix_offsets[group : group + 2])].tolist()
+        assert found is None or prefix[: found.tokens] == found.beginning.ids.tolist()
+    # Four pairs alone that begin with the first template, and a request of two documents; two with the second.
+    sizes = np.diff(shared.batch.group_offsets)
+    found = [(int(size), one.tokens) for size, one in zip(sizes, shared.known, strict=True) if one]
+    assert sorted(found) == [(2, 40), (2, 45), (4, 40)]
 
 
 def test_the_scores_are_the_reference_s(

@@ -3,7 +3,8 @@
 ``engine.py`` keeps the contract and ``model.py`` is the whole network. ``plan.py`` lays a batch out; ``attention.py``
 says what attention is asked. ``linear.py`` has the products, in the formats that ``numbers.py`` chooses, and
 ``layers.py`` what lies between them. ``config.py``, ``weights.py`` and ``loading.py`` read the checkpoint;
-``memory.py`` finds the token budget; ``sharing.py`` joins requests that begin alike.
+``memory.py`` finds the token budget; ``sharing.py`` joins requests that begin alike, and ``kept.py`` keeps what they
+begin with.
 
 On a CPU ``kernels.py`` has the pieces in C and ``kernel_attention.py`` lays out for them; on CUDA ``packing.py`` lays
 out, ``varlen.py`` attends, ``fp8.py`` multiplies in eight bits, and ``compiled.py`` has the pieces. Where neither is

@@ -24,13 +24,13 @@ int rerankd_attention_ready(void) {
 }
 
 /* A block of 32 keys: for each 32 numbers of the head, two tiles of (number pair, key). */
-INLINE void pack_keys(const bfloat16 *keys, int64_t stride, int64_t count, int64_t d, bfloat16 *to) {
+INLINE void pack_keys(const bfloat16 *keys, int64_t stride, const int64_t *rows, int64_t d, bfloat16 *to) {
     for (int64_t part = 0; part < d / 32; part++)
         for (int64_t half = 0; half < 2; half++) {
             __m512i lines[16];
             for (int64_t i = 0; i < 16; i++) {
-                int64_t key = half * 16 + i;
-                lines[i] = key < count ? _mm512_loadu_si512(keys + key * stride + part * 32) : _mm512_setzero_si512();
+                int64_t row = rows[half * 16 + i];
+                lines[i] = row >= 0 ? _mm512_loadu_si512(keys + row * stride + part * 32) : _mm512_setzero_si512();
             }
             turn16(lines);
             for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + (part * 2 + half) * TILE + i * 32, lines[i]);
@@ -38,14 +38,14 @@ INLINE void pack_keys(const bfloat16 *keys, int64_t stride, int64_t count, int64
 }
 
 /* A block of 32 values: for each 16 numbers of the head, a tile of (key pair, number). */
-INLINE void pack_values(const bfloat16 *values, int64_t stride, int64_t count, int64_t d, bfloat16 *to) {
+INLINE void pack_values(const bfloat16 *values, int64_t stride, const int64_t *rows, int64_t d, bfloat16 *to) {
     static const bfloat16 nothing[MOST_HEAD];
     __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36,
                                    4, 35, 3, 34, 2, 33, 1, 32, 0);
     __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     for (int64_t pair = 0; pair < KEYS / 2; pair++) {
-        const bfloat16 *even = 2 * pair < count ? values + 2 * pair * stride : nothing;
-        const bfloat16 *odd = 2 * pair + 1 < count ? values + (2 * pair + 1) * stride : nothing;
+        const bfloat16 *even = rows[2 * pair] >= 0 ? values + rows[2 * pair] * stride : nothing;
+        const bfloat16 *odd = rows[2 * pair + 1] >= 0 ? values + rows[2 * pair + 1] * stride : nothing;
         for (int64_t i = 0; i < d; i += 32) {
             __m512i left = _mm512_loadu_si512(even + i), right = _mm512_loadu_si512(odd + i);
             bfloat16 *line = to + (i / 16) * TILE + pair * 32;
@@ -217,9 +217,9 @@ void rerankd_attend(const bfloat16 *queries, const bfloat16 *keys, const bfloat1
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < block_count; b++)
             for (int64_t head = 0; head < kv_heads; head++) {
-                int64_t from = packing[b].row * stride + head * d, to = (b * kv_heads + head) * size;
-                pack_keys(keys + from, stride, packing[b].count, d, packed_keys + to);
-                pack_values(values + from, stride, packing[b].count, d, packed_values + to);
+                int64_t to = (b * kv_heads + head) * size;
+                pack_keys(keys + head * d, stride, packing[b], d, packed_keys + to);
+                pack_values(values + head * d, stride, packing[b], d, packed_values + to);
             }
         Scratch scratch = new_scratch(width, d);
         set_up_tiles();

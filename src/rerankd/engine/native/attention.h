@@ -14,10 +14,8 @@ typedef struct {
     int64_t prefix_block, prefix_count, tail_block, tail_count, query, query_count;
 } Sequence;
 
-/* Rows of keys that are packed together. */
-typedef struct {
-    int64_t row, count;
-} Block;
+/* The rows of KEYS keys that are packed together; -1 where there is none, which is at the end. */
+typedef int64_t Block[KEYS];
 
 /* The query rows from `begin` on, times the heads that share a key head; a piece of work. */
 typedef struct {

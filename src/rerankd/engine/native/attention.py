@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 
-from rerankd.engine.base import Batch
-
 
 class Attention(Protocol):
-    """Attention over one batch: prefix rows and tail rows as `plan.Plan` orders them, causal within each pair.
+    """Attention over one batch: its tokens lie as `plan.Placed` says, causal within each pair.
 
-    ``keys`` and ``values`` are (rows, kv_heads, d); heads is a multiple of kv_heads.
+    ``keys`` and ``values`` are (rows, kv_heads, d), kept rows last; heads is a multiple of kv_heads.
     """
 
     def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Queries of all rows, (rows, heads, d) -> (rows, heads * d)."""
+        """Queries of all rows that are computed, (rows, heads, d) -> (rows, heads * d)."""
         ...
 
     def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Queries of the last row of each pair, (pairs, heads, d) -> (pairs, heads * d)."""
         ...
-
-
-LayOut: TypeAlias = Callable[[Batch], Attention]
-"""Prepares attention for a batch, once for all layers."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, E
 from rerankd.engine.native.attention import Attention
 from rerankd.engine.native.compiled import CompiledPieces, can_compile
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.kept import Kept, Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernel_check import kernels
 from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels
@@ -22,8 +25,8 @@ from rerankd.engine.native.memory import find_budget, keep_freed_pages
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.packing import kinds, packs
-from rerankd.engine.native.plan import Plan, plan_batch
-from rerankd.engine.native.sharing import share
+from rerankd.engine.native.plan import Placed, Plan, plan_batch
+from rerankd.engine.native.sharing import beginnings, share
 from rerankd.engine.native.stacks import Stacks
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
@@ -36,6 +39,9 @@ _KERNEL_BLOCK = 1024
 little beside the product."""
 _CUDA_BLOCK = 2**31
 """... on CUDA all: a part would be another kind of size to compile for, and memory is measured."""
+
+
+Planner: TypeAlias = Callable[[Batch, Loan], Plan]
 
 
 class NativeEngine:
@@ -51,6 +57,7 @@ class NativeEngine:
         self._budget = options.max_batch_tokens
         self._model: Model | None = None
         self._kernels: Kernels | None = None
+        self._kept = Kept(options.kept_tokens)
         self._plan = self._planner()
 
     def load(self) -> None:
@@ -74,11 +81,13 @@ class NativeEngine:
     def warm_up(self) -> None:
         """Run the kernels once, and find the token budget unless the settings fix it."""
         self.health()
+        # No request begins as these batches do: what is kept of them goes with them, and nothing of what is timed.
         if self._is_packed:
+            kept = Kept(self._options.kept_tokens)
             for batch in kinds():
-                self.score(batch)
+                self._score(batch, kept)
         if not self._options.max_batch_tokens:
-            self._budget = find_budget(self.score, self._device, self._length)
+            self._budget = find_budget(partial(self._score, kept=Kept(0)), self._device, self._length)
 
     @property
     def info(self) -> EngineInfo:
@@ -100,15 +109,7 @@ class NativeEngine:
             EngineOutOfMemory: the batch does not fit, a smaller one may.
             EngineFault: the device failed for good.
         """
-        failure: Exception
-        try:
-            return self._forward(batch)
-        except (MemoryError, RuntimeError) as error:
-            failure = _classified(error)
-        # Out of the except block: until here the traceback kept every tensor of the failed pass alive.
-        if isinstance(failure, EngineOutOfMemory):
-            self._free()
-        raise failure
+        return self._score(batch, self._kept)
 
     def health(self) -> bool:
         """Score one pair of two tokens."""
@@ -116,39 +117,43 @@ class NativeEngine:
         return bool(np.isfinite(self.score(Batch.of([Group(prefix=two[:1], tails=(two[1:],))]))).all())
 
     def close(self) -> None:
-        """Let the weights go."""
+        """Let the weights go, and what is kept."""
         self._model = None
+        self._kept.clear()
         self._free()
 
-    def _forward(self, batch: Batch) -> NDArray[np.float32]:
-        if self._model is None:
-            raise EngineFault("the engine is not loaded")
-        if not batch.pairs:
-            return np.empty(0, dtype=np.float32)
-        shared, order = share(batch)
-        with torch.inference_mode():
-            # On CUDA nothing waits for the device but this copy of the scores.
-            scores: NDArray[np.float32] = self._model(self._plan(shared)).cpu().numpy()
-        return scores[order]
+    def _score(self, batch: Batch, kept: Kept) -> NDArray[np.float32]:
+        failure: Exception
+        try:
+            if self._model is None:
+                raise EngineFault("the engine is not loaded")
+            return forward(batch, kept, self._plan, self._model)
+        except (MemoryError, RuntimeError) as error:
+            failure = _classified(error)
+        # Out of the except block: until here the traceback kept every tensor of the failed pass alive.
+        if isinstance(failure, EngineOutOfMemory):
+            kept.clear()
+            self._free()
+        raise failure
 
-    def _planner(self) -> Callable[[Batch], Plan]:
+    def _planner(self) -> Planner:
         if self._is_packed:
             # Imported here: it takes seconds that a CPU need not wait for.
             from rerankd.engine.native.varlen import planner
 
             return planner(self._device)
-        return lambda batch: plan_batch(batch, self._device, self._lay_out)
+        return lambda batch, loan: plan_batch(batch, loan, self._device, self._lay_out)
 
     def _pieces(self) -> Pieces:
         if self._kernels:
             return self._kernels
         return CompiledPieces() if self._is_packed and can_compile(self._device) else TorchPieces()
 
-    def _lay_out(self, batch: Batch) -> Attention:
+    def _lay_out(self, placed: Placed) -> Attention:
         config, dtype = self._config, self._numbers.rows
         if self._kernels and has_kernel(self._kernels, dtype, config.head_dim):
-            return KernelAttention(batch, self._kernels, config.heads // config.kv_heads)
-        return Stacks(batch, self._device, dtype)
+            return KernelAttention(placed, self._kernels, config.heads // config.kv_heads)
+        return Stacks(placed, self._device, dtype)
 
     @property
     def _details(self) -> str:
@@ -185,6 +190,23 @@ class NativeEngine:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def forward(batch: Batch, kept: Kept, plan: Planner, model: Callable[[Plan], torch.Tensor]) -> NDArray[np.float32]:
+    """Raw scores, float32 (pairs,), in the order of the batch; what it shares, with itself and with earlier batches,
+    is not computed again."""
+    if not batch.pairs:
+        return np.empty(0, dtype=np.float32)
+    asked = kept.ask(beginnings(batch))
+    shared = share(batch, asked.known)
+    pair = int(shared.order[batch.group_offsets[asked.group]])
+    with torch.inference_mode():
+        laid_out = plan(shared.batch, Loan.of(shared.known, pair, asked.tokens))
+        # On CUDA nothing waits for the device but this copy of the scores, and a look at what shall be kept.
+        scores: NDArray[np.float32] = model(laid_out).cpu().numpy()
+        if np.isfinite(scores).all():
+            kept.learn(asked, laid_out.exchange.taken)
+    return scores[shared.order]
 
 
 def _device(name: str) -> torch.device:

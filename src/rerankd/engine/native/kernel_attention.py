@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rerankd.engine.base import Batch
 from rerankd.engine.native.kernels import Kernels, Table
+from rerankd.engine.native.plan import Placed
 
 _BLOCK = 32
 """Keys, and query rows, that the kernels take together."""
@@ -23,17 +23,19 @@ class KernelAttention:
     """Attention of one batch.
 
     Attributes:
-        blocks: (blocks, 2), first row and count of the keys that are packed together.
+        blocks: (blocks, 32), the rows of the keys that are packed together; -1 where there is none.
         everything, lasts: the work for all rows and for the last ones.
     """
 
-    def __init__(self, batch: Batch, kernels: Kernels, shared: int) -> None:
+    def __init__(self, placed: Placed, kernels: Kernels, shared: int) -> None:
         """``shared``: query heads that share a key head."""
-        rows, counts = _segments(batch)
-        firsts = np.cumsum(_blocks_of(counts)) - _blocks_of(counts)
+        batch = placed.batch
+        # Every prefix, then every tail; what is kept of a prefix has keys like the rest of it, and no queries.
+        counts = np.concatenate([np.diff(batch.prefix_offsets), np.diff(batch.tail_offsets)]).astype(np.int64)
+        tokens = np.cumsum(counts) - counts
         self._kernels = kernels
-        self.blocks = _blocks(rows, counts)
-        sequences = _sequences(batch, rows, counts, firsts)
+        self.blocks = _blocks(placed.rows, tokens, counts)
+        sequences = _sequences(placed, tokens, counts)
         self.everything = _Work(sequences, shared)
         pairs = sequences[batch.groups :].copy()
         pairs[:, 4], pairs[:, 5] = np.arange(batch.pairs), 1
@@ -73,27 +75,27 @@ class _Work:
         self.width = int((_blocks_of(sequences[:, 1]) + _blocks_of(sequences[:, 3])).max() * _BLOCK)
 
 
-def _segments(batch: Batch) -> tuple[Table, Table]:
-    """First row and count of every prefix, then of every tail."""
-    counts = np.concatenate([np.diff(batch.prefix_offsets), np.diff(batch.tail_offsets)]).astype(np.int64)
-    return np.cumsum(counts) - counts, counts
-
-
-def _sequences(batch: Batch, rows: Table, counts: Table, firsts: Table) -> Table:
+def _sequences(placed: Placed, tokens: Table, counts: Table) -> Table:
     """The prefixes, which see themselves alone, then the pairs."""
+    batch = placed.batch
+    firsts = np.cumsum(_blocks_of(counts)) - _blocks_of(counts)
     groups = np.repeat(np.arange(batch.groups), np.diff(batch.group_offsets))
     none = np.zeros(batch.groups, dtype=np.int64)
     prefix_firsts = np.concatenate([none, firsts[groups]])
     prefix_counts = np.concatenate([none, counts[groups]])
-    return np.stack([prefix_firsts, prefix_counts, firsts, counts, rows, counts], axis=1)
+    kept = np.concatenate([placed.kept, np.zeros(batch.pairs, dtype=np.int64)])
+    queries = placed.rows[tokens + kept]
+    return np.stack([prefix_firsts, prefix_counts, firsts, counts, queries, counts - kept], axis=1)
 
 
-def _blocks(rows: Table, counts: Table) -> Table:
+def _blocks(rows: Table, tokens: Table, counts: Table) -> Table:
+    """The rows of each segment, ``counts`` from ``tokens`` on, in whole blocks."""
     pieces = _blocks_of(counts)
     inside = (np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * _BLOCK
-    first = np.repeat(rows, pieces) + inside
-    count = np.minimum(np.repeat(counts, pieces) - inside, _BLOCK)
-    return np.ascontiguousarray(np.stack([first, count], axis=1))
+    places = inside[:, None] + np.arange(_BLOCK)
+    is_there = places < np.repeat(counts, pieces)[:, None]
+    found = rows[np.where(is_there, np.repeat(tokens, pieces)[:, None] + places, 0)]
+    return np.ascontiguousarray(np.where(is_there, found, -1))
 
 
 def _blocks_of(counts: Table) -> Table:

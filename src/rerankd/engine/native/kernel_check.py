@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from rerankd.engine.base import Batch, Group
+from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, load_kernels
 from rerankd.engine.native.layers import Activations, Pieces, TorchPieces
+from rerankd.engine.native.plan import Placed
 from rerankd.engine.native.stacks import Stacks
 
 _HEADS, _KEY_HEADS, _SIZE = 4, 2, 32
@@ -47,16 +49,18 @@ def _pieces_agree(found: Kernels, generator: torch.Generator) -> bool:
 
 
 def _attention_agrees(found: Kernels, generator: torch.Generator) -> bool:
-    """In every format that the kernels know, with and without a prefix, over more keys than one block has."""
+    """In every format that the kernels know, without a prefix, with a new and a kept one, over several blocks."""
     ids = np.zeros(70, dtype=np.int32)
-    batch = Batch.of([Group(ids[:40], (ids[:33], ids[:5])), Group(ids[:0], (ids,))])
-    shapes = ((batch.tokens, heads, _SIZE) for heads in (_HEADS, _KEY_HEADS, _KEY_HEADS))
+    batch = Batch.of([Group(ids[:40], (ids[:33], ids[:5])), Group(ids[:0], (ids,)), Group(ids[:40], (ids[:3],))])
+    placed = Placed.of(batch, Loan(counts=np.array([0, 0, 37]), places=np.array([0, 0, 0])))
+    rows = (placed.computed, batch.tokens, batch.tokens)
+    shapes = zip(rows, (_HEADS, _KEY_HEADS, _KEY_HEADS), (_SIZE,) * 3, strict=True)
     given = [torch.randn(*shape, generator=generator) for shape in shapes]
-    stacks = Stacks(batch, torch.device("cpu"), torch.float32)
+    stacks = Stacks(placed, torch.device("cpu"), torch.float32)
     for dtype, bound in _BOUNDS.items():
         if has_kernel(found, dtype, _SIZE):
             rounded = [tensor.to(dtype) for tensor in given]
-            attended = KernelAttention(batch, found, _HEADS // _KEY_HEADS).every(*rounded)
+            attended = KernelAttention(placed, found, _HEADS // _KEY_HEADS).every(*rounded)
             expected = stacks.every(*(tensor.float() for tensor in rounded))
             if not (attended.float() - expected).abs().max() <= bound:  # what is not a number is not right either
                 return False

@@ -26,7 +26,7 @@ class Pass:
         added: what the last MLP gave, not yet added to the residual: the next norm does it in passing. None before
             the first layer.
         cosines, sines: of each row's position, (rows, head_dim / 2).
-        queries, keys, values: (rows, heads, head_dim), written anew by each layer.
+        queries, keys, values: (rows, heads, head_dim), written anew by each layer; kept keys and values lie last.
     """
 
     plan: Plan
@@ -75,10 +75,11 @@ class Model:
         rows = F.embedding(plan.ids, self._embedding).to(self._numbers.residual)
         cosines, sines = self._rotary.at(plan.positions)
 
-        def heads(count: int) -> torch.Tensor:
-            return rows.new_empty(len(rows), count, config.head_dim, dtype=self._numbers.rows)
+        def heads(count: int, kept: int = 0) -> torch.Tensor:
+            return rows.new_empty(len(rows) + kept, count, config.head_dim, dtype=self._numbers.rows)
 
-        queries, keys, values = heads(config.heads), heads(config.kv_heads), heads(config.kv_heads)
+        keys, values = (heads(config.kv_heads, plan.exchange.rows) for _ in range(2))
+        queries = heads(config.heads)
         return Pass(plan, rows, cosines, sines, queries, keys, values)
 
 
@@ -86,6 +87,7 @@ class Model:
 class Layer:
     """One block: attention, then the gated MLP, each added to the residual rows (rows, hidden)."""
 
+    index: int
     config: ModelConfig
     numbers: Numbers
     pieces: Pieces
@@ -107,6 +109,7 @@ class Layer:
         attention, mlp = f"{base}.self_attn", f"{base}.mlp"
         query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
         return cls(
+            index=index,
             config=config,
             numbers=loader.numbers,
             pieces=pieces,
@@ -157,6 +160,7 @@ class Layer:
             pieces.turn(query, self.query_norm, config.norm_eps, angles, current.queries[part])
             pieces.turn(key, self.key_norm, config.norm_eps, angles, current.keys[part])
             value.into(current.values[part])
+        current.plan.exchange(self.index, current.keys, current.values)
 
     def _finish(self, rows: torch.Tensor, attended: torch.Tensor) -> Activations:
         """Add attention's part to the rows; the MLP's part comes back."""

@@ -18,9 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from rerankd.engine.base import Batch
-
-Rows = NDArray[np.int64]
+from rerankd.engine.native.plan import Placed, Rows
 
 _STACK_ROWS = 2048
 """Most padded rows of one stack: keeps the copies that attention makes small, and enough of them for all threads."""
@@ -39,7 +37,7 @@ class Stack:
     """Sequences that attention takes together; shapes in padded sequences n, queries a, keys b."""
 
     queries: torch.Tensor
-    """int64 (n * a,): the row of each query; padding repeats a valid row."""
+    """int64 (n * a,): the row of each query; padding, and what has none, repeats another row."""
     keys: torch.Tensor
     """int64 (n * b,): the row of each key."""
     size: int
@@ -54,11 +52,11 @@ class Stack:
 class Stacks:
     """Attention of one batch by torch's scaled dot products, a call for each stack."""
 
-    def __init__(self, batch: Batch, device: torch.device, dtype: torch.dtype) -> None:
-        """Lay ``batch`` out on ``device``; ``dtype`` is that of the masks."""
-        pairs = _pairs(batch)
-        squares, rectangles = _shapes(batch, pairs)
-        place = _Placing(device, dtype)
+    def __init__(self, placed: Placed, device: torch.device, dtype: torch.dtype) -> None:
+        """Lay a batch out on ``device``; ``dtype`` is that of the masks."""
+        pairs = _pairs(placed)
+        squares, rectangles = _shapes(placed, pairs)
+        place = _Placing(device, dtype, placed.computed)
         self.stacks = (
             *(place.square(stack) for stack in _stacks(squares)),
             *(place.rectangle(stack) for stack in _stacks(rectangles)),
@@ -104,32 +102,35 @@ class _Sequence:
     pair: int = -1
 
 
-def _pairs(batch: Batch) -> list[_Sequence]:
+def _pairs(placed: Placed) -> list[_Sequence]:
     """Every pair; the first of each group is asked for its prefix rows too: causal, so its tail changes nothing."""
-    first_tail = len(batch.prefix_ids)
+    batch = placed.batch
+    prefixes, tails = placed.rows[: len(batch.prefix_ids)], placed.rows[len(batch.prefix_ids) :]
     sequences = []
     for group in range(batch.groups):
-        prefix = np.arange(batch.prefix_offsets[group], batch.prefix_offsets[group + 1])
+        prefix = prefixes[batch.prefix_offsets[group] : batch.prefix_offsets[group + 1]]
         pairs = range(batch.group_offsets[group], batch.group_offsets[group + 1])
         for pair in pairs:
-            tail = first_tail + np.arange(batch.tail_offsets[pair], batch.tail_offsets[pair + 1])
-            fresh = 0 if pair == pairs[0] else len(prefix)
+            tail = tails[batch.tail_offsets[pair] : batch.tail_offsets[pair + 1]]
+            fresh = int(placed.kept[group]) if pair == pairs[0] else len(prefix)
             sequences.append(_Sequence(np.concatenate([prefix, tail]), fresh, pair))
     return sequences
 
 
-def _shapes(batch: Batch, pairs: Sequence[_Sequence]) -> tuple[list[_Sequence], list[_Sequence]]:
+def _shapes(placed: Placed, pairs: Sequence[_Sequence]) -> tuple[list[_Sequence], list[_Sequence]]:
     """Which sequences go into squares and which into rectangles."""
+    batch = placed.batch
     prefixes = np.repeat(np.diff(batch.prefix_offsets), np.diff(batch.group_offsets))
     sizes = np.repeat(np.diff(batch.group_offsets), np.diff(batch.group_offsets))
     squares: list[_Sequence] = []
     rectangles: list[_Sequence] = []
     for sequence, prefix, size in zip(pairs, prefixes.tolist(), sizes.tolist(), strict=True):
-        if size == 1 or prefix == 0 or not _is_rectangle(len(sequence.rows), prefix):
+        shares = size > 1 or sequence.fresh > 0
+        if not shares or prefix == 0 or not _is_rectangle(len(sequence.rows), prefix):
             squares.append(sequence)
             continue
-        if sequence.fresh == 0:
-            squares.append(_Sequence(sequence.rows[:prefix], 0))
+        if sequence.fresh < prefix:
+            squares.append(_Sequence(sequence.rows[:prefix], sequence.fresh))
         rectangles.append(_Sequence(sequence.rows, prefix, sequence.pair))
     return squares, rectangles
 
@@ -158,9 +159,10 @@ def _fits(stack: list[_Sequence], length: int) -> bool:
 class _Placing:
     """Turns row numbers into tensors on the device."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, computed: int) -> None:
         self._device = device
         self._dtype = dtype
+        self._computed = computed
 
     def rows(self, rows: NDArray[np.int32] | Rows) -> torch.Tensor:
         return torch.from_numpy(rows.astype(np.int64)).to(self._device, non_blocking=True)
@@ -168,13 +170,13 @@ class _Placing:
     def square(self, sequences: Sequence[_Sequence]) -> Stack:
         """Causal attention of whole sequences, prefix included."""
         longest = len(sequences[0].rows)
-        rows = self.rows(_padded([sequence.rows for sequence in sequences], longest))
+        rows = _padded([sequence.rows for sequence in sequences], longest)
         outputs = [
             at * longest + np.arange(sequence.fresh, len(sequence.rows)) for at, sequence in enumerate(sequences)
         ]
         return Stack(
-            queries=rows,
-            keys=rows,
+            queries=self.rows(np.where(rows < self._computed, rows, 0)),
+            keys=self.rows(rows),
             size=len(sequences),
             mask=None,
             outputs=self.rows(np.concatenate(outputs)),

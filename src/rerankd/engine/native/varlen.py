@@ -1,7 +1,7 @@
-"""Attention over packed rows on CUDA: no padding, no copies, no call a document.
+"""Attention over packed rows on CUDA: no padding, no copies but of kept prefixes, no call a document.
 
-It is exact in two calls: every sequence with itself, and the tails with their group's prefix. A tail's two results
-are merged by their log-sum-exp.
+It is exact in two calls: every sequence with itself, and with what comes before it. The two results are merged by
+their log-sum-exp.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
 from rerankd.engine.base import Batch
 from rerankd.engine.native.compiled import can_compile, compiled
+from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.packing import Packing, Sight, Spans, pack
 from rerankd.engine.native.plan import Plan
 
@@ -81,12 +82,16 @@ def merge(attended: torch.Tensor, sums: torch.Tensor, seen: torch.Tensor, seen_s
     attended.copy_(torch.lerp(attended.float(), seen.float(), share))
 
 
-def planner(device: torch.device, varlen: Varlen = flash) -> Callable[[Batch], Plan]:
+def planner(device: torch.device, varlen: Varlen = flash) -> Callable[[Batch, Loan], Plan]:
     """What lays batches out on ``device`` for this attention."""
-    join = compiled(merge) if can_compile(device) else merge
+    fused = compiled(merge) if can_compile(device) else merge
 
-    def plan(batch: Batch) -> Plan:
-        packing = pack(batch, device)
-        return Plan(packing.ids, packing.positions, packing.last, Packed(packing, varlen, join))
+    def join(attended: torch.Tensor, *rest: torch.Tensor) -> None:
+        # A single row is a kind of its own to the compiler, and little work.
+        (fused if len(attended) > 1 else merge)(attended, *rest)
+
+    def plan(batch: Batch, loan: Loan) -> Plan:
+        packing = pack(batch, loan, device)
+        return Plan(packing.ids, packing.positions, packing.last, Packed(packing, varlen, join), packing.exchange)
 
     return plan

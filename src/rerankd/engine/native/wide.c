@@ -30,15 +30,17 @@ typedef struct {
     float *queries, *scores;
 } Scratch;
 
-/* out (GROUP, 32) = or += left (GROUP, count) times right (count, 32), each with a row stride. */
-INLINE void add_group(const float *left, int64_t left_stride, const float *right, int64_t right_stride, int64_t count,
-                      float *out, int64_t out_stride, int fresh) {
+/* out (GROUP, 32) = or += left (GROUP, count) times right (count, 32), each with a row stride; the rows of right are
+   those of the list, where there is one. */
+INLINE void add_group(const float *left, int64_t left_stride, const float *right, int64_t right_stride,
+                      const int64_t *rows, int64_t count, float *out, int64_t out_stride, int fresh) {
     Lanes sums[GROUP][2];
     for (int g = 0; g < GROUP; g++)
         for (int half = 0; half < 2; half++)
             sums[g][half] = fresh ? (Lanes){0} : *(const Lanes *)(out + g * out_stride + half * 16);
     for (int64_t k = 0; k < count; k++) {
-        Lanes low = *(const Lanes *)(right + k * right_stride), high = *(const Lanes *)(right + k * right_stride + 16);
+        const float *line = right + (rows ? rows[k] : k) * right_stride;
+        Lanes low = *(const Lanes *)line, high = *(const Lanes *)(line + 16);
         for (int g = 0; g < GROUP; g++) {
             float by = left[g * left_stride + k];
             sums[g][0] += low * by;
@@ -50,9 +52,9 @@ INLINE void add_group(const float *left, int64_t left_stride, const float *right
 }
 
 /* A block of keys, turned; keys that are not there are zero. */
-static void turn_keys(const float *keys, int64_t stride, int64_t count, int64_t d, float *to) {
+static void turn_keys(const float *keys, int64_t stride, const int64_t *rows, int64_t d, float *to) {
     for (int64_t key = 0; key < KEYS; key++)
-        for (int64_t i = 0; i < d; i++) to[i * KEYS + key] = key < count ? keys[key * stride + i] : 0.0f;
+        for (int64_t i = 0; i < d; i++) to[i * KEYS + key] = rows[key] >= 0 ? keys[rows[key] * stride + i] : 0.0f;
 }
 
 INLINE float largest(const float *scores, int64_t count, float most) {
@@ -77,19 +79,18 @@ static void score(const Layer *layer, int64_t first, int64_t count, int64_t head
     for (int64_t b = 0; b < blocks(count); b++)
         for (int64_t r = 0; r < rows; r += GROUP)
             add_group(scratch->queries + r * d, d, layer->keys + ((first + b) * layer->kv_heads + head) * KEYS * d,
-                      KEYS, d, scratch->scores + r * width + at + b * KEYS, width, 1);
+                      KEYS, NULL, d, scratch->scores + r * width + at + b * KEYS, width, 1);
 }
 
 /* The rows' weights times the values of `count` keys, added to the result, which takes the queries' place. */
 static void mix(const Layer *layer, int64_t first, int64_t count, int64_t head, int64_t rows, const Scratch *scratch,
                 int64_t at, int64_t width, int fresh) {
     int64_t d = layer->d, stride = layer->kv_heads * d;
-    if (!count && !fresh) return;
-    const float *values = layer->values + (count ? layer->packing[first].row * stride : 0) + head * d;
+    const float *values = layer->values + head * d;
     for (int64_t i = 0; i < d; i += 32)
         for (int64_t r = 0; r < rows; r += GROUP)
-            add_group(scratch->scores + r * width + at, width, values + i, stride, count, scratch->queries + r * d + i,
-                      d, fresh);
+            add_group(scratch->scores + r * width + at, width, values + i, stride, layer->packing[first], count,
+                      scratch->queries + r * d + i, d, fresh);
 }
 
 /* Up to 32 query rows of one key head, from `begin` on. */
@@ -132,8 +133,7 @@ void rerankd_attend_wide(const float *queries, const float *keys, const float *v
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < block_count; b++)
             for (int64_t head = 0; head < kv_heads; head++)
-                turn_keys(keys + packing[b].row * stride + head * d, stride, packing[b].count, d,
-                          turned + (b * kv_heads + head) * KEYS * d);
+                turn_keys(keys + head * d, stride, packing[b], d, turned + (b * kv_heads + head) * KEYS * d);
         /* Whole groups of rows are computed, so there are some lines more than rows. */
         Scratch scratch = {.queries = calloc(QUERIES * d, 4), .scores = calloc(QUERIES * width, 4)};
 #pragma omp for collapse(2) schedule(dynamic, 4)

@@ -13,7 +13,7 @@ import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.engine.native.shapes import GROUPS, batch_of
+from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, batch_of, placed_of
 
 from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.native import engine as native
@@ -106,25 +106,25 @@ def test_a_number_that_is_none_is_not_lost_in_eight_bits(built: Kernels, value: 
 
 @needs_compiler
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@given(GROUPS, st.sampled_from([(4, 4, 32), (8, 2, 64), (4, 1, 128)]))
+@given(GROUPS, KEPT, st.sampled_from([(4, 4, 32), (8, 2, 64), (4, 1, 128)]))
 @settings(deadline=None, max_examples=40)
 def test_packed_rows_attend_as_stacks_do(
-    dtype: torch.dtype, bound: float, shape: list[tuple[int, list[int]]], sizes: tuple[int, int, int]
+    dtype: torch.dtype, bound: float, shape: Shape, kept: list[int], sizes: tuple[int, int, int]
 ) -> None:
     built = kernels()
     heads, kv_heads, d = sizes
     if built is None or not has_kernel(built, dtype, d):
         pytest.skip("this processor has no AMX tiles")
-    batch = batch_of(shape)
-    keys, values = (random(batch.tokens, kv_heads, d, dtype=dtype) for _ in range(2))
-    queries = random(batch.tokens, heads, d, dtype=dtype)
+    placed = placed_of(shape, kept)
+    keys, values = (random(placed.computed + max(kept), kv_heads, d, dtype=dtype) for _ in range(2))
+    queries = random(placed.computed, heads, d, dtype=dtype)
     packed, stacks = (
-        KernelAttention(batch, built, heads // kv_heads),
-        Stacks(batch, torch.device("cpu"), torch.float32),
+        KernelAttention(placed, built, heads // kv_heads),
+        Stacks(placed, torch.device("cpu"), torch.float32),
     )
     wide = [queries.float(), keys.float(), values.float()]
     assert (packed.every(queries, keys, values) - stacks.every(*wide)).abs().max() <= bound
-    last = torch.from_numpy(len(batch.prefix_ids) + batch.tail_offsets[1:].astype(np.int64) - 1)
+    last = torch.from_numpy(placed.last)
     found = packed.last(queries[last], keys, values)
     assert (found - stacks.last(wide[0][last], *wide[1:])).abs().max() <= bound
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from tests.unit.engine.native.shapes import GROUPS, batch_of
 
 from rerankd.engine.base import Batch
+from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.plan import Plan, plan_batch
 from rerankd.engine.native.stacks import Stacks
 
@@ -15,7 +16,8 @@ CPU = torch.device("cpu")
 
 
 def plan_of(batch: Batch) -> Plan:
-    return plan_batch(batch, CPU, lambda batch: Stacks(batch, CPU, torch.float32))
+    nothing = Loan.of([None] * batch.groups)
+    return plan_batch(batch, nothing, CPU, lambda placed: Stacks(placed, CPU, torch.float32))
 
 
 @given(GROUPS)
