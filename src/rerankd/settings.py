@@ -67,6 +67,9 @@ class Settings:
     threads: int = setting(0, "Threads of the engine on a CPU; 0 means all cores.")
     max_pair_tokens: int = setting(8192, "Tokens of one pair, prompt included.")
     max_batch_tokens: int = setting(0, "Tokens of one forward pass; 0 lets warm-up measure it.")
+    kept_tokens: int = setting(
+        512, "Tokens of common prompt beginnings whose keys and values the native engine keeps; 0 keeps none."
+    )
     tokenizer_threads: int = setting(0, "Threads that tokenise; 0 means one less than the cores, at most 4.")
     query_share: float = setting(0.25, "Share of a pair's tokens that an over-long query is cut down to.", most=0.75)
     fake_script: str = setting("", "Times and faults of the `fake` engine, such as `seconds_per_batch=0.05`.")
