@@ -2,11 +2,13 @@
 
     python benchmarks/gpu.py --json gpu.json        # 0.6B and 4B layouts, random weights, every engine that is there
     python benchmarks/gpu.py --layouts 0.6B --engines native:bfloat16,vllm:bfloat16 --repeat 20
+    python benchmarks/gpu.py --workloads one,B --alike 58 --engines native:bfloat16,native-uncached:bfloat16
 
 Each engine runs in a process of its own, one after another, so that none finds memory taken. Every turn is another
-request of the same shape, the same ones for all engines: whatever an engine keeps from one request to the next, it
-keeps of prefixes nobody asks for again. The first turn is not timed; its scores are compared with the reference's
-(transformers, float32, one pair at a time), and a row that differs by more than `VOID` has no time.
+request of the same shape, the same ones for all engines. They have nothing in common, so that it helps no engine to
+keep anything, unless ``--alike 58`` gives all of them as many first tokens as a template and its instruction have.
+The first turn is not timed; its scores are compared with the reference's (transformers, float32, one pair at a time), and
+a row that differs by more than `VOID` has no time.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +44,7 @@ from rerankd.engine.registry import create_engine
 from rerankd.types import IdArray
 
 ENGINES = "native:bfloat16,native:fp8,sdpa:bfloat16,flash_attention_2:bfloat16,vllm:bfloat16"
-SHAPES = {**WORKLOADS, "large": Workload(256, 77, 33)}
+SHAPES = {**WORKLOADS, "one": Workload(1, 77, 158), "large": Workload(256, 77, 33)}
 VOID = 0.05
 """A larger difference of a probability is no rounding of bfloat16: the engine computed something else."""
 VOID_FP8 = 0.2
@@ -118,6 +120,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engines", default=ENGINES, help="engine:dtype or transformers' name of an attention:dtype")
     parser.add_argument("--workloads", default="A,B,large", help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--repeat", type=int, default=10, help="timed turns")
+    parser.add_argument("--alike", type=int, default=0, help="first tokens that all requests have in common")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, help="where checkpoints are kept for the next run")
     parser.add_argument("--tokenizer", type=Path, default=_TOKENIZER, help="folder of tokenizer.json; vLLM needs it")
@@ -166,10 +169,10 @@ def _take_turns(arguments: argparse.Namespace) -> None:
     engine.warm_up()
     print(f"{name}: ready in {time.perf_counter() - began:.1f} s; {engine.info.details}", flush=True)
     repeat = 0 if name == _REFERENCE else arguments.repeat
-    turns = {
-        workload: asdict(_turns(engine, list(_requests(SHAPES[workload], layout.vocab_size, 1 + repeat))))
-        for workload in arguments.workloads.split(",")
-    }
+    turns = {}
+    for workload in arguments.workloads.split(","):
+        requests = _requests(SHAPES[workload], layout.vocab_size, 1 + repeat, arguments.alike)
+        turns[workload] = asdict(_turns(engine, list(requests)))
     engine.close()
     arguments.turns.write_text(json.dumps(turns), encoding="utf-8")
 
@@ -177,17 +180,22 @@ def _take_turns(arguments: argparse.Namespace) -> None:
 def _engine(name: str, folder: Path, device: str) -> Engine:
     kind, _, dtype = name.partition(":")
     options = EngineOptions(folder, _HEAD, dtype=dtype, device=device, max_pair_tokens=_PAIR_TOKENS)  # type: ignore[arg-type]
+    if kind == "native-uncached":
+        return create_engine("native", replace(options, kept_tokens=0))
     return create_engine(kind, options) if kind in ("native", "reference", "vllm") else Transformers(options, kind)
 
 
-def _requests(shape: Workload, vocabulary: int, count: int) -> Iterator[Batch]:
+def _requests(shape: Workload, vocabulary: int, count: int, alike: int = 0) -> Iterator[Batch]:
+    """Random ids; the first ``alike`` of them are the same in all requests."""
     rng = np.random.default_rng(0)
 
     def ids(length: int) -> IdArray:
         return rng.integers(0, vocabulary, length).astype(np.int32)
 
+    common = ids(min(alike, shape.prefix))
     for _ in range(count):
-        yield Batch.of([Group(ids(shape.prefix), tuple(ids(shape.tail) for _ in range(shape.documents)))])
+        prefix = np.concatenate([common, ids(shape.prefix - len(common))])
+        yield Batch.of([Group(prefix, tuple(ids(shape.tail) for _ in range(shape.documents)))])
 
 
 def _turns(engine: Engine, requests: Sequence[Batch]) -> Turns:

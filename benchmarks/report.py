@@ -30,6 +30,7 @@ _MAIN = ("A", "B")
 _OFF = "largest difference of a score"
 _NAMES = {
     "native": "rerankd",
+    "native-uncached": "rerankd, nothing kept",
     "usual": "the usual code (transformers)",
     "vllm": "vLLM, prefix caching",
     "vllm-uncached": "vLLM",

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,6 +82,8 @@ def _maker(name: str) -> Callable[..., Any]:
             from benchmarks.usual_code import UsualCode
 
             return UsualCode
+        case "native-uncached":
+            return lambda options: create_engine("native", replace(options, kept_tokens=0))
         case "vllm-uncached":
             from rerankd.engine.vllm import VllmEngine
 
