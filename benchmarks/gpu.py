@@ -7,8 +7,8 @@
 Each engine runs in a process of its own, one after another, so that none finds memory taken. Every turn is another
 request of the same shape, the same ones for all engines. They have nothing in common, so that it helps no engine to
 keep anything, unless ``--alike 58`` gives all of them as many first tokens as a template and its instruction have.
-The first turn is not timed; its scores are compared with the reference's (transformers, float32, one pair at a time), and
-a row that differs by more than `VOID` has no time.
+The first turn is not timed; its scores are compared with the reference's (transformers, float32, one pair at a time),
+and a row that differs by more than `VOID` has no time.
 """
 
 from __future__ import annotations
