@@ -31,7 +31,7 @@ from rerankd.errors import ConfigurationError
 _TORCH_BLOCK = 256
 """Rows that go between two attentions together on a CPU: what lies between products stays in the caches, and small
 enough for the allocator to hand the same pages out again, where large blocks are mapped and cleared each time."""
-_KERNEL_BLOCK = 1024
+_KERNEL_BLOCK = 4096
 """... with the C kernels, which pass over them once: large enough that a product's own packing of the weights is
 little beside the product."""
 _CUDA_BLOCK = 2**31

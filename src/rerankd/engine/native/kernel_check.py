@@ -6,12 +6,21 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from rerankd.engine.base import Batch, Group
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, load_kernels
 from rerankd.engine.native.layers import Activations, Pieces, TorchPieces
 from rerankd.engine.native.stacks import Stacks
+from rerankd.engine.native.tiled import (
+    TiledLinear,
+    finely_rounded,
+    gated_in_place,
+    gated_rounded,
+    in_place,
+    rounded,
+)
 
 _HEADS, _KEY_HEADS, _SIZE = 4, 2, 32
 _BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -26,7 +35,7 @@ def kernels() -> Kernels | None:
         return None
     generator = torch.Generator().manual_seed(0)
     right = (
-        _pieces_agree(found, generator) and _attention_agrees(found, generator) and _product_agrees(found, generator)
+        _pieces_agree(found, generator) and _attention_agrees(found, generator) and _products_agree(found, generator)
     )
     return found if right else None
 
@@ -63,10 +72,22 @@ def _attention_agrees(found: Kernels, generator: torch.Generator) -> bool:
     return True
 
 
-def _product_agrees(found: Kernels, generator: torch.Generator) -> bool:
+def _products_agree(found: Kernels, generator: torch.Generator) -> bool:
+    """In every format, and with all that can become of a product."""
     if not found.has_tiles:
         return True
-    rows, weight = torch.randn(33, 64, generator=generator), torch.randn(40, 64, generator=generator).bfloat16()
-    out = torch.empty(33, 40)
-    found.product(rows, weight, out, found.room_for(rows))
-    return bool(torch.allclose(out, rows @ weight.float().t(), rtol=1e-5, atol=1e-4))
+    rows = torch.randn(33, 192, generator=generator)
+    gate, up = torch.randn(2, 64, 192, generator=generator).bfloat16()
+    gated = F.silu(rows @ gate.float().t()) * (rows @ up.float().t())
+    plain = rows @ up.float().t()
+    bounds = ((torch.float32, 1e-5), (torch.bfloat16, 2e-2))
+    cases = [(dtype, [in_place(up), gated_in_place(gate, up)], [plain, gated], bound) for dtype, bound in bounds]
+    eight = [rounded(up), finely_rounded(up), gated_rounded(gate, up)]
+    cases.append((torch.bfloat16, eight, [plain, plain, gated], 5e-2))
+    for dtype, panels, expected, bound in cases:
+        for one, right in zip(panels, expected, strict=True):
+            (product,) = TiledLinear(found, [one], dtype)(Activations(rows.to(dtype)))
+            # What is not a number is not right either.
+            if not (product.values.float() - right).abs().max() <= bound * right.abs().max():
+                return False
+    return True

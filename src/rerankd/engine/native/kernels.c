@@ -101,6 +101,12 @@ INLINE float gate_row(const void *gate, const void *up, int kind, float scale, v
     return write_row(product, out, width, out_kind);
 }
 
+INLINE float round_row(const void *row, int kind, uint8_t *out, int64_t width) {
+    float values[MOST_WIDTH];
+    for (int64_t i = 0; i < width; i++) values[i] = loaded(row, i, kind);
+    return write_row(values, out, width, UINT8);
+}
+
 /* A call for each format, with the format a constant inside, so that each becomes a loop of its own. */
 #define FOR_IN(kind, call)           \
     if ((kind) == FLOAT32) {         \
@@ -160,5 +166,15 @@ void rerankd_gate(const void *gate, const void *up, int64_t stride, int kind, co
         float scale = scales ? scales[r] : 1.0f, written = 1.0f;
         FOR_IN(kind, FOR_OUT(out_kind, written = gate_row(gates, ups, IN, scale, to, OUT, width)))
         if (out_kind == UINT8) out_scales[r] = written;
+    }
+}
+
+/* rows (count, width) -> out, eight bits around 128, and their scales. */
+void rerankd_round(const void *rows, int kind, uint8_t *out, float *scales, int64_t count, int64_t width,
+                   int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < count; r++) {
+        const void *row = row_of(rows, r * width, kind);
+        FOR_IN(kind, scales[r] = round_row(row, IN, out + r * width, width))
     }
 }

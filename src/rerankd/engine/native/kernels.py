@@ -13,6 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,6 +31,8 @@ _FLAGS = (
 )  # fmt: skip
 _WIDE = "-mprefer-vector-width=512"
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
+_TERMS = {torch.float32: 3}
+"""Bfloat16 numbers that a number becomes in tiles."""
 _BUILD_SECONDS = 60
 MOST_WIDTH = 32_768
 """Numbers of a row that the kernels hold at a time ..."""
@@ -48,7 +52,12 @@ _SIGNATURES = {
     "rerankd_gate": [
         _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
-    "rerankd_product": [_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _INT],
+    "rerankd_round": [_POINTER, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT],
+    "rerankd_pack": [_POINTER, _LONG, _LONG, _INT, _POINTER, _INT],
+    "rerankd_product": [
+        _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER, _POINTER,
+        _LONG, _INT, _INT,
+    ],
     "rerankd_attend": [
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _POINTER,
         _INT,
@@ -57,6 +66,51 @@ _SIGNATURES = {
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _INT,
     ],
 }  # fmt: skip
+
+
+class Shape(IntEnum):
+    """What becomes of the two tiles a and b of a panel of weights."""
+
+    PLAIN = 0
+    """Outputs side by side."""
+    GATED = 1
+    """silu(a) * b"""
+    ADDED = 2
+    """a + b; of eight-bit weights alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """Weights as tiles take them: in panels of two tiles, of sixteen outputs each.
+
+    Attributes:
+        left, right: where the first panel's tiles begin: in bfloat16 (out, in), or both in one tensor of packed int8.
+        count: of panels.
+        apart: bytes from panel to panel, in place.
+        outputs: of the product.
+        scales: float32 (32 * count,), of int8 weights.
+        middles: int32 (32 * count,), what the middle of eight-bit rows adds to the sums.
+    """
+
+    shape: Shape
+    left: torch.Tensor
+    right: torch.Tensor
+    count: int
+    apart: int
+    outputs: int
+    scales: torch.Tensor | None = None
+    middles: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows in tiles, as one or several products take them."""
+
+    tiles: torch.Tensor
+    count: int
+    steps: int
+    dtype: torch.dtype
+    scales: torch.Tensor | None
 
 
 class Kernels:
@@ -115,17 +169,36 @@ class Kernels:
         else:
             self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
 
-    def product(self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, room: torch.Tensor) -> None:
-        """Float32 rows (n, in) times bfloat16 weights (out, in), to float32's last bits, into ``out`` (n, out), which
-        may be a slice of wider rows; ``room`` from `room_for`. Needs tiles."""
-        self._library.rerankd_product(
-            rows.data_ptr(), *rows.shape, weight.data_ptr(), len(weight), out.data_ptr(), out.stride(0),
-            room.data_ptr(), _threads(),
-        )  # fmt: skip
+    def rounded(self, rows: torch.Tensor) -> Activations:
+        """Rows (n, width), bfloat16 or float32, in eight bits, each with its own scale."""
+        out = _empty(rows.shape, torch.uint8)
+        self._library.rerankd_round(
+            rows.data_ptr(), _KINDS[rows.dtype], out.values.data_ptr(), _at(out.scales), *rows.shape, _threads()
+        )
+        return out
 
-    def room_for(self, rows: torch.Tensor) -> torch.Tensor:
-        """Where `product` puts the rows: three terms of each number, in whole blocks of 32 rows."""
-        return torch.empty(-(-len(rows) // 32) * 32 * 3 * rows.shape[1], dtype=torch.bfloat16)
+    def pack(self, rows: Activations) -> Packed:
+        """Rows (n, width) as `product` takes them. Needs tiles."""
+        values = rows.values
+        line = 128 if values.dtype == torch.float32 else 64
+        steps = values.shape[1] * values.element_size() // line
+        blocks = -(-len(values) // 32)
+        tiles = torch.empty(blocks * steps * _TERMS.get(values.dtype, 1) * 2048, dtype=torch.uint8)
+        self._library.rerankd_pack(
+            values.data_ptr(), len(values), steps, _KINDS[values.dtype], tiles.data_ptr(), _threads()
+        )
+        return Packed(tiles, len(values), steps, values.dtype, rows.scales)
+
+    def product(self, rows: Packed, panels: Panels, out: torch.Tensor) -> None:
+        """Rows (n, in) times the weights of ``panels``, into ``out`` (n, out). Needs tiles.
+
+        It is float32 for float32 rows, to float32's last bits, and bfloat16 for others.
+        """
+        self._library.rerankd_product(
+            rows.tiles.data_ptr(), rows.count, rows.steps, _KINDS[rows.dtype], panels.left.data_ptr(),
+            panels.right.data_ptr(), panels.apart, panels.count, panels.shape, _at(rows.scales), _at(panels.scales),
+            _at(panels.middles), out.data_ptr(), out.stride(0) * out.element_size(), _KINDS[out.dtype], _threads(),
+        )  # fmt: skip
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype) -> Activations:

@@ -10,7 +10,6 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-from rerankd.engine.native.kernels import Kernels
 from rerankd.engine.native.layers import MIDDLE, Activations
 
 Linear: TypeAlias = Callable[[Activations], Sequence[Activations]]
@@ -73,29 +72,6 @@ def _blocks(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return blocks
 
 
-class TiledLinear:
-    """Float32 rows times bfloat16 matrices where they lie in the mapped file, in AMX tiles: exact, and twice as fast.
-
-    A float32 number is three bfloat16 numbers, so three products in bfloat16 are one in float32 (``products.c``).
-    """
-
-    def __init__(
-        self, kernels: Kernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None
-    ) -> None:
-        self._kernels = kernels
-        self._weights = weights
-        self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
-
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
-        values, products = rows.values, []
-        room = self._kernels.room_for(values)
-        for weight, bias in zip(self._weights, self._biases, strict=True):
-            out = values.new_empty(len(values), len(weight))
-            self._kernels.product(values, weight, out, room)
-            products.append(Activations(out if bias is None else out.add_(bias)))
-        return products
-
-
 class Int8Linear:
     """Eight-bit products on a CPU: weights scaled by output channel, activations by row as they come.
 
@@ -113,9 +89,9 @@ class Int8Linear:
         """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own."""
         self._sizes = [len(weight) for weight in weights]
         weight = torch.cat([weight.float() for weight in weights])
-        rounded, scales = _in_eight_bits(weight)
+        rounded, scales = in_eight_bits(weight)
         self._first = _packed(rounded, scales)
-        self._rest = _packed(*_in_eight_bits(weight - rounded * scales[:, None])) if fine else None
+        self._rest = _packed(*in_eight_bits(weight - rounded * scales[:, None])) if fine else None
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
@@ -133,7 +109,7 @@ class Int8Linear:
         return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
 
 
-def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Whole numbers up to 127, still in float32, and the scale of each channel."""
     scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
     return (weight / scales[:, None]).round(), scales

@@ -10,17 +10,25 @@ from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.fp8 import Fp8Linear
 from rerankd.engine.native.kernels import Kernels
-from rerankd.engine.native.layers import FP8
+from rerankd.engine.native.layers import FP8, Activations, Pieces
 from rerankd.engine.native.linear import (
     DenseLinear,
     FusedLinear,
     Int8Linear,
     Linear,
-    TiledLinear,
     WidenedLinear,
     side_by_side,
 )
 from rerankd.engine.native.numbers import Numbers
+from rerankd.engine.native.tiled import (
+    TiledLinear,
+    finely_rounded,
+    fits_tiles,
+    gated_in_place,
+    gated_rounded,
+    in_place,
+    rounded,
+)
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
 
@@ -67,21 +75,51 @@ class Loader:
         Where others are kept in eight bits, ``whole`` ones are not, and the last ``fine`` ones in twice eight.
         """
         numbers = self.numbers
+        weights: Sequence[torch.Tensor]
         weights = [self._read(f"{name}.weight", out, size) for name, out in parts.items()]
         biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
-        if numbers.weights == torch.int8 and not whole:
-            return _in_int8(weights, numbers.rows, biases, fine)
-        if numbers.weights == FP8 and not whole:
+        eight = numbers.weights in (torch.int8, FP8) and not whole
+        if eight and numbers.weights == FP8:
             return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
-        if self._kernels and self._kernels.has_tiles and _fit_tiles(weights, numbers):
-            return TiledLinear(self._kernels, weights, biases)
-        if numbers.weights != torch.int8:
-            kept = numbers.rows if numbers.weights == FP8 else numbers.weights
-            weights = [weight.to(self.device, kept) for weight in weights]
+        if not eight:
+            weights = self._kept(weights)
+        if self._kernels and fits_tiles(self._kernels, weights, numbers.rows, in_eight_bits=eight):
+            exact = len(weights) - fine
+            panels = [*map(rounded, weights[:exact]), *map(finely_rounded, weights[exact:])]
+            return TiledLinear(self._kernels, panels if eight else [*map(in_place, weights)], numbers.rows, biases)
+        if eight:
+            return _in_int8(weights, numbers.rows, biases, fine)
         if self.device.type != "cpu":
             return FusedLinear(weights, biases)
         as_computed = all(weight.dtype == numbers.rows for weight in weights)
         return (DenseLinear if as_computed else WidenedLinear)(weights, biases)
+
+    def gated(self, gate: str, up: str, width: int, size: int, pieces: Pieces) -> Linear:
+        """The first half of the MLP, silu(gate) * up, (rows, ``width``), for the product behind it."""
+        numbers = self.numbers
+        if self._kernels:
+            eight = numbers.weights == torch.int8
+            stored = [self._files.tensor(f"{name}.weight", width, size) for name in (gate, up)]
+            weights = stored if eight else self._kept(stored)
+            if fits_tiles(self._kernels, weights, numbers.rows, in_eight_bits=eight):
+                self.parameters += sum(weight.numel() for weight in weights)
+                panels = (gated_rounded if eight else gated_in_place)(*weights)
+                return TiledLinear(self._kernels, [panels], numbers.rows)
+        both = self.linear({gate: width, up: width}, size)
+
+        def gated(rows: Activations) -> Sequence[Activations]:
+            left, right = both(rows)
+            return [pieces.gate(left, right, numbers.inputs)]
+
+        return gated
+
+    def _kept(self, weights: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Matrices that are not in eight bits, as they stay: in the file, or in the format of the computation."""
+        numbers = self.numbers
+        if numbers.weights == torch.int8 or (self._kernels and fits_tiles(self._kernels, weights, numbers.rows)):
+            return weights
+        kept = numbers.rows if numbers.weights == FP8 else numbers.weights
+        return [weight.to(self.device, kept) for weight in weights]
 
     def head(self, spec: HeadSpec) -> torch.Tensor:
         """What the last hidden state is multiplied with, float32 (hidden,).
@@ -116,9 +154,3 @@ def _in_int8(
         return Int8Linear(weights, rows, biases)
     first = Int8Linear(weights[:-fine], rows, biases[:-fine] if biases else None)
     return side_by_side(first, Int8Linear(weights[-fine:], rows, biases[-fine:] if biases else None, fine=True))
-
-
-def _fit_tiles(weights: Sequence[torch.Tensor], numbers: Numbers) -> bool:
-    """Whether float32 is wanted of matrices that are stored in bfloat16, in rows that tiles can cut."""
-    stored = all(weight.dtype == torch.bfloat16 and weight.shape[1] % 32 == 0 for weight in weights)
-    return stored and numbers.rows == torch.float32

@@ -98,7 +98,7 @@ class Layer:
     """(kv_heads, head_dim)"""
     output: Linear
     mlp_norm: torch.Tensor
-    gate_up: Linear
+    gated: Linear
     down: Linear
 
     @classmethod
@@ -125,9 +125,7 @@ class Layer:
             # In eight bits it would give half of all the error, and its input would have to be scaled for it alone.
             output=loader.linear({f"{attention}.o_proj": config.hidden}, query, whole=True),
             mlp_norm=loader.vector(f"{base}.post_attention_layernorm.weight", config.hidden),
-            gate_up=loader.linear(
-                {f"{mlp}.gate_proj": config.intermediate, f"{mlp}.up_proj": config.intermediate}, config.hidden
-            ),
+            gated=loader.gated(f"{mlp}.gate_proj", f"{mlp}.up_proj", config.intermediate, config.hidden, pieces),
             down=loader.linear({f"{mlp}.down_proj": config.hidden}, config.intermediate),
         )
 
@@ -165,8 +163,7 @@ class Layer:
         for part in _slices(len(rows), self.block):
             (mixed,) = self.output(Activations(attended[part]))
             normed = pieces.norm(rows[part], mixed, self.mlp_norm, self.config.norm_eps, inputs)
-            gate, up = self.gate_up(normed)
-            parts.extend(self.down(pieces.gate(gate, up, inputs)))
+            parts.extend(self.down(*self.gated(normed)))
         return Activations.joined(parts)
 
 
