@@ -68,7 +68,8 @@ class NativeEngine:
         self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
         loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
         with torch.inference_mode():
-            self._model = Model(self._config, loader, self._pieces(), self._block, self._options.head, self._length)
+            pieces = self._pieces(loader.tiles)
+            self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
         self._parameters = loader.parameters
 
     def warm_up(self) -> None:
@@ -139,7 +140,9 @@ class NativeEngine:
             return planner(self._device)
         return lambda batch: plan_batch(batch, self._device, self._lay_out)
 
-    def _pieces(self) -> Pieces:
+    def _pieces(self, tiles: Kernels | None) -> Pieces:
+        if tiles:
+            return tiles.packing()
         if self._kernels:
             return self._kernels
         return CompiledPieces() if self._is_packed and can_compile(self._device) else TorchPieces()

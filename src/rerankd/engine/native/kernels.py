@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerankd.engine.native.layers import Activations, Angles
+from rerankd.engine.native.layers import Activations, Angles, Packed, Rows
 
 _SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c")
 _HEADERS = ("numbers.h", "attention.h", "tiles.h")
@@ -31,8 +31,6 @@ _FLAGS = (
 )  # fmt: skip
 _WIDE = "-mprefer-vector-width=512"
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
-_TERMS = {torch.float32: 3}
-"""Bfloat16 numbers that a number becomes in tiles."""
 _BUILD_SECONDS = 60
 MOST_WIDTH = 32_768
 """Numbers of a row that the kernels hold at a time ..."""
@@ -44,7 +42,7 @@ Table: TypeAlias = NDArray[np.int64]
 _POINTER, _FLOAT, _LONG, _INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {
     "rerankd_norm": [
-        _POINTER, _POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
+        _POINTER, _POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
     "rerankd_turn": [
         _POINTER, _LONG, _POINTER, _INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _FLOAT, _POINTER, _POINTER, _INT,
@@ -52,8 +50,7 @@ _SIGNATURES = {
     "rerankd_gate": [
         _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
-    "rerankd_round": [_POINTER, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT],
-    "rerankd_pack": [_POINTER, _LONG, _LONG, _INT, _POINTER, _INT],
+    "rerankd_pack": [_POINTER, _INT, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT],
     "rerankd_product": [
         _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER, _POINTER,
         _LONG, _INT, _INT,
@@ -74,9 +71,11 @@ class Shape(IntEnum):
     PLAIN = 0
     """Outputs side by side."""
     GATED = 1
-    """silu(a) * b"""
+    """silu(a) * b; of eight-bit weights alone."""
     ADDED = 2
     """a + b; of eight-bit weights alone."""
+    GATED_PACKED = 3
+    """silu(a) * b, packed as the rows of another product; of bfloat16 weights alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,37 +101,39 @@ class Panels:
     middles: torch.Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Rows in tiles, as one or several products take them."""
-
-    tiles: torch.Tensor
-    count: int
-    steps: int
-    dtype: torch.dtype
-    scales: torch.Tensor | None
-
-
 class Kernels:
     """The built library. Tensors are on the CPU; rows are contiguous but for what a product gave, which may be a
     slice of wider rows."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, packs: bool = False) -> None:
+        """``packs``: norms give rows as products in tiles take them."""
         for name, arguments in _SIGNATURES.items():
             getattr(library, name).argtypes = arguments
             getattr(library, name).restype = None
         self._library = library
         self.has_tiles = library.rerankd_attention_ready() == 0
         """Whether attention and products run here too: AMX tiles, lent by the system."""
+        self._packs = packs
+
+    def packing(self) -> Kernels:
+        """The same, whose norms give rows as products in tiles take them. Needs tiles."""
+        return Kernels(self._library, packs=True)
 
     def norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
-    ) -> Activations:
-        out = _empty(rows.shape, dtype)
+    ) -> Rows:
+        out: Rows
+        if self._packs:
+            out = Packed.empty(rows.shape, dtype)
+            into = out.tiles
+        else:
+            out = _empty(rows.shape, dtype)
+            into = out.values
         added = added or Activations(rows.new_empty(0))
         self._library.rerankd_norm(
             rows.data_ptr(), added.values.data_ptr() or None, _KINDS[added.values.dtype], _at(added.scales),
-            weight.data_ptr(), eps, out.values.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape, _threads(),
+            weight.data_ptr(), eps, into.data_ptr(), _KINDS[dtype], self._packs, _at(out.scales), *rows.shape,
+            _threads(),
         )  # fmt: skip
         return out
 
@@ -169,35 +170,28 @@ class Kernels:
         else:
             self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
 
-    def rounded(self, rows: torch.Tensor) -> Activations:
-        """Rows (n, width), bfloat16 or float32, in eight bits, each with its own scale."""
-        out = _empty(rows.shape, torch.uint8)
-        self._library.rerankd_round(
-            rows.data_ptr(), _KINDS[rows.dtype], out.values.data_ptr(), _at(out.scales), *rows.shape, _threads()
-        )
+    def pack(self, rows: torch.Tensor, dtype: torch.dtype) -> Packed:
+        """Rows (n, width), float32 or bfloat16, as `product` takes them, in that format."""
+        out = Packed.empty(rows.shape, dtype)
+        self._library.rerankd_pack(
+            rows.data_ptr(), _KINDS[rows.dtype], out.tiles.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape,
+            _threads(),
+        )  # fmt: skip
         return out
 
-    def pack(self, rows: Activations) -> Packed:
-        """Rows (n, width) as `product` takes them. Needs tiles."""
-        values = rows.values
-        line = 128 if values.dtype == torch.float32 else 64
-        steps = values.shape[1] * values.element_size() // line
-        blocks = -(-len(values) // 32)
-        tiles = torch.empty(blocks * steps * _TERMS.get(values.dtype, 1) * 2048, dtype=torch.uint8)
-        self._library.rerankd_pack(
-            values.data_ptr(), len(values), steps, _KINDS[values.dtype], tiles.data_ptr(), _threads()
-        )
-        return Packed(tiles, len(values), steps, values.dtype, rows.scales)
-
-    def product(self, rows: Packed, panels: Panels, out: torch.Tensor) -> None:
+    def product(self, rows: Packed, panels: Panels, out: torch.Tensor | Packed) -> None:
         """Rows (n, in) times the weights of ``panels``, into ``out`` (n, out). Needs tiles.
 
         It is float32 for float32 rows, to float32's last bits, and bfloat16 for others.
         """
+        if isinstance(out, Packed):
+            into, apart = out.tiles, out.steps
+        else:
+            into, apart = out, out.stride(0) * out.element_size()
         self._library.rerankd_product(
             rows.tiles.data_ptr(), rows.count, rows.steps, _KINDS[rows.dtype], panels.left.data_ptr(),
             panels.right.data_ptr(), panels.apart, panels.count, panels.shape, _at(rows.scales), _at(panels.scales),
-            _at(panels.middles), out.data_ptr(), out.stride(0) * out.element_size(), _KINDS[out.dtype], _threads(),
+            _at(panels.middles), into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
         )  # fmt: skip
 
 

@@ -10,10 +10,13 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-from rerankd.engine.native.layers import MIDDLE, Activations
+from rerankd.engine.native.layers import MIDDLE, Activations, Rows, plain
 
-Linear: TypeAlias = Callable[[Activations], Sequence[Activations]]
+Linear: TypeAlias = Callable[[Rows], Sequence[Activations]]
 """(rows, in) -> a (rows, out) for each matrix; slices of wider rows where the matrices lie side by side."""
+
+Gate: TypeAlias = Callable[[Rows], Rows]
+"""(rows, hidden) -> (rows, intermediate): the first half of the MLP, silu(gate) * up, ready for the second."""
 
 _WIDEN_VALUES = 512 * 1024
 """Weights widened at a time: 2 MB of float32, which the second-level cache still holds when the product reads it."""
@@ -26,9 +29,10 @@ class DenseLinear:
         self._weights = weights
         self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        values = plain(rows).values
         return [
-            Activations(F.linear(rows.values, weight, bias))
+            Activations(F.linear(values, weight, bias))
             for weight, bias in zip(self._weights, self._biases, strict=True)
         ]
 
@@ -41,8 +45,8 @@ class FusedLinear:
         self._weight = torch.cat(list(weights))
         self._bias = torch.cat(list(biases)) if biases else None
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
-        return parts_of(F.linear(rows.values, self._weight, self._bias), self._sizes)
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        return parts_of(F.linear(plain(rows).values, self._weight, self._bias), self._sizes)
 
 
 class WidenedLinear:
@@ -53,8 +57,8 @@ class WidenedLinear:
         self._blocks = [block for weight in weights for block in _blocks(weight)]
         self._bias = torch.cat(list(biases)) if biases else None
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
-        values, begin = rows.values, 0
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        values, begin = plain(rows).values, 0
         out = values.new_empty(len(values), sum(self._sizes))
         for block in self._blocks:
             torch.mm(values, block.to(values.dtype).t(), out=out.narrow(1, begin, len(block)))
@@ -95,7 +99,8 @@ class Int8Linear:
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        rows = plain(rows)
         values = (rows.values, 1.0, MIDDLE)
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             *values, *self._first, None, 1.0, 0, self._out, "none", [], ""

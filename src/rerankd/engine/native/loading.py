@@ -9,11 +9,12 @@ import torch
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.fp8 import Fp8Linear
-from rerankd.engine.native.kernels import Kernels
-from rerankd.engine.native.layers import FP8, Activations, Pieces
+from rerankd.engine.native.kernels import Kernels, Panels
+from rerankd.engine.native.layers import FP8, Pieces, Rows
 from rerankd.engine.native.linear import (
     DenseLinear,
     FusedLinear,
+    Gate,
     Int8Linear,
     Linear,
     WidenedLinear,
@@ -21,9 +22,10 @@ from rerankd.engine.native.linear import (
 )
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.tiled import (
+    WHOLE,
+    TiledGate,
     TiledLinear,
     finely_rounded,
-    fits_tiles,
     gated_in_place,
     gated_rounded,
     in_place,
@@ -49,7 +51,23 @@ class Loader:
         self.parameters = 0
         self._config = config
         self._files = files
-        self._kernels = kernels
+        self.tiles = kernels if kernels and kernels.has_tiles and self._fits_tiles else None
+        """What multiplies in tiles, if anything does: then all products of the layers are done there."""
+
+    @property
+    def _fits_tiles(self) -> bool:
+        config, numbers = self._config, self.numbers
+        widths = (
+            config.hidden,
+            config.intermediate,
+            config.heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+        )
+        if any(width % WHOLE for width in widths):
+            return False
+        # In float32 tiles take bfloat16 weights alone, of which all checkpoints are that have been released.
+        exact = numbers.weights == torch.float32 and self._files.formats("_proj.weight") == {"BF16"}
+        return exact or numbers.rows == torch.bfloat16
 
     def vector(self, name: str, size: int) -> torch.Tensor:
         """A norm's weight, float32 (size,)."""
@@ -75,51 +93,43 @@ class Loader:
         Where others are kept in eight bits, ``whole`` ones are not, and the last ``fine`` ones in twice eight.
         """
         numbers = self.numbers
-        weights: Sequence[torch.Tensor]
         weights = [self._read(f"{name}.weight", out, size) for name, out in parts.items()]
         biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
-        eight = numbers.weights in (torch.int8, FP8) and not whole
-        if eight and numbers.weights == FP8:
-            return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
-        if not eight:
-            weights = self._kept(weights)
-        if self._kernels and fits_tiles(self._kernels, weights, numbers.rows, in_eight_bits=eight):
-            exact = len(weights) - fine
-            panels = [*map(rounded, weights[:exact]), *map(finely_rounded, weights[exact:])]
-            return TiledLinear(self._kernels, panels if eight else [*map(in_place, weights)], numbers.rows, biases)
-        if eight:
+        if self.tiles:
+            return TiledLinear(self.tiles, self._panels(weights, whole, fine), numbers.rows, biases)
+        if numbers.weights == torch.int8 and not whole:
             return _in_int8(weights, numbers.rows, biases, fine)
+        if numbers.weights == FP8 and not whole:
+            return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
+        if numbers.weights != torch.int8:
+            kept = numbers.rows if numbers.weights == FP8 else numbers.weights
+            weights = [weight.to(self.device, kept) for weight in weights]
         if self.device.type != "cpu":
             return FusedLinear(weights, biases)
         as_computed = all(weight.dtype == numbers.rows for weight in weights)
         return (DenseLinear if as_computed else WidenedLinear)(weights, biases)
 
-    def gated(self, gate: str, up: str, width: int, size: int, pieces: Pieces) -> Linear:
-        """The first half of the MLP, silu(gate) * up, (rows, ``width``), for the product behind it."""
-        numbers = self.numbers
-        if self._kernels:
+    def gated(self, gate: str, up: str, pieces: Pieces) -> Gate:
+        """The first half of the MLP, from the matrices (intermediate, hidden) of these names."""
+        config, numbers = self._config, self.numbers
+        if self.tiles:
+            weights = (self._read(f"{name}.weight", config.intermediate, config.hidden) for name in (gate, up))
             eight = numbers.weights == torch.int8
-            stored = [self._files.tensor(f"{name}.weight", width, size) for name in (gate, up)]
-            weights = stored if eight else self._kept(stored)
-            if fits_tiles(self._kernels, weights, numbers.rows, in_eight_bits=eight):
-                self.parameters += sum(weight.numel() for weight in weights)
-                panels = (gated_rounded if eight else gated_in_place)(*weights)
-                return TiledLinear(self._kernels, [panels], numbers.rows)
-        both = self.linear({gate: width, up: width}, size)
+            panels = gated_rounded(*weights) if eight else gated_in_place(*(weight.bfloat16() for weight in weights))
+            return TiledGate(self.tiles, panels, numbers.rows)
+        both = self.linear({gate: config.intermediate, up: config.intermediate}, config.hidden)
 
-        def gated(rows: Activations) -> Sequence[Activations]:
+        def gated(rows: Rows) -> Rows:
             left, right = both(rows)
-            return [pieces.gate(left, right, numbers.inputs)]
+            return pieces.gate(left, right, numbers.inputs)
 
         return gated
 
-    def _kept(self, weights: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Matrices that are not in eight bits, as they stay: in the file, or in the format of the computation."""
-        numbers = self.numbers
-        if numbers.weights == torch.int8 or (self._kernels and fits_tiles(self._kernels, weights, numbers.rows)):
-            return weights
-        kept = numbers.rows if numbers.weights == FP8 else numbers.weights
-        return [weight.to(self.device, kept) for weight in weights]
+    def _panels(self, weights: Sequence[torch.Tensor], whole: bool, fine: int) -> Sequence[Panels]:
+        if self.numbers.weights != torch.int8 or whole:
+            return [in_place(weight.bfloat16()) for weight in weights]
+        exact = len(weights) - fine
+        return [*map(rounded, weights[:exact]), *map(finely_rounded, weights[exact:])]
 
     def head(self, spec: HeadSpec) -> torch.Tensor:
         """What the last hidden state is multiplied with, float32 (hidden,).

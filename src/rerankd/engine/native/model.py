@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.layers import Activations, Pieces, Rotary, rms_norm
-from rerankd.engine.native.linear import Linear
+from rerankd.engine.native.linear import Gate, Linear
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.plan import Plan
@@ -78,8 +78,8 @@ class Model:
         def heads(count: int) -> torch.Tensor:
             return rows.new_empty(len(rows), count, config.head_dim, dtype=self._numbers.rows)
 
-        queries, keys, values = heads(config.heads), heads(config.kv_heads), heads(config.kv_heads)
-        return Pass(plan, rows, cosines, sines, queries, keys, values)
+        queries, keys = heads(config.heads), heads(config.kv_heads)
+        return Pass(plan, rows, cosines, sines, queries, keys, keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Layer:
     """(kv_heads, head_dim)"""
     output: Linear
     mlp_norm: torch.Tensor
-    gated: Linear
+    gated: Gate
     down: Linear
 
     @classmethod
@@ -125,7 +125,7 @@ class Layer:
             # In eight bits it would give half of all the error, and its input would have to be scaled for it alone.
             output=loader.linear({f"{attention}.o_proj": config.hidden}, query, whole=True),
             mlp_norm=loader.vector(f"{base}.post_attention_layernorm.weight", config.hidden),
-            gated=loader.gated(f"{mlp}.gate_proj", f"{mlp}.up_proj", config.intermediate, config.hidden, pieces),
+            gated=loader.gated(f"{mlp}.gate_proj", f"{mlp}.up_proj", pieces),
             down=loader.linear({f"{mlp}.down_proj": config.hidden}, config.intermediate),
         )
 
@@ -147,6 +147,7 @@ class Layer:
     def _project(self, current: Pass) -> None:
         """Add what is left to add; then queries, keys and values of every row, the first two turned by position."""
         config, pieces = self.config, self.pieces
+        values: list[Activations] = []
         for part in _slices(len(current.rows), self.block):
             added = None if current.added is None else current.added[part]
             normed = pieces.norm(current.rows[part], added, self.input_norm, config.norm_eps, self.numbers.inputs)
@@ -154,7 +155,8 @@ class Layer:
             angles = (current.cosines[part], current.sines[part])
             pieces.turn(query, self.query_norm, config.norm_eps, angles, current.queries[part])
             pieces.turn(key, self.key_norm, config.norm_eps, angles, current.keys[part])
-            value.into(current.values[part])
+            values.append(value)
+        current.values = Activations.joined(values).numbers().to(self.numbers.rows)
 
     def _finish(self, rows: torch.Tensor, attended: torch.Tensor) -> Activations:
         """Add attention's part to the rows; the MLP's part comes back."""
@@ -163,7 +165,7 @@ class Layer:
         for part in _slices(len(rows), self.block):
             (mixed,) = self.output(Activations(attended[part]))
             normed = pieces.norm(rows[part], mixed, self.mlp_norm, self.config.norm_eps, inputs)
-            parts.extend(self.down(*self.gated(normed)))
+            parts.extend(self.down(self.gated(normed)))
         return Activations.joined(parts)
 
 

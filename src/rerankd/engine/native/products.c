@@ -4,8 +4,7 @@
    three products in bfloat16, summed in float32, are the product in float32. Bfloat16 rows times bfloat16 weights. And
    unsigned eight-bit rows around 128 times signed eight-bit weights.
 
-   Rows are packed once: by 32 rows, by step of 64 bytes, by term, two tiles of sixteen rows. A panel of weights is two
-   tiles of sixteen outputs a step. Bfloat16 weights lie where they are, in the mapped file, and are packed in passing;
+   Rows come packed (packed.h). A panel of weights is two tiles of sixteen outputs a step. Bfloat16 weights lie where they are, in the mapped file, and are packed in passing;
    eight-bit ones are packed at load. A thread takes a share of the panels, a group of them at a time that the
    second-level cache holds, and goes over all rows with it: some steps of 32 rows stay in the first-level cache while
    the group streams by. While tiles multiply, the vector units finish the square before, pack the next group, and
@@ -17,20 +16,21 @@
 #include <string.h>
 
 #include "numbers.h"
+#include "packed.h"
 #include "tiles.h"
 
 enum { FLOAT32, BFLOAT16, UINT8 };
-/* What becomes of a panel's two tiles a and b: outputs side by side, silu(a) * b, or a + b. */
-enum { PLAIN, GATED, ADDED };
+/* What becomes of a panel's two tiles a and b: outputs side by side, silu(a) * b, a + b, or silu(a) * b packed as the
+   rows of another product. */
+enum { PLAIN, GATED, ADDED, GATED_PACKED };
 
-#define BYTES 1024           /* of a tile */
 #define GROUP (768 * 1024)   /* bytes of the packed weights that a thread works with at a time */
 #define STEPS 16             /* steps of 32 rows in the first-level cache: 32 KB, in one term */
 #define FEWEST 8             /* panels of a thread, below which threads share the rows out as well */
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t parts_of(int64_t all, int64_t size) { return (all + size - 1) / size; }
-INLINE int64_t terms_of(int kind) { return kind == FLOAT32 ? 3 : 1; }
+INLINE int64_t terms_of(int kind) { return kind == FLOAT32 ? TERMS : 1; }
 
 typedef struct {
     const char *rows; /* packed */
@@ -40,7 +40,7 @@ typedef struct {
     const float *row_scales, *out_scales; /* of eight bits: what sums are multiplied with ... */
     const int32_t *middles;               /* ... after this is taken from them */
     char *out;
-    int64_t out_bytes; /* from row to row */
+    int64_t out_bytes; /* from row to row; of packed rows: their steps */
 } Product;
 
 /* A square of sums that is complete, and its first row that is not written yet. */
@@ -80,26 +80,49 @@ INLINE __m512 numbers_of(const Product *p, const char *sums, int64_t row, int64_
     return _mm512_mul_ps(_mm512_cvtepi32_ps(whole), scale);
 }
 
-INLINE void write16(char *out, __m512 numbers, int out_kind) {
-    if (out_kind == FLOAT32)
-        _mm512_storeu_ps(out, numbers);
+/* A line of 64 bytes past the caches: it is read when all of the product is there, and need not be fetched now. */
+INLINE void write_line(char *out, __m512i line) {
+    if ((uintptr_t)out % 64)
+        _mm512_storeu_si512(out, line);
     else
-        _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(numbers));
+        _mm512_stream_si512((void *)out, line);
+}
+
+INLINE void write32(char *out, __m512 left, __m512 right, int out_kind) {
+    if (out_kind == FLOAT32) {
+        write_line(out, _mm512_castps_si512(left));
+        write_line(out + 64, _mm512_castps_si512(right));
+    } else
+        write_line(out, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+}
+
+/* Sixteen numbers of a row from output `at` on, as they are or, for another product, packed. */
+INLINE void write16(const Product *p, int64_t row, int64_t at, __m512 numbers, int out_kind, int packed) {
+    if (packed) {
+        char *line = line_of(p->out, row, at / 32, p->out_bytes, terms_of(out_kind)) + at % 32 * 2;
+        if (out_kind == FLOAT32)
+            put_terms(numbers, line);
+        else
+            _mm256_store_si256((__m256i *)line, (__m256i)_mm512_cvtneps_pbh(numbers));
+    } else if (out_kind == FLOAT32)
+        _mm512_storeu_ps(p->out + row * p->out_bytes + at * 4, numbers);
+    else
+        _mm256_storeu_si256((__m256i *)(p->out + row * p->out_bytes + at * 2), (__m256i)_mm512_cvtneps_pbh(numbers));
 }
 
 /* Up to `rows` rows more of a square, from sums to out. */
 INLINE void write_rows(const Product *p, Square *square, int64_t rows, int kind, int shape, int out_kind) {
-    int64_t size = out_kind == FLOAT32 ? 4 : 2, end = least(least(32, p->count - square->row), square->at + rows);
-    int64_t output = square->panel * 32, place = shape == PLAIN ? output : output / 2;
+    int64_t end = least(least(32, p->count - square->row), square->at + rows), output = square->panel * 32;
     for (; square->at < end; square->at++) {
         const char *sums = (const char *)square->sums + square->at * 128;
         int64_t row = square->row + square->at;
-        char *out = p->out + row * p->out_bytes + place * size;
         __m512 a = numbers_of(p, sums, row, output, kind), b = numbers_of(p, sums + 64, row, output + 16, kind);
-        if (shape == GATED) a = _mm512_mul_ps(silu(a), b);
-        if (shape == ADDED) a = _mm512_add_ps(a, b);
-        write16(out, a, out_kind);
-        if (shape == PLAIN) write16(out + 16 * size, b, out_kind);
+        if (shape == PLAIN)
+            write32(p->out + row * p->out_bytes + output * (out_kind == FLOAT32 ? 4 : 2), a, b, out_kind);
+        else if (shape == ADDED)
+            write16(p, row, output / 2, _mm512_add_ps(a, b), out_kind, 0);
+        else
+            write16(p, row, output / 2, _mm512_mul_ps(silu(a), b), out_kind, shape == GATED_PACKED);
     }
 }
 
@@ -195,6 +218,7 @@ INLINE void add_all(const Product *p, int64_t top, int64_t bottom, int64_t first
     }
     if (beside.square.sums) write_rows(p, &beside.square, 32, kind, shape, out_kind);
     _tile_release();
+    _mm_sfence(); /* lines that went past the caches are there before this thread says so */
     free(room);
 }
 
@@ -206,17 +230,17 @@ INLINE void add_all(const Product *p, int64_t top, int64_t bottom, int64_t first
 static void add_in_format(const Product *p, int64_t top, int64_t bottom, int64_t first, int64_t last, int kind,
                           int shape, int out_kind) {
     FOR(FLOAT32, PLAIN, FLOAT32);
-    FOR(FLOAT32, GATED, FLOAT32);
+    FOR(FLOAT32, GATED_PACKED, FLOAT32);
     FOR(BFLOAT16, PLAIN, BFLOAT16);
-    FOR(BFLOAT16, GATED, BFLOAT16);
+    FOR(BFLOAT16, GATED_PACKED, BFLOAT16);
     FOR(UINT8, PLAIN, BFLOAT16);
     FOR(UINT8, GATED, BFLOAT16);
     FOR(UINT8, ADDED, BFLOAT16);
 }
 
-/* rows: from rerankd_pack, `count` of them, of `steps` steps; left and right: the weights of the first panel's tiles,
+/* rows: packed, `count` of them, of `steps` steps; left and right: the weights of the first panel's tiles,
    `panel_bytes` apart from panel to panel; row_scales (count), out_scales and middles (32 * panels) for UINT8;
-   out (count, 32 * panels, or half of it) with a row stride in bytes. */
+   out (count, 32 * panels, or half of it) with a row stride in bytes, or packed in that many steps. */
 void rerankd_product(const void *rows, int64_t count, int64_t steps, int kind, const void *left, const void *right,
                      int64_t panel_bytes, int64_t panels, int shape, const float *row_scales, const float *out_scales,
                      const int32_t *middles, void *out, int64_t out_bytes, int out_kind, int threads) {
@@ -232,36 +256,8 @@ void rerankd_product(const void *rows, int64_t count, int64_t steps, int kind, c
     }
 }
 
-/* 32 numbers as their terms, a line of each tile, `BYTES * 2` apart. */
-INLINE void split32(const float *numbers, char *to) {
-    __m512 low = _mm512_loadu_ps(numbers), high = _mm512_loadu_ps(numbers + 16);
-    for (int term = 0; term < 3; term++) {
-        __m256i a = (__m256i)_mm512_cvtneps_pbh(low), b = (__m256i)_mm512_cvtneps_pbh(high);
-        low = _mm512_sub_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16)));
-        high = _mm512_sub_ps(high, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16)));
-        _mm512_store_si512(to + term * 2 * BYTES, _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
-    }
-}
-
-/* rows (count, steps of 64 bytes, of 128 in FLOAT32) -> packed, in whole blocks of 32 rows. Rows that are not there
-   hold anything: what comes of them is not written. */
-void rerankd_pack(const void *rows, int64_t count, int64_t steps, int kind, void *packed, int threads) {
-    int64_t line = kind == FLOAT32 ? 128 : 64, apart = terms_of(kind) * 2 * BYTES;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t row = 0; row < count; row++) {
-        const char *from = (const char *)rows + row * steps * line;
-        char *to = (char *)packed + row / 32 * steps * apart + row % 32 * 64;
-        for (int64_t step = 0; step < steps; step++, from += line, to += apart)
-            if (kind == FLOAT32)
-                split32((const float *)from, to);
-            else
-                _mm512_store_si512(to, _mm512_loadu_si512(from));
-    }
-}
-
 #else
 
 void rerankd_product(void) {}
-void rerankd_pack(void) {}
 
 #endif

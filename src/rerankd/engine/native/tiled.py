@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from rerankd.engine.native.kernels import Kernels, Panels, Shape
-from rerankd.engine.native.layers import MIDDLE, Activations
+from rerankd.engine.native.layers import MIDDLE, Activations, Packed, Rows
 from rerankd.engine.native.linear import in_eight_bits
 
+WHOLE = 64
+"""What both sides of a matrix have to be a multiple of."""
 _HALF = 16
 """Outputs of a tile; a panel is two of them."""
 _LINE = 64
@@ -35,29 +37,43 @@ class TiledLinear:
         self._out = out
         self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(panels)
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
-        if rows.scales is None and self._panels[0].scales is not None:
-            rows = self._kernels.rounded(rows.values)
-        packed = self._kernels.pack(rows)
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        packed = self._pack(rows)
         products = []
         for panels, bias in zip(self._panels, self._biases, strict=True):
-            out = rows.values.new_empty(packed.count, panels.outputs, dtype=self._out)
+            out = torch.empty(packed.count, panels.outputs, dtype=self._out)
             self._kernels.product(packed, panels, out)
             products.append(Activations(out if bias is None else out.add_(bias)))
         return products
 
+    def _pack(self, rows: Rows) -> Packed:
+        if isinstance(rows, Packed):
+            return rows
+        is_rounded = self._panels[0].scales is not None
+        return self._kernels.pack(rows.values, torch.uint8 if is_rounded else self._out)
 
-def fits_tiles(
-    kernels: Kernels, weights: Sequence[torch.Tensor], rows: torch.dtype, *, in_eight_bits: bool = False
-) -> bool:
-    """Whether there are tiles, and they multiply these weights (out, in) and give rows of that format."""
-    if in_eight_bits:
-        known, step = rows == torch.bfloat16, _LINE
-    else:
-        stored = all(weight.dtype == torch.bfloat16 for weight in weights)
-        known, step = stored and rows in (torch.bfloat16, torch.float32), _LINE // 2
-    whole = all(len(weight) % (2 * _HALF) == 0 and weight.shape[1] % step == 0 for weight in weights)
-    return kernels.has_tiles and known and whole
+
+class TiledGate:
+    """silu(gate) * up, ready for the product behind it.
+
+    It comes packed, but for eight bits, where all of a row has to be there before it is rounded.
+    """
+
+    def __init__(self, kernels: Kernels, panels: Panels, out: torch.dtype) -> None:
+        self._kernels = kernels
+        self._panels = panels
+        self._out = out
+
+    def __call__(self, rows: Rows) -> Rows:
+        assert isinstance(rows, Packed)
+        out: Rows
+        if self._panels.shape == Shape.GATED_PACKED:
+            out = Packed.empty(torch.Size([rows.count, self._panels.outputs]), self._out)
+            self._kernels.product(rows, self._panels, out)
+        else:
+            out = Activations(torch.empty(rows.count, self._panels.outputs, dtype=self._out))
+            self._kernels.product(rows, self._panels, out.values)
+        return out
 
 
 def in_place(weight: torch.Tensor) -> Panels:
@@ -68,7 +84,7 @@ def in_place(weight: torch.Tensor) -> Panels:
 
 def gated_in_place(gate: torch.Tensor, up: torch.Tensor) -> Panels:
     """Two bfloat16 matrices where they lie; the product is silu(gate) * up."""
-    return Panels(Shape.GATED, gate, up, len(gate) // _HALF, gate[:_HALF].nbytes, len(gate))
+    return Panels(Shape.GATED_PACKED, gate, up, len(gate) // _HALF, gate[:_HALF].nbytes, len(gate))
 
 
 def rounded(weight: torch.Tensor) -> Panels:
