@@ -156,7 +156,7 @@ class Layer:
             pieces.turn(query, self.query_norm, config.norm_eps, angles, current.queries[part])
             pieces.turn(key, self.key_norm, config.norm_eps, angles, current.keys[part])
             values.append(value)
-        current.values = Activations.joined(values).numbers().to(self.numbers.rows)
+        current.values = Activations.joined(values).numbers().to(self.numbers.rows).contiguous()
 
     def _finish(self, rows: torch.Tensor, attended: torch.Tensor) -> Activations:
         """Add attention's part to the rows; the MLP's part comes back."""
