@@ -1,8 +1,8 @@
 #!/bin/sh
-# An environment for one rival in out/rivals: install.sh vllm | openvino | infinity
+# An environment for one rival, in out/rivals or $RIVALS: install.sh vllm | openvino | infinity | llamacpp
 set -eu
 cd "$(dirname "$0")/../.."
-place="out/rivals/$1"
+place="${RIVALS:-out/rivals}/$1"
 python3 -m venv "$place"
 pip="$place/bin/pip --disable-pip-version-check"
 case "$1" in
@@ -19,6 +19,22 @@ openvino)
     ;;
 infinity)
     $pip install --constraint constraints.txt 'infinity-emb[torch,server]' 'transformers<5'
+    ;;
+llamacpp)
+    # The source lies in the archive of its Python binding, the converter beside it; the server is all that is built.
+    $pip install --constraint constraints.txt torch 'transformers<5' sentencepiece 'cmake<4' ninja
+    $pip download --no-deps --no-binary llama-cpp-python --dest "$place/archive" llama-cpp-python==0.3.36
+    mkdir -p "$place/source"
+    tar -xzf "$place"/archive/llama_cpp_python-0.3.36.tar.gz --strip-components=3 -C "$place/source" \
+        llama_cpp_python-0.3.36/vendor/llama.cpp
+    # What would be fetched while it is built, or is a page for people, is left out. GCC 12 takes the configuration of
+    # the AMX tiles for a dead store, without which the server falls at its first product.
+    PATH="$(realpath "$place/bin"):$PATH" cmake -G Ninja -S "$place/source" -B "$place/build" \
+        -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF \
+        -DCMAKE_CXX_FLAGS='-w -fno-tree-dse -fno-dse' \
+        -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+    "$place/bin/cmake" --build "$place/build" --target llama-server llama-quantize --parallel "$(nproc)"
+    cp "$place/build/bin/llama-server" "$place/build/bin/llama-quantize" "$place/bin/"
     ;;
 *)
     echo "there is no rival $1" >&2

@@ -43,10 +43,14 @@ class OpenVino:
 
 
 def framed(query: str, documents: list[str], instruction: str) -> tuple[str, list[str]]:
-    """Query and documents such that each pair, put together, is the model card's prompt."""
+    """Query and documents such that each pair, put together, is the model card's prompt.
+
+    They part inside ``<Document>:``, where no token spans the gap and no white space ends or begins a text: whoever
+    reads the two by themselves, or strips them, still finds the prompt's tokens there.
+    """
     return (
-        f"{PREFIX}<Instruct>: {instruction}\n<Query>: {query}\n",
-        [f"<Document>: {document}{SUFFIX}" for document in documents],
+        f"{PREFIX}<Instruct>: {instruction}\n<Query>: {query}\n<Document",
+        [f">: {document}{SUFFIX}" for document in documents],
     )
 
 

@@ -1,6 +1,7 @@
 """A released reranker as a classifier with the same scores: python -m benchmarks.rivals.seq_cls FOLDER PLACE.
 
-The classifier's one row is the difference of the two words' rows of the output matrix.
+The classifier's one row is the difference of the two words' rows of the output matrix. Its tokenizer takes the signs
+``STAND_IN`` for the line ends that close the prompt: Infinity strips every text, and would strip those.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import sys
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.normalizers import Replace, Sequence
+
+STAND_IN = "\N{SYMBOL FOR NEWLINE}" * 2
+"""For a text that ends with two line ends and shall not lose them."""
 
 
 def convert(folder: Path, place: Path) -> None:
@@ -32,8 +37,15 @@ def convert(folder: Path, place: Path) -> None:
         "pad_token_id": words.token_to_id("<|endoftext|>"),
     }
     (place / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    for file in folder.glob("tokenizer*.json"):
-        shutil.copyfile(file, place / file.name)
+    shutil.copyfile(folder / "tokenizer_config.json", place / "tokenizer_config.json")
+    strippable(words).save(str(place / "tokenizer.json"))
+
+
+def strippable(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, which reads ``STAND_IN`` as two line ends where nothing else stands between control tokens."""
+    ends = Replace(Regex(f"^{STAND_IN}$"), "\n\n")
+    tokenizer.normalizer = Sequence([tokenizer.normalizer, ends] if tokenizer.normalizer else [ends])
+    return tokenizer
 
 
 if __name__ == "__main__":

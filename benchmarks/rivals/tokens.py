@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from benchmarks.payloads import PAYLOADS, Body
 from benchmarks.rivals.openvino_rerank import framed
+from benchmarks.rivals.seq_cls import STAND_IN
 from benchmarks.workloads import Texts, Workload
 
 
 def in_template(body: Body, instruction: str) -> Body:
-    """The request with the prompt written into its texts, for servers that put a pair together as it is."""
+    """The request with the prompt written into its texts, for Infinity, which strips them and puts them together."""
     query, documents = framed(str(body["query"]), list(body["documents"]), instruction)
-    return {**body, "query": query, "documents": documents}
+    return {**body, "query": query, "documents": [document.rstrip() + STAND_IN for document in documents]}
 
 
 def shape(texts: Texts, body: Body) -> Workload:
@@ -28,21 +30,47 @@ def shape(texts: Texts, body: Body) -> Workload:
     return Workload(len(prompt.tails), len(prompt.prefix), max(map(len, prompt.tails)))
 
 
-def reported(url: str, body: Body) -> int | None:
-    """Tokens of a request as the server at ``url`` counts them; None if it does not say."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a server says of one request: the tokens it read, None if it does not say, and its probabilities."""
+
+    tokens: int | None
+    probabilities: tuple[float, ...]
+
+
+def probe() -> Body:
+    """A request whose texts end in signs, digits and another script: where a template slips, their tokens tell."""
+    body = PAYLOADS["10x64"].body(-1)
+    documents = ['Is it 7, or "8"...', "法国的首都是巴黎。", *body["documents"][2:]]
+    return {**body, "query": f"{body['query']}?", "documents": documents}
+
+
+def reading(url: str, body: Body) -> Reading:
+    """What the server at ``url`` makes of a request; it answers with scores in order, or with results by index.
+
+    Raises:
+        RuntimeError: it left documents out.
+    """
     answer = httpx.post(url, content=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=600)
     answer.raise_for_status()
-    usage = answer.json().get("usage") or {}
-    return int(usage["total_tokens"]) if usage.get("total_tokens") else None
+    found = answer.json()
+    tokens = (found.get("usage") or {}).get("total_tokens")
+    by_index = {one["index"]: one["relevance_score"] for one in found.get("results", ())}
+    scores = found.get("scores") or [by_index[index] for index in sorted(by_index)]
+    if len(scores) != len(body["documents"]):
+        raise RuntimeError(f"{url}: {len(scores)} scores for {len(body['documents'])} documents")
+    return Reading(int(tokens) if tokens else None, tuple(map(float, scores)))
 
 
-def verdict(texts: Texts, url: str, extra: Body, *, is_framed: bool) -> str:
-    """Empty if the server reads what it should; else why its rows are void."""
-    body = PAYLOADS["10x64"].body(-1)
+def verdict(texts: Texts, url: str, extra: Body, *, is_framed: bool) -> tuple[str, tuple[float, ...]]:
+    """Empty if the server reads what it should, else why its rows are void; and the probabilities it gave."""
+    body = probe()
     wanted = sum(texts.prompt(str(body["query"]), list(body["documents"])).pair_tokens)
     sent = in_template(body, texts.instruction) if is_framed else body
-    found = reported(url, {**sent, **extra})
-    return "" if found == wanted else f"void: it reads {found or 'an unknown number of'} tokens instead of {wanted}"
+    found = reading(url, {**sent, **extra})
+    if found.tokens == wanted:
+        return "", found.probabilities
+    return f"void: it reads {found.tokens or 'an unknown number of'} tokens instead of {wanted}", found.probabilities
 
 
 def main() -> None:
@@ -52,8 +80,10 @@ def main() -> None:
     parser.add_argument("--model", default="rival")
     parser.add_argument("--framed", action="store_true", help="write the template into the texts")
     arguments = parser.parse_args()
-    words = verdict(Texts(arguments.tokenizer), arguments.url, {"model": arguments.model}, is_framed=arguments.framed)
-    print(words or "it reads the same tokens")
+    words, scores = verdict(
+        Texts(arguments.tokenizer), arguments.url, {"model": arguments.model}, is_framed=arguments.framed
+    )
+    print(words or "it reads the same tokens", *(f"{score:.4f}" for score in scores))
     raise SystemExit(bool(words))
 
 

@@ -34,7 +34,7 @@ from rerankd.errors import ConfigurationError
 _TORCH_BLOCK = 256
 """Rows that go between two attentions together on a CPU: what lies between products stays in the caches, and small
 enough for the allocator to hand the same pages out again, where large blocks are mapped and cleared each time."""
-_KERNEL_BLOCK = 1024
+_KERNEL_BLOCK = 4096
 """... with the C kernels, which pass over them once: large enough that a product's own packing of the weights is
 little beside the product."""
 _CUDA_BLOCK = 2**31
@@ -75,7 +75,8 @@ class NativeEngine:
         self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
         loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
         with torch.inference_mode():
-            self._model = Model(self._config, loader, self._pieces(), self._block, self._options.head, self._length)
+            pieces = self._pieces(loader.tiles)
+            self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
         self._parameters = loader.parameters
 
     def warm_up(self) -> None:
@@ -144,7 +145,9 @@ class NativeEngine:
             return planner(self._device)
         return lambda batch, loan: plan_batch(batch, loan, self._device, self._lay_out)
 
-    def _pieces(self) -> Pieces:
+    def _pieces(self, tiles: Kernels | None) -> Pieces:
+        if tiles:
+            return tiles.packing()
         if self._kernels:
             return self._kernels
         return CompiledPieces() if self._is_packed and can_compile(self._device) else TorchPieces()

@@ -6,18 +6,30 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from rerankd.engine.base import Batch, Group
 from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, load_kernels
-from rerankd.engine.native.layers import Activations, Pieces, TorchPieces
+from rerankd.engine.native.layers import Activations, Pieces, TorchPieces, plain, rms_norm
 from rerankd.engine.native.plan import Placed
 from rerankd.engine.native.stacks import Stacks
+from rerankd.engine.native.tiled import (
+    TiledGate,
+    TiledLinear,
+    finely_rounded,
+    gated_in_place,
+    gated_rounded,
+    in_place,
+    rounded,
+)
 
 _HEADS, _KEY_HEADS, _SIZE = 4, 2, 32
 _BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-"""How far attention may be from torch's in float32."""
+"""How far attention may be from torch's in float32 ..."""
+_PRODUCT_BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.uint8: 5e-2}
+"""... and products, by the format of their rows, as a share of the largest."""
 
 
 @cache
@@ -28,7 +40,7 @@ def kernels() -> Kernels | None:
         return None
     generator = torch.Generator().manual_seed(0)
     right = (
-        _pieces_agree(found, generator) and _attention_agrees(found, generator) and _product_agrees(found, generator)
+        _pieces_agree(found, generator) and _attention_agrees(found, generator) and _products_agree(found, generator)
     )
     return found if right else None
 
@@ -42,7 +54,7 @@ def _pieces_agree(found: Kernels, generator: torch.Generator) -> bool:
     for pieces in (found, TorchPieces()):
         turned = torch.empty(3, 2, 32)
         pieces.turn(Activations(heads), weight.view(2, 32), 1e-6, turns, turned)
-        normed = pieces.norm(rows.clone(), Activations(added), weight, 1e-6, torch.float32).values
+        normed = plain(pieces.norm(rows.clone(), Activations(added), weight, 1e-6, torch.float32)).values
         gated = pieces.gate(Activations(rows.clone()), Activations(added), torch.float32).values
         results.append(torch.cat([turned.flatten(), normed.flatten(), gated.flatten()]))
     return bool(torch.allclose(results[0], results[1], rtol=1e-5, atol=1e-5))
@@ -67,10 +79,23 @@ def _attention_agrees(found: Kernels, generator: torch.Generator) -> bool:
     return True
 
 
-def _product_agrees(found: Kernels, generator: torch.Generator) -> bool:
+def _products_agree(found: Kernels, generator: torch.Generator) -> bool:
+    """Norm, gate and product in tiles one after another, in every format and of every shape."""
     if not found.has_tiles:
         return True
-    rows, weight = torch.randn(33, 64, generator=generator), torch.randn(40, 64, generator=generator).bfloat16()
-    out = torch.empty(33, 40)
-    found.product(rows, weight, out, found.room_for(rows))
-    return bool(torch.allclose(out, rows @ weight.float().t(), rtol=1e-5, atol=1e-4))
+    rows, weight = torch.randn(33, 192, generator=generator), torch.randn(192, generator=generator)
+    gate, up = torch.randn(2, 128, 192, generator=generator).bfloat16()
+    down = torch.randn(64, 128, generator=generator).bfloat16()
+    wide = rms_norm(rows, weight, 1e-6)
+    expected = (F.silu(wide @ gate.float().t()) * (wide @ up.float().t())) @ down.float().t()
+    for dtype, bound in _PRODUCT_BOUNDS.items():
+        eight = dtype == torch.uint8
+        out = torch.bfloat16 if eight else dtype
+        normed = found.packing().norm(rows.clone(), None, weight, 1e-6, dtype)
+        gated = TiledGate(found, (gated_rounded if eight else gated_in_place)(gate, up), out)(normed)
+        kinds = (rounded, finely_rounded) if eight else (in_place,)
+        for product in TiledLinear(found, [kind(down) for kind in kinds], out)(gated):
+            # What is not a number is not right either.
+            if not (product.values.float() - expected).abs().max() <= bound * expected.abs().max():
+                return False
+    return True

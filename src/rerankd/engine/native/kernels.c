@@ -5,6 +5,7 @@
    FLOAT32, BFLOAT16, or UINT8 (128 stands for zero, one scale a row). */
 
 #include "numbers.h"
+#include "packed.h"
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -57,17 +58,16 @@ INLINE float write_row(const float *values, void *out, int64_t width, int kind) 
     return most / 127.0f + spoiled; /* not a number where the row holds one */
 }
 
-/* row += added * scale; out = root-mean-square norm of row * weight; returns the scale of UINT8. */
-INLINE float norm_row(float *row, const void *added, int added_kind, float scale, const float *weight, float eps,
-                      void *out, int kind, int64_t width) {
-    float normed[MOST_WIDTH], square = 0.0f;
+/* row += added * scale; normed = root-mean-square norm of row * weight. */
+INLINE void norm_row(float *row, const void *added, int added_kind, float scale, const float *weight, float eps,
+                     float *normed, int64_t width) {
+    float square = 0.0f;
     if (added)
         for (int64_t i = 0; i < width; i++) row[i] += loaded(added, i, added_kind) * scale;
 #pragma omp simd reduction(+ : square)
     for (int64_t i = 0; i < width; i++) square += row[i] * row[i];
     float inverse = 1.0f / sqrtf(square / (float)width + eps);
     for (int64_t i = 0; i < width; i++) normed[i] = row[i] * inverse * weight[i];
-    return write_row(normed, out, width, kind);
 }
 
 /* One head: norm (where weight is given), then turned by its position; the halves are the two coordinates. */
@@ -101,6 +101,23 @@ INLINE float gate_row(const void *gate, const void *up, int kind, float scale, v
     return write_row(product, out, width, out_kind);
 }
 
+/* One row of float32 numbers packed for a product, in a format; returns the scale of UINT8, else 1. */
+INLINE float pack_row(const float *values, void *packed, int64_t row, int64_t width, int kind) {
+    float scale = 1.0f;
+#ifdef __AVX512BF16__
+    if (kind == FLOAT32) {
+        for (int64_t i = 0; i < width; i += 16)
+            put_terms(_mm512_loadu_ps(values + i), line_of(packed, row, i / 32, width / 32, TERMS) + i % 32 * 2);
+    } else {
+        char bytes[MOST_WIDTH * 2];
+        int64_t steps = width * (kind == UINT8 ? 1 : 2) / 64;
+        scale = write_row(values, bytes, width, kind);
+        for (int64_t i = 0; i < steps; i++) memcpy(line_of(packed, row, i, steps, 1), bytes + i * 64, 64);
+    }
+#endif
+    return scale;
+}
+
 /* A call for each format, with the format a constant inside, so that each becomes a loop of its own. */
 #define FOR_IN(kind, call)           \
     if ((kind) == FLOAT32) {         \
@@ -122,15 +139,20 @@ INLINE float gate_row(const void *gate, const void *up, int kind, float scale, v
         call;                        \
     }
 
-/* rows (count, width), float32, changed; added like rows or NULL, with a scale a row or NULL; out like rows. */
+/* rows (count, width), float32, changed; added like rows or NULL, with a scale a row or NULL; out like rows, or packed
+   for a product. */
 void rerankd_norm(float *rows, const void *added, int kind, const float *scales, const float *weight, float eps,
-                  void *out, int out_kind, float *out_scales, int64_t count, int64_t width, int threads) {
+                  void *out, int out_kind, int packed, float *out_scales, int64_t count, int64_t width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < count; r++) {
         void *more = added ? row_of(added, r * width, kind) : NULL, *to = row_of(out, r * width, out_kind);
-        float scale = scales ? scales[r] : 1.0f, written = 1.0f;
-        FOR_IN(kind, FOR_OUT(out_kind, written = norm_row(rows + r * width, more, IN, scale, weight, eps, to, OUT,
-                                                          width)))
+        float normed[MOST_WIDTH], scale = scales ? scales[r] : 1.0f, written = 1.0f;
+        FOR_IN(kind, norm_row(rows + r * width, more, IN, scale, weight, eps, normed, width))
+        if (packed) {
+            FOR_OUT(out_kind, written = pack_row(normed, out, r, width, OUT))
+        } else {
+            FOR_OUT(out_kind, written = write_row(normed, to, width, OUT))
+        }
         if (out_kind == UINT8) out_scales[r] = written;
     }
 }
@@ -160,5 +182,19 @@ void rerankd_gate(const void *gate, const void *up, int64_t stride, int kind, co
         float scale = scales ? scales[r] : 1.0f, written = 1.0f;
         FOR_IN(kind, FOR_OUT(out_kind, written = gate_row(gates, ups, IN, scale, to, OUT, width)))
         if (out_kind == UINT8) out_scales[r] = written;
+    }
+}
+
+/* rows (count, width) -> packed, in whole blocks of 32 rows, and a scale for each row of UINT8. Lines of rows that are
+   not there hold anything: what comes of them is not written. */
+void rerankd_pack(const void *rows, int kind, void *packed, int out_kind, float *scales, int64_t count, int64_t width,
+                  int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < count; r++) {
+        const void *row = row_of(rows, r * width, kind);
+        float values[MOST_WIDTH], written = 1.0f;
+        FOR_IN(kind, for (int64_t i = 0; i < width; i++) values[i] = loaded(row, i, IN))
+        FOR_OUT(out_kind, written = pack_row(values, packed, r, width, OUT))
+        if (out_kind == UINT8) scales[r] = written;
     }
 }

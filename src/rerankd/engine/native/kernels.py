@@ -13,6 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerankd.engine.native.layers import Activations, Angles
+from rerankd.engine.native.layers import Activations, Angles, Packed, Rows
 
 _SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c")
 _HEADERS = ("numbers.h", "attention.h", "tiles.h")
@@ -40,7 +42,7 @@ Table: TypeAlias = NDArray[np.int64]
 _POINTER, _FLOAT, _LONG, _INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {
     "rerankd_norm": [
-        _POINTER, _POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
+        _POINTER, _POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
     "rerankd_turn": [
         _POINTER, _LONG, _POINTER, _INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _FLOAT, _POINTER, _POINTER, _INT,
@@ -48,7 +50,11 @@ _SIGNATURES = {
     "rerankd_gate": [
         _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
-    "rerankd_product": [_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _INT],
+    "rerankd_pack": [_POINTER, _INT, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT],
+    "rerankd_product": [
+        _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER, _POINTER,
+        _LONG, _INT, _INT,
+    ],
     "rerankd_attend": [
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _POINTER,
         _INT,
@@ -59,26 +65,75 @@ _SIGNATURES = {
 }  # fmt: skip
 
 
+class Shape(IntEnum):
+    """What becomes of the two tiles a and b of a panel of weights."""
+
+    PLAIN = 0
+    """Outputs side by side."""
+    GATED = 1
+    """silu(a) * b; of eight-bit weights alone."""
+    ADDED = 2
+    """a + b; of eight-bit weights alone."""
+    GATED_PACKED = 3
+    """silu(a) * b, packed as the rows of another product; of bfloat16 weights alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """Weights as tiles take them: in panels of two tiles, of sixteen outputs each.
+
+    Attributes:
+        left, right: where the first panel's tiles begin: in bfloat16 (out, in), or both in one tensor of packed int8.
+        count: of panels.
+        apart: bytes from panel to panel, in place.
+        outputs: of the product.
+        scales: float32 (32 * count,), of int8 weights.
+        middles: int32 (32 * count,), what the middle of eight-bit rows adds to the sums.
+    """
+
+    shape: Shape
+    left: torch.Tensor
+    right: torch.Tensor
+    count: int
+    apart: int
+    outputs: int
+    scales: torch.Tensor | None = None
+    middles: torch.Tensor | None = None
+
+
 class Kernels:
     """The built library. Tensors are on the CPU; rows are contiguous but for what a product gave, which may be a
     slice of wider rows."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, packs: bool = False) -> None:
+        """``packs``: norms give rows as products in tiles take them."""
         for name, arguments in _SIGNATURES.items():
             getattr(library, name).argtypes = arguments
             getattr(library, name).restype = None
         self._library = library
         self.has_tiles = library.rerankd_attention_ready() == 0
         """Whether attention and products run here too: AMX tiles, lent by the system."""
+        self._packs = packs
+
+    def packing(self) -> Kernels:
+        """The same, whose norms give rows as products in tiles take them. Needs tiles."""
+        return Kernels(self._library, packs=True)
 
     def norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
-    ) -> Activations:
-        out = _empty(rows.shape, dtype)
+    ) -> Rows:
+        out: Rows
+        if self._packs:
+            out = Packed.empty(rows.shape, dtype)
+            into = out.tiles
+        else:
+            out = _empty(rows.shape, dtype)
+            into = out.values
         added = added or Activations(rows.new_empty(0))
         self._library.rerankd_norm(
             rows.data_ptr(), added.values.data_ptr() or None, _KINDS[added.values.dtype], _at(added.scales),
-            weight.data_ptr(), eps, out.values.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape, _threads(),
+            weight.data_ptr(), eps, into.data_ptr(), _KINDS[dtype], self._packs, _at(out.scales), *rows.shape,
+            _threads(),
         )  # fmt: skip
         return out
 
@@ -115,17 +170,29 @@ class Kernels:
         else:
             self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
 
-    def product(self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, room: torch.Tensor) -> None:
-        """Float32 rows (n, in) times bfloat16 weights (out, in), to float32's last bits, into ``out`` (n, out), which
-        may be a slice of wider rows; ``room`` from `room_for`. Needs tiles."""
-        self._library.rerankd_product(
-            rows.data_ptr(), *rows.shape, weight.data_ptr(), len(weight), out.data_ptr(), out.stride(0),
-            room.data_ptr(), _threads(),
+    def pack(self, rows: torch.Tensor, dtype: torch.dtype) -> Packed:
+        """Rows (n, width), float32 or bfloat16, as `product` takes them, in that format."""
+        out = Packed.empty(rows.shape, dtype)
+        self._library.rerankd_pack(
+            rows.data_ptr(), _KINDS[rows.dtype], out.tiles.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape,
+            _threads(),
         )  # fmt: skip
+        return out
 
-    def room_for(self, rows: torch.Tensor) -> torch.Tensor:
-        """Where `product` puts the rows: three terms of each number, in whole blocks of 32 rows."""
-        return torch.empty(-(-len(rows) // 32) * 32 * 3 * rows.shape[1], dtype=torch.bfloat16)
+    def product(self, rows: Packed, panels: Panels, out: torch.Tensor | Packed) -> None:
+        """Rows (n, in) times the weights of ``panels``, into ``out`` (n, out). Needs tiles.
+
+        It is float32 for float32 rows, to float32's last bits, and bfloat16 for others.
+        """
+        if isinstance(out, Packed):
+            into, apart = out.tiles, out.steps
+        else:
+            into, apart = out, out.stride(0) * out.element_size()
+        self._library.rerankd_product(
+            rows.tiles.data_ptr(), rows.count, rows.steps, _KINDS[rows.dtype], panels.left.data_ptr(),
+            panels.right.data_ptr(), panels.apart, panels.count, panels.shape, _at(rows.scales), _at(panels.scales),
+            _at(panels.middles), into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
+        )  # fmt: skip
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype) -> Activations:

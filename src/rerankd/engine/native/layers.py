@@ -60,12 +60,59 @@ class Activations:
         return scales.view(-1, *[1] * (self.values.dim() - 1))
 
 
+_STEP = 64
+"""Bytes of a row in one tile."""
+_BLOCK = 32
+"""Rows that are packed together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows as products in tiles take them (``packed.h``).
+
+    Attributes:
+        tiles: uint8, in whole blocks of 32 rows; of float32 numbers the three bfloat16 numbers whose sum they are.
+        count: of rows.
+        width: numbers of a row.
+        dtype: float32, bfloat16, or uint8 around `MIDDLE`.
+        scales: of uint8, float32 (count,); else None.
+    """
+
+    tiles: torch.Tensor
+    count: int
+    width: int
+    dtype: torch.dtype
+    scales: torch.Tensor | None
+
+    @classmethod
+    def empty(cls, shape: torch.Size, dtype: torch.dtype) -> Packed:
+        count, width = shape
+        size = {torch.float32: 6, torch.bfloat16: 2, torch.uint8: 1}[dtype]
+        tiles = torch.empty(-(-count // _BLOCK) * _BLOCK * width * size, dtype=torch.uint8)
+        return cls(tiles, count, width, dtype, torch.empty(count) if dtype == torch.uint8 else None)
+
+    @property
+    def steps(self) -> int:
+        """Tiles that a row lies in, one after another, for each of its terms."""
+        return self.width * (1 if self.dtype == torch.uint8 else 2) // _STEP
+
+
+Rows: TypeAlias = Activations | Packed
+
+
+def plain(rows: Rows) -> Activations:
+    """Rows that are not packed; whoever asks does not multiply in tiles."""
+    if isinstance(rows, Packed):
+        raise TypeError("packed rows where tiles are not used")
+    return rows
+
+
 class Pieces(Protocol):
     """What lies between the products."""
 
     def norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
-    ) -> Activations:
+    ) -> Rows:
         """Add to the residual ``rows`` (n, width) in place; then their root-mean-square norm times ``weight``."""
         ...
 

@@ -10,11 +10,13 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-from rerankd.engine.native.kernels import Kernels
-from rerankd.engine.native.layers import MIDDLE, Activations
+from rerankd.engine.native.layers import MIDDLE, Activations, Rows, plain
 
-Linear: TypeAlias = Callable[[Activations], Sequence[Activations]]
+Linear: TypeAlias = Callable[[Rows], Sequence[Activations]]
 """(rows, in) -> a (rows, out) for each matrix; slices of wider rows where the matrices lie side by side."""
+
+Gate: TypeAlias = Callable[[Rows], Rows]
+"""(rows, hidden) -> (rows, intermediate): the first half of the MLP, silu(gate) * up, ready for the second."""
 
 _WIDEN_VALUES = 512 * 1024
 """Weights widened at a time: 2 MB of float32, which the second-level cache still holds when the product reads it."""
@@ -27,9 +29,10 @@ class DenseLinear:
         self._weights = weights
         self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        values = plain(rows).values
         return [
-            Activations(F.linear(rows.values, weight, bias))
+            Activations(F.linear(values, weight, bias))
             for weight, bias in zip(self._weights, self._biases, strict=True)
         ]
 
@@ -42,8 +45,8 @@ class FusedLinear:
         self._weight = torch.cat(list(weights))
         self._bias = torch.cat(list(biases)) if biases else None
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
-        return parts_of(F.linear(rows.values, self._weight, self._bias), self._sizes)
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        return parts_of(F.linear(plain(rows).values, self._weight, self._bias), self._sizes)
 
 
 class WidenedLinear:
@@ -54,8 +57,8 @@ class WidenedLinear:
         self._blocks = [block for weight in weights for block in _blocks(weight)]
         self._bias = torch.cat(list(biases)) if biases else None
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
-        values, begin = rows.values, 0
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        values, begin = plain(rows).values, 0
         out = values.new_empty(len(values), sum(self._sizes))
         for block in self._blocks:
             torch.mm(values, block.to(values.dtype).t(), out=out.narrow(1, begin, len(block)))
@@ -71,29 +74,6 @@ def parts_of(out: torch.Tensor, sizes: Sequence[int], scales: torch.Tensor | Non
 def _blocks(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
     blocks: tuple[torch.Tensor, ...] = torch.split(weight, max(1, _WIDEN_VALUES // weight.shape[1]))
     return blocks
-
-
-class TiledLinear:
-    """Float32 rows times bfloat16 matrices where they lie in the mapped file, in AMX tiles: exact, and twice as fast.
-
-    A float32 number is three bfloat16 numbers, so three products in bfloat16 are one in float32 (``products.c``).
-    """
-
-    def __init__(
-        self, kernels: Kernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None
-    ) -> None:
-        self._kernels = kernels
-        self._weights = weights
-        self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
-
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
-        values, products = rows.values, []
-        room = self._kernels.room_for(values)
-        for weight, bias in zip(self._weights, self._biases, strict=True):
-            out = values.new_empty(len(values), len(weight))
-            self._kernels.product(values, weight, out, room)
-            products.append(Activations(out if bias is None else out.add_(bias)))
-        return products
 
 
 class Int8Linear:
@@ -113,13 +93,14 @@ class Int8Linear:
         """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own."""
         self._sizes = [len(weight) for weight in weights]
         weight = torch.cat([weight.float() for weight in weights])
-        rounded, scales = _in_eight_bits(weight)
+        rounded, scales = in_eight_bits(weight)
         self._first = _packed(rounded, scales)
-        self._rest = _packed(*_in_eight_bits(weight - rounded * scales[:, None])) if fine else None
+        self._rest = _packed(*in_eight_bits(weight - rounded * scales[:, None])) if fine else None
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
-    def __call__(self, rows: Activations) -> Sequence[Activations]:
+    def __call__(self, rows: Rows) -> Sequence[Activations]:
+        rows = plain(rows)
         values = (rows.values, 1.0, MIDDLE)
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             *values, *self._first, None, 1.0, 0, self._out, "none", [], ""
@@ -133,7 +114,7 @@ class Int8Linear:
         return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
 
 
-def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Whole numbers up to 127, still in float32, and the scale of each channel."""
     scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
     return (weight / scales[:, None]).round(), scales

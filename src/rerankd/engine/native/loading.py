@@ -9,18 +9,28 @@ import torch
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.fp8 import Fp8Linear
-from rerankd.engine.native.kernels import Kernels
-from rerankd.engine.native.layers import FP8
+from rerankd.engine.native.kernels import Kernels, Panels
+from rerankd.engine.native.layers import FP8, Pieces, Rows
 from rerankd.engine.native.linear import (
     DenseLinear,
     FusedLinear,
+    Gate,
     Int8Linear,
     Linear,
-    TiledLinear,
     WidenedLinear,
     side_by_side,
 )
 from rerankd.engine.native.numbers import Numbers
+from rerankd.engine.native.tiled import (
+    WHOLE,
+    TiledGate,
+    TiledLinear,
+    finely_rounded,
+    gated_in_place,
+    gated_rounded,
+    in_place,
+    rounded,
+)
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
 
@@ -41,7 +51,23 @@ class Loader:
         self.parameters = 0
         self._config = config
         self._files = files
-        self._kernels = kernels
+        self.tiles = kernels if kernels and kernels.has_tiles and self._fits_tiles else None
+        """What multiplies in tiles, if anything does: then all products of the layers are done there."""
+
+    @property
+    def _fits_tiles(self) -> bool:
+        config, numbers = self._config, self.numbers
+        widths = (
+            config.hidden,
+            config.intermediate,
+            config.heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+        )
+        if any(width % WHOLE for width in widths):
+            return False
+        # In float32 tiles take bfloat16 weights alone, of which all checkpoints are that have been released.
+        exact = numbers.weights == torch.float32 and self._files.formats("_proj.weight") == {"BF16"}
+        return exact or numbers.rows == torch.bfloat16
 
     def vector(self, name: str, size: int) -> torch.Tensor:
         """A norm's weight, float32 (size,)."""
@@ -69,12 +95,12 @@ class Loader:
         numbers = self.numbers
         weights = [self._read(f"{name}.weight", out, size) for name, out in parts.items()]
         biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
+        if self.tiles:
+            return TiledLinear(self.tiles, self._panels(weights, whole, fine), numbers.rows, biases)
         if numbers.weights == torch.int8 and not whole:
             return _in_int8(weights, numbers.rows, biases, fine)
         if numbers.weights == FP8 and not whole:
             return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
-        if self._kernels and self._kernels.has_tiles and _fit_tiles(weights, numbers):
-            return TiledLinear(self._kernels, weights, biases)
         if numbers.weights != torch.int8:
             kept = numbers.rows if numbers.weights == FP8 else numbers.weights
             weights = [weight.to(self.device, kept) for weight in weights]
@@ -82,6 +108,28 @@ class Loader:
             return FusedLinear(weights, biases)
         as_computed = all(weight.dtype == numbers.rows for weight in weights)
         return (DenseLinear if as_computed else WidenedLinear)(weights, biases)
+
+    def gated(self, gate: str, up: str, pieces: Pieces) -> Gate:
+        """The first half of the MLP, from the matrices (intermediate, hidden) of these names."""
+        config, numbers = self._config, self.numbers
+        if self.tiles:
+            weights = (self._read(f"{name}.weight", config.intermediate, config.hidden) for name in (gate, up))
+            eight = numbers.weights == torch.int8
+            panels = gated_rounded(*weights) if eight else gated_in_place(*(weight.bfloat16() for weight in weights))
+            return TiledGate(self.tiles, panels, numbers.rows)
+        both = self.linear({gate: config.intermediate, up: config.intermediate}, config.hidden)
+
+        def gated(rows: Rows) -> Rows:
+            left, right = both(rows)
+            return pieces.gate(left, right, numbers.inputs)
+
+        return gated
+
+    def _panels(self, weights: Sequence[torch.Tensor], whole: bool, fine: int) -> Sequence[Panels]:
+        if self.numbers.weights != torch.int8 or whole:
+            return [in_place(weight.bfloat16()) for weight in weights]
+        exact = len(weights) - fine
+        return [*map(rounded, weights[:exact]), *map(finely_rounded, weights[exact:])]
 
     def head(self, spec: HeadSpec) -> torch.Tensor:
         """What the last hidden state is multiplied with, float32 (hidden,).
@@ -116,9 +164,3 @@ def _in_int8(
         return Int8Linear(weights, rows, biases)
     first = Int8Linear(weights[:-fine], rows, biases[:-fine] if biases else None)
     return side_by_side(first, Int8Linear(weights[-fine:], rows, biases[-fine:] if biases else None, fine=True))
-
-
-def _fit_tiles(weights: Sequence[torch.Tensor], numbers: Numbers) -> bool:
-    """Whether float32 is wanted of matrices that are stored in bfloat16, in rows that tiles can cut."""
-    stored = all(weight.dtype == torch.bfloat16 and weight.shape[1] % 32 == 0 for weight in weights)
-    return stored and numbers.rows == torch.float32

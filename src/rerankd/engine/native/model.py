@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.layers import Activations, Pieces, Rotary, rms_norm
-from rerankd.engine.native.linear import Linear
+from rerankd.engine.native.linear import Gate, Linear
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.plan import Plan
@@ -100,7 +100,7 @@ class Layer:
     """(kv_heads, head_dim)"""
     output: Linear
     mlp_norm: torch.Tensor
-    gate_up: Linear
+    gated: Gate
     down: Linear
 
     @classmethod
@@ -128,9 +128,7 @@ class Layer:
             # In eight bits it would give half of all the error, and its input would have to be scaled for it alone.
             output=loader.linear({f"{attention}.o_proj": config.hidden}, query, whole=True),
             mlp_norm=loader.vector(f"{base}.post_attention_layernorm.weight", config.hidden),
-            gate_up=loader.linear(
-                {f"{mlp}.gate_proj": config.intermediate, f"{mlp}.up_proj": config.intermediate}, config.hidden
-            ),
+            gated=loader.gated(f"{mlp}.gate_proj", f"{mlp}.up_proj", pieces),
             down=loader.linear({f"{mlp}.down_proj": config.hidden}, config.intermediate),
         )
 
@@ -169,8 +167,7 @@ class Layer:
         for part in _slices(len(rows), self.block):
             (mixed,) = self.output(Activations(attended[part]))
             normed = pieces.norm(rows[part], mixed, self.mlp_norm, self.config.norm_eps, inputs)
-            gate, up = self.gate_up(normed)
-            parts.extend(self.down(pieces.gate(gate, up, inputs)))
+            parts.extend(self.down(self.gated(normed)))
         return Activations.joined(parts)
 
 

@@ -25,6 +25,8 @@ INLINE void set_up_tiles(void) {
         config.bytes[i] = 64;
         config.rows[i] = 16;
     }
+    /* The compiler believes that eight bytes are read. */
+    __asm__ volatile("" ::"r"(&config) : "memory");
     _tile_loadconfig(&config);
 }
 

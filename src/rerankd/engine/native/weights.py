@@ -46,6 +46,11 @@ class WeightFiles:
             )
         return tensor
 
+    def formats(self, ending: str) -> set[str]:
+        """The number formats, in the file's words, of the tensors whose names end so."""
+        names = (name for name in self._places if name.endswith(ending))
+        return {self._open(self._places[name]).get_slice(name).get_dtype() for name in names}
+
     def _open(self, file: Path) -> Any:
         if file not in self._files:
             self._files[file] = _open(file)

@@ -21,8 +21,9 @@ from rerankd.engine.native import kernels as module
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernel_check import kernels
 from rerankd.engine.native.kernels import Kernels
-from rerankd.engine.native.layers import MIDDLE, Activations, TorchPieces
+from rerankd.engine.native.layers import MIDDLE, Activations, Packed, TorchPieces
 from rerankd.engine.native.stacks import Stacks
+from rerankd.engine.native.tiled import TiledLinear, in_place, rounded
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the C kernels need a C compiler")
 FORMATS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.uint8: 4e-2}
@@ -130,18 +131,19 @@ def test_packed_rows_attend_as_stacks_do(
 
 
 @needs_compiler
-@pytest.mark.parametrize("shape", [(1, 32, 16), (33, 96, 100), (200, 1056, 64), (257, 2080, 33)])
-def test_a_product_in_tiles_is_one_in_float32(built: Kernels, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(1, 64, 64), (33, 192, 64), (70, 1088, 320), (200, 320, 1024)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+def test_a_product_in_tiles_is_the_product(built: Kernels, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     if not built.has_tiles:
         pytest.skip("this processor has no AMX tiles")
     count, size, outs = shape
-    rows, weight, wide = random(count, size), random(outs, size, dtype=torch.bfloat16), torch.full((count, 128), 7.0)
-    built.product(rows, weight, wide[:, 8 : 8 + outs], built.room_for(rows))
-    exact = rows.double() @ weight.double().t()
-    error = (wide[:, 8 : 8 + outs] - exact).abs().max()
-    assert error <= max(2 * (rows @ weight.float().t() - exact).abs().max(), 1e-5)
-    assert (wide[:, :8] == 7).all()
-    assert (wide[:, 8 + outs :] == 7).all(), "nothing beside the slice is written"
+    rows, weight = random(count, size), random(outs, size, dtype=torch.bfloat16)
+    exact = (rows.double() @ weight.double().t()).float()
+    out = torch.float32 if dtype == torch.float32 else torch.bfloat16
+    panels = rounded(weight) if dtype == torch.uint8 else in_place(weight)
+    (product,) = TiledLinear(built, [panels], out)(Activations(rows if out == torch.float32 else rows.to(out)))
+    bound = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.uint8: 5e-2}[dtype]
+    assert (product.values.float() - exact).abs().max() <= bound * exact.abs().max()
 
 
 @pytest.mark.usefixtures("no_kernels")
@@ -182,6 +184,7 @@ def test_kernels_that_do_not_give_what_torch_gives_are_not_used(
         """The right numbers but for one."""
         returned = right(self, *arguments)
         written = returned.values if place is None else arguments[place]
+        written = written.tiles.view(torch.bfloat16) if isinstance(written, Packed) else written
         written.view(-1)[0] += 1.0
         return returned
 
