@@ -6,7 +6,7 @@ says what attention is asked. ``linear.py`` has the products, in the formats tha
 ``memory.py`` finds the token budget; ``sharing.py`` joins requests that begin alike, and ``kept.py`` keeps what they
 begin with.
 
-On a CPU ``kernels.py`` has the pieces in C and ``kernel_attention.py`` lays out for them; on CUDA ``packing.py`` lays
-out, ``varlen.py`` attends, ``fp8.py`` multiplies in eight bits, and ``compiled.py`` has the pieces. Where neither is
-to be had, ``stacks.py`` attends, in torch.
+On a CPU ``kernels.py`` has the pieces in C, ``kernel_attention.py`` lays out for them, and ``tiled.py`` multiplies
+where the processor has tiles. On CUDA ``packing.py`` lays out, ``varlen.py`` attends, ``fp8.py`` multiplies in eight
+bits, and ``compiled.py`` has the pieces. Where neither is to be had, ``stacks.py`` attends, in torch.
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rerankd.engine.native.layers import Activations, Rows, in_fp8, plain
+from rerankd.engine.native.layers import Activations, Inputs, in_fp8, plain
 from rerankd.engine.native.linear import parts_of
 from rerankd.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ class Fp8Linear:
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
-    def __call__(self, rows: Rows) -> Sequence[Activations]:
+    def __call__(self, rows: Inputs) -> Sequence[Activations]:
         rows = plain(rows)
         assert rows.scales is not None
         product = torch._scaled_mm(

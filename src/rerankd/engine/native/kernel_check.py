@@ -9,21 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from rerankd.engine.base import Batch, Group
+from rerankd.engine.native import tiled
 from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, load_kernels
 from rerankd.engine.native.layers import Activations, Pieces, TorchPieces, plain, rms_norm
 from rerankd.engine.native.plan import Placed
 from rerankd.engine.native.stacks import Stacks
-from rerankd.engine.native.tiled import (
-    TiledGate,
-    TiledLinear,
-    finely_rounded,
-    gated_in_place,
-    gated_rounded,
-    in_place,
-    rounded,
-)
 
 _HEADS, _KEY_HEADS, _SIZE = 4, 2, 32
 _BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -92,9 +84,9 @@ def _products_agree(found: Kernels, generator: torch.Generator) -> bool:
         eight = dtype == torch.uint8
         out = torch.bfloat16 if eight else dtype
         normed = found.packing().norm(rows.clone(), None, weight, 1e-6, dtype)
-        gated = TiledGate(found, (gated_rounded if eight else gated_in_place)(gate, up), out)(normed)
-        kinds = (rounded, finely_rounded) if eight else (in_place,)
-        for product in TiledLinear(found, [kind(down) for kind in kinds], out)(gated):
+        gated = tiled.TiledGate(found, tiled.gated(gate, up, in_eight_bits=eight), out)(normed)
+        kinds = (tiled.rounded, tiled.finely_rounded) if eight else (tiled.in_place,)
+        for product in tiled.TiledLinear(found, [kind(down) for kind in kinds], out)(gated):
             # What is not a number is not right either.
             if not (product.values.float() - expected).abs().max() <= bound * expected.abs().max():
                 return False

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerankd.engine.native.layers import Activations, Angles, Packed, Rows
+from rerankd.engine.native.layers import Activations, Angles, Inputs, Packed
 
 _SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c")
 _HEADERS = ("numbers.h", "attention.h", "tiles.h")
@@ -71,11 +71,9 @@ class Shape(IntEnum):
     PLAIN = 0
     """Outputs side by side."""
     GATED = 1
-    """silu(a) * b; of eight-bit weights alone."""
+    """silu(a) * b; but for eight bits, packed as the rows of another product."""
     ADDED = 2
     """a + b; of eight-bit weights alone."""
-    GATED_PACKED = 3
-    """silu(a) * b, packed as the rows of another product; of bfloat16 weights alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +119,8 @@ class Kernels:
 
     def norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
-    ) -> Rows:
-        out: Rows
+    ) -> Inputs:
+        out: Inputs
         if self._packs:
             out = Packed.empty(rows.shape, dtype)
             into = out.tiles

@@ -97,10 +97,11 @@ class Packed:
         return self.width * (1 if self.dtype == torch.uint8 else 2) // _STEP
 
 
-Rows: TypeAlias = Activations | Packed
+Inputs: TypeAlias = Activations | Packed
+"""Rows on their way into a product."""
 
 
-def plain(rows: Rows) -> Activations:
+def plain(rows: Inputs) -> Activations:
     """Rows that are not packed; whoever asks does not multiply in tiles."""
     if isinstance(rows, Packed):
         raise TypeError("packed rows where tiles are not used")
@@ -112,7 +113,7 @@ class Pieces(Protocol):
 
     def norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
-    ) -> Rows:
+    ) -> Inputs:
         """Add to the residual ``rows`` (n, width) in place; then their root-mean-square norm times ``weight``."""
         ...
 

@@ -10,12 +10,12 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-from rerankd.engine.native.layers import MIDDLE, Activations, Rows, plain
+from rerankd.engine.native.layers import MIDDLE, Activations, Inputs, plain
 
-Linear: TypeAlias = Callable[[Rows], Sequence[Activations]]
+Linear: TypeAlias = Callable[[Inputs], Sequence[Activations]]
 """(rows, in) -> a (rows, out) for each matrix; slices of wider rows where the matrices lie side by side."""
 
-Gate: TypeAlias = Callable[[Rows], Rows]
+Gate: TypeAlias = Callable[[Inputs], Inputs]
 """(rows, hidden) -> (rows, intermediate): the first half of the MLP, silu(gate) * up, ready for the second."""
 
 _WIDEN_VALUES = 512 * 1024
@@ -29,7 +29,7 @@ class DenseLinear:
         self._weights = weights
         self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
 
-    def __call__(self, rows: Rows) -> Sequence[Activations]:
+    def __call__(self, rows: Inputs) -> Sequence[Activations]:
         values = plain(rows).values
         return [
             Activations(F.linear(values, weight, bias))
@@ -45,7 +45,7 @@ class FusedLinear:
         self._weight = torch.cat(list(weights))
         self._bias = torch.cat(list(biases)) if biases else None
 
-    def __call__(self, rows: Rows) -> Sequence[Activations]:
+    def __call__(self, rows: Inputs) -> Sequence[Activations]:
         return parts_of(F.linear(plain(rows).values, self._weight, self._bias), self._sizes)
 
 
@@ -57,7 +57,7 @@ class WidenedLinear:
         self._blocks = [block for weight in weights for block in _blocks(weight)]
         self._bias = torch.cat(list(biases)) if biases else None
 
-    def __call__(self, rows: Rows) -> Sequence[Activations]:
+    def __call__(self, rows: Inputs) -> Sequence[Activations]:
         values, begin = plain(rows).values, 0
         out = values.new_empty(len(values), sum(self._sizes))
         for block in self._blocks:
@@ -93,13 +93,13 @@ class Int8Linear:
         """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own."""
         self._sizes = [len(weight) for weight in weights]
         weight = torch.cat([weight.float() for weight in weights])
-        rounded, scales = in_eight_bits(weight)
+        rounded, scales = to_eight_bits(weight)
         self._first = _packed(rounded, scales)
-        self._rest = _packed(*in_eight_bits(weight - rounded * scales[:, None])) if fine else None
+        self._rest = _packed(*to_eight_bits(weight - rounded * scales[:, None])) if fine else None
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
-    def __call__(self, rows: Rows) -> Sequence[Activations]:
+    def __call__(self, rows: Inputs) -> Sequence[Activations]:
         rows = plain(rows)
         values = (rows.values, 1.0, MIDDLE)
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
@@ -114,7 +114,7 @@ class Int8Linear:
         return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
 
 
-def in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def to_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Whole numbers up to 127, still in float32, and the scale of each channel."""
     scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
     return (weight / scales[:, None]).round(), scales

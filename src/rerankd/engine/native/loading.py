@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from rerankd.engine.base import HeadSpec
+from rerankd.engine.native import tiled
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.fp8 import Fp8Linear
 from rerankd.engine.native.kernels import Kernels, Panels
-from rerankd.engine.native.layers import FP8, Pieces, Rows
+from rerankd.engine.native.layers import FP8, Inputs, Pieces
 from rerankd.engine.native.linear import (
     DenseLinear,
     FusedLinear,
@@ -21,16 +22,6 @@ from rerankd.engine.native.linear import (
     side_by_side,
 )
 from rerankd.engine.native.numbers import Numbers
-from rerankd.engine.native.tiled import (
-    WHOLE,
-    TiledGate,
-    TiledLinear,
-    finely_rounded,
-    gated_in_place,
-    gated_rounded,
-    in_place,
-    rounded,
-)
 from rerankd.engine.native.weights import WeightFiles
 from rerankd.errors import ConfigurationError
 
@@ -63,7 +54,7 @@ class Loader:
             config.heads * config.head_dim,
             config.kv_heads * config.head_dim,
         )
-        if any(width % WHOLE for width in widths):
+        if any(width % tiled.WHOLE for width in widths):
             return False
         # In float32 tiles take bfloat16 weights alone, of which all checkpoints are that have been released.
         exact = numbers.weights == torch.float32 and self._files.formats("_proj.weight") == {"BF16"}
@@ -96,7 +87,7 @@ class Loader:
         weights = [self._read(f"{name}.weight", out, size) for name, out in parts.items()]
         biases = [self.vector(f"{name}.bias", out).to(numbers.rows) for name, out in parts.items()] if bias else None
         if self.tiles:
-            return TiledLinear(self.tiles, self._panels(weights, whole, fine), numbers.rows, biases)
+            return tiled.TiledLinear(self.tiles, self._panels(weights, whole, fine), numbers.rows, biases)
         if numbers.weights == torch.int8 and not whole:
             return _in_int8(weights, numbers.rows, biases, fine)
         if numbers.weights == FP8 and not whole:
@@ -114,12 +105,11 @@ class Loader:
         config, numbers = self._config, self.numbers
         if self.tiles:
             weights = (self._read(f"{name}.weight", config.intermediate, config.hidden) for name in (gate, up))
-            eight = numbers.weights == torch.int8
-            panels = gated_rounded(*weights) if eight else gated_in_place(*(weight.bfloat16() for weight in weights))
-            return TiledGate(self.tiles, panels, numbers.rows)
+            panels = tiled.gated(*weights, in_eight_bits=numbers.weights == torch.int8)
+            return tiled.TiledGate(self.tiles, panels, numbers.rows)
         both = self.linear({gate: config.intermediate, up: config.intermediate}, config.hidden)
 
-        def gated(rows: Rows) -> Rows:
+        def gated(rows: Inputs) -> Inputs:
             left, right = both(rows)
             return pieces.gate(left, right, numbers.inputs)
 
@@ -127,9 +117,9 @@ class Loader:
 
     def _panels(self, weights: Sequence[torch.Tensor], whole: bool, fine: int) -> Sequence[Panels]:
         if self.numbers.weights != torch.int8 or whole:
-            return [in_place(weight.bfloat16()) for weight in weights]
+            return [*map(tiled.in_place, weights)]
         exact = len(weights) - fine
-        return [*map(rounded, weights[:exact]), *map(finely_rounded, weights[exact:])]
+        return [*map(tiled.rounded, weights[:exact]), *map(tiled.finely_rounded, weights[exact:])]
 
     def head(self, spec: HeadSpec) -> torch.Tensor:
         """What the last hidden state is multiplied with, float32 (hidden,).

@@ -4,11 +4,11 @@
    three products in bfloat16, summed in float32, are the product in float32. Bfloat16 rows times bfloat16 weights. And
    unsigned eight-bit rows around 128 times signed eight-bit weights.
 
-   Rows come packed (packed.h). A panel of weights is two tiles of sixteen outputs a step. Bfloat16 weights lie where they are, in the mapped file, and are packed in passing;
-   eight-bit ones are packed at load. A thread takes a share of the panels, a group of them at a time that the
-   second-level cache holds, and goes over all rows with it: some steps of 32 rows stay in the first-level cache while
-   the group streams by. While tiles multiply, the vector units finish the square before, pack the next group, and
-   fetch the next rows. */
+   Rows come packed (packed.h). A panel of weights is two tiles of sixteen outputs a step. Bfloat16 weights lie where
+   they are, in the mapped file, and are packed in passing; eight-bit ones are packed at load. A thread takes a share of
+   the panels, a group of them at a time that the second-level cache holds, and goes over all rows with it: some steps
+   of 32 rows stay in the first-level cache while the group streams by. While tiles multiply, the vector units finish
+   the square before, pack the next group, and fetch the next rows. */
 
 #if defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BF16__) && defined(__linux__)
 
@@ -20,9 +20,9 @@
 #include "tiles.h"
 
 enum { FLOAT32, BFLOAT16, UINT8 };
-/* What becomes of a panel's two tiles a and b: outputs side by side, silu(a) * b, a + b, or silu(a) * b packed as the
-   rows of another product. */
-enum { PLAIN, GATED, ADDED, GATED_PACKED };
+/* What becomes of a panel's two tiles a and b: outputs side by side, a + b, or silu(a) * b, which is packed as the rows
+   of another product, but for eight bits, which are rounded first. */
+enum { PLAIN, GATED, ADDED };
 
 #define GROUP (768 * 1024)   /* bytes of the packed weights that a thread works with at a time */
 #define STEPS 16             /* steps of 32 rows in the first-level cache: 32 KB, in one term */
@@ -122,7 +122,7 @@ INLINE void write_rows(const Product *p, Square *square, int64_t rows, int kind,
         else if (shape == ADDED)
             write16(p, row, output / 2, _mm512_add_ps(a, b), out_kind, 0);
         else
-            write16(p, row, output / 2, _mm512_mul_ps(silu(a), b), out_kind, shape == GATED_PACKED);
+            write16(p, row, output / 2, _mm512_mul_ps(silu(a), b), out_kind, kind != UINT8);
     }
 }
 
@@ -230,9 +230,9 @@ INLINE void add_all(const Product *p, int64_t top, int64_t bottom, int64_t first
 static void add_in_format(const Product *p, int64_t top, int64_t bottom, int64_t first, int64_t last, int kind,
                           int shape, int out_kind) {
     FOR(FLOAT32, PLAIN, FLOAT32);
-    FOR(FLOAT32, GATED_PACKED, FLOAT32);
+    FOR(FLOAT32, GATED, FLOAT32);
     FOR(BFLOAT16, PLAIN, BFLOAT16);
-    FOR(BFLOAT16, GATED_PACKED, BFLOAT16);
+    FOR(BFLOAT16, GATED, BFLOAT16);
     FOR(UINT8, PLAIN, BFLOAT16);
     FOR(UINT8, GATED, BFLOAT16);
     FOR(UINT8, ADDED, BFLOAT16);

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from rerankd.engine.native.kernels import Kernels, Panels, Shape
-from rerankd.engine.native.layers import MIDDLE, Activations, Packed, Rows
-from rerankd.engine.native.linear import in_eight_bits
+from rerankd.engine.native.layers import MIDDLE, Activations, Inputs, Packed
+from rerankd.engine.native.linear import to_eight_bits
 
 WHOLE = 64
 """What both sides of a matrix have to be a multiple of."""
@@ -37,7 +37,7 @@ class TiledLinear:
         self._out = out
         self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(panels)
 
-    def __call__(self, rows: Rows) -> Sequence[Activations]:
+    def __call__(self, rows: Inputs) -> Sequence[Activations]:
         packed = self._pack(rows)
         products = []
         for panels, bias in zip(self._panels, self._biases, strict=True):
@@ -46,7 +46,7 @@ class TiledLinear:
             products.append(Activations(out if bias is None else out.add_(bias)))
         return products
 
-    def _pack(self, rows: Rows) -> Packed:
+    def _pack(self, rows: Inputs) -> Packed:
         if isinstance(rows, Packed):
             return rows
         is_rounded = self._panels[0].scales is not None
@@ -64,10 +64,10 @@ class TiledGate:
         self._panels = panels
         self._out = out
 
-    def __call__(self, rows: Rows) -> Rows:
+    def __call__(self, rows: Inputs) -> Inputs:
         assert isinstance(rows, Packed)
-        out: Rows
-        if self._panels.shape == Shape.GATED_PACKED:
+        out: Inputs
+        if self._panels.scales is None:
             out = Packed.empty(torch.Size([rows.count, self._panels.outputs]), self._out)
             self._kernels.product(rows, self._panels, out)
         else:
@@ -77,31 +77,30 @@ class TiledGate:
 
 
 def in_place(weight: torch.Tensor) -> Panels:
-    """A bfloat16 matrix where it lies."""
+    """A bfloat16 matrix where it lies; another one is copied."""
+    weight = weight.bfloat16()
     count, apart = len(weight) // (2 * _HALF), weight[: 2 * _HALF].nbytes
     return Panels(Shape.PLAIN, weight, weight[_HALF:], count, apart, len(weight))
 
 
-def gated_in_place(gate: torch.Tensor, up: torch.Tensor) -> Panels:
-    """Two bfloat16 matrices where they lie; the product is silu(gate) * up."""
-    return Panels(Shape.GATED_PACKED, gate, up, len(gate) // _HALF, gate[:_HALF].nbytes, len(gate))
-
-
 def rounded(weight: torch.Tensor) -> Panels:
     """A matrix in eight bits, each output with its own scale."""
-    return _packed(Shape.PLAIN, *in_eight_bits(weight.float()), len(weight))
+    return _packed(Shape.PLAIN, *to_eight_bits(weight.float()), len(weight))
 
 
-def gated_rounded(gate: torch.Tensor, up: torch.Tensor) -> Panels:
-    """Two matrices in eight bits; the product is silu(gate) * up."""
-    return _packed(Shape.GATED, *in_eight_bits(_by_turns(gate, up).float()), len(gate))
+def gated(gate: torch.Tensor, up: torch.Tensor, *, in_eight_bits: bool) -> Panels:
+    """Two matrices, bfloat16 where they lie or in eight bits; the product is silu(gate) * up."""
+    if in_eight_bits:
+        return _packed(Shape.GATED, *to_eight_bits(_by_turns(gate, up).float()), len(gate))
+    gate, up = gate.bfloat16(), up.bfloat16()
+    return Panels(Shape.GATED, gate, up, len(gate) // _HALF, gate[:_HALF].nbytes, len(gate))
 
 
 def finely_rounded(weight: torch.Tensor) -> Panels:
     """A matrix in eight bits, and what rounding took from it in eight more; the products are added."""
     weight = weight.float()
-    whole, scales = in_eight_bits(weight)
-    rest, rest_scales = in_eight_bits(weight - whole * scales[:, None])
+    whole, scales = to_eight_bits(weight)
+    rest, rest_scales = to_eight_bits(weight - whole * scales[:, None])
     both = _by_turns(scales[:, None], rest_scales[:, None]).flatten()
     return _packed(Shape.ADDED, _by_turns(whole, rest), both, len(weight))
 

@@ -131,18 +131,38 @@ def test_packed_rows_attend_as_stacks_do(
 
 
 @needs_compiler
+@pytest.mark.parametrize("shape", [(1, 32, 32), (33, 96, 96), (200, 1056, 64), (257, 2080, 32)])
+def test_a_product_in_tiles_is_one_in_float32(built: Kernels, shape: tuple[int, int, int]) -> None:
+    if not built.has_tiles:
+        pytest.skip("this processor has no AMX tiles")
+    count, size, outs = shape
+    rows, weight, wide = random(count, size), random(outs, size, dtype=torch.bfloat16), torch.full((count, 128), 7.0)
+    built.product(built.pack(rows, torch.float32), in_place(weight), wide[:, 8 : 8 + outs])
+    exact = rows.double() @ weight.double().t()
+    error = (wide[:, 8 : 8 + outs] - exact).abs().max()
+    assert error <= max(2 * (rows @ weight.float().t() - exact).abs().max(), 1e-5)
+    assert (wide[:, :8] == 7).all()
+    assert (wide[:, 8 + outs :] == 7).all(), "nothing beside the slice is written"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 40])
 @pytest.mark.parametrize("shape", [(1, 64, 64), (33, 192, 64), (70, 1088, 320), (200, 320, 1024)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
-def test_a_product_in_tiles_is_the_product(built: Kernels, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 2e-2), (torch.uint8, 5e-2)])
+def test_a_product_in_tiles_is_the_product_in_fewer_bits(
+    built: Kernels, shape: tuple[int, int, int], dtype: torch.dtype, bound: float, threads: int
+) -> None:
     if not built.has_tiles:
         pytest.skip("this processor has no AMX tiles")
     count, size, outs = shape
     rows, weight = random(count, size), random(outs, size, dtype=torch.bfloat16)
-    exact = (rows.double() @ weight.double().t()).float()
-    out = torch.float32 if dtype == torch.float32 else torch.bfloat16
+    exact = rows @ weight.float().t()
     panels = rounded(weight) if dtype == torch.uint8 else in_place(weight)
-    (product,) = TiledLinear(built, [panels], out)(Activations(rows if out == torch.float32 else rows.to(out)))
-    bound = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.uint8: 5e-2}[dtype]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        (product,) = TiledLinear(built, [panels], torch.bfloat16)(Activations(rows.bfloat16()))
+    finally:
+        torch.set_num_threads(before)
     assert (product.values.float() - exact).abs().max() <= bound * exact.abs().max()
 
 
