@@ -11,7 +11,7 @@ for library in "$place/lib/libiomp5.so" /usr/lib/*/libtcmalloc_minimal.so.4; do
 done
 export LD_PRELOAD VLLM_CPU_OMP_THREADS_BIND="${CORES:-0-$(($(nproc) - 1))}"
 exec "$place/bin/python" -m vllm.entrypoints.openai.api_server --model "$1" --host 127.0.0.1 --port "${2:-8002}" \
-    --runner pooling --dtype bfloat16 \
+    --runner pooling --dtype "${DTYPE:-bfloat16}" \
     --max-model-len 8192 --max-num-batched-tokens 8192 --kv-cache-memory-bytes 2147483648 --no-enable-prefix-caching \
     --served-model-name rival --chat-template "$here/qwen3_reranker.jinja" \
     --hf-overrides '{"architectures": ["Qwen3ForSequenceClassification"],

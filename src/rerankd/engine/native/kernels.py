@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rerankd.engine.native.layers import Activations, Angles, Inputs, Packed
 
 _SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c")
-_HEADERS = ("numbers.h", "attention.h", "tiles.h")
+_HEADERS = ("numbers.h", "attention.h", "packed.h", "tiles.h")
 _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-lm",
 )  # fmt: skip
