@@ -83,6 +83,15 @@ async def test_a_slow_engine_is_not_a_hung_one() -> None:
         assert is_right(work, await bench.scheduler.score(work))
 
 
+async def test_a_pair_longer_than_the_budget_may_take_longer() -> None:
+    async with running(FakeScript(seconds_per_batch=0.7), max_batch_tokens=20, hang_seconds=0.3) as bench:
+        work = make_work(length=50)
+        assert is_right(work, await bench.scheduler.score(work)), "three budgets have thrice the time"
+        with pytest.raises(EngineDead):
+            await bench.scheduler.score(make_work(length=10, seed=1))
+        assert "a forward pass of 20 tokens did not return" in bench.deaths[0]
+
+
 async def test_one_bad_check_does_not_kill(measured: Measured) -> None:
     async with running(check_seconds=0.005) as bench:
         checks = 0

@@ -92,7 +92,7 @@ class Dispatcher:
         """One forward pass, and what follows from it."""
         self.running_tokens = tokens = cost_of(tickets)
         started = time.monotonic()
-        result = await self._on_thread(attempt, self._engine, tickets)
+        result = await self._on_thread(tokens, attempt, self._engine, tickets)
         ended = time.monotonic()
         seconds = ended - started
         # Whatever keeps this loop from the engine between two passes makes the waiting longer too.
@@ -104,18 +104,23 @@ class Dispatcher:
         if isinstance(result, Failure):
             self._recover(tickets, tokens, result)
             return
-        self._longest_pass = max(self._longest_pass, seconds)
+        self._longest_pass = max(self._longest_pass, seconds / self._passes(tokens))
         self.speed.observe(tokens, ended - busy_since, self.budget.at(started))
         self._deliver(zip(tickets, map(_outcome, result.tolist()), strict=True))
 
-    async def _on_thread(self, function: Callable[..., T], *args: Any) -> T:
-        limit = max(self._options.hang_seconds, 2 * self._longest_pass)
+    def _passes(self, tokens: int) -> float:
+        """A pair alone may have more tokens than the budget: as how many full passes it then counts."""
+        return max(1.0, tokens / self.budget.full)
+
+    async def _on_thread(self, tokens: int, function: Callable[..., T], *args: Any) -> T:
+        limit = max(self._options.hang_seconds, 2 * self._longest_pass) * self._passes(tokens)
         try:
             async with asyncio.timeout(limit):
                 return await self._thread.call(function, *args)
         except TimeoutError:
             self._metrics.engine_failures.labels("hang").inc()
-            raise EngineGone(f"a forward pass did not return within {limit:.0f} s") from None
+            message = f"a forward pass of {tokens} tokens did not return within {limit:.3g} s (setting hang_seconds)"
+            raise EngineGone(message) from None
 
     async def _idle(self) -> None:
         """Wait for work; ask an engine that is idle for long whether it is still able to score."""
@@ -128,7 +133,7 @@ class Dispatcher:
 
     async def _check(self) -> None:
         try:
-            is_healthy = await self._on_thread(self._engine.health)
+            is_healthy = await self._on_thread(0, self._engine.health)
         except EngineFault as fault:
             raise EngineGone(str(fault)) from None
         except Exception:  # one that does not return too: a machine that swaps is no dead engine
