@@ -100,7 +100,7 @@ class Settings:
     keep_alive: float = setting(75.0, "Seconds for which an idle connection stays open.")
     drain_grace: float = setting(2.0, "Seconds after SIGTERM in which new requests are still taken.")
     drain_seconds: float = setting(25.0, "Seconds after SIGTERM within which the process ends.")
-    hang_seconds: float = setting(30.0, "Seconds after which the engine counts as hung in a forward pass of its token budget.")
+    hang_seconds: float = setting(30.0, "Seconds of a pass of one token budget until the engine counts as hung.")
     # The queue
     queue_tokens: int = setting(0, "Tokens that may wait; 0 means what the largest request can hold, twice.")
     queue_requests: int = setting(512, "Requests that may wait or run.")

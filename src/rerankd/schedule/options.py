@@ -23,8 +23,8 @@ class ScheduleOptions:
     queue_requests: int = 512
     tenant_share: float = 0.5
     hang_seconds: float = 30.0
-    """A forward pass that takes longer than this, and than twice the longest so far, hangs; a pair that is longer than
-    the token budget may take as many times longer."""
+    """A forward pass that takes longer than this, and than twice the longest so far, hangs. One pair that is longer
+    than the token budget may take as many times longer."""
     check_seconds: float = 10.0
     """The engine is asked for its health when it was idle for this long."""
     calm_seconds: float = 60.0
