@@ -1,8 +1,9 @@
 """Figures as a page: python benchmarks/report.py engine.json scaling.json serve.json accuracy.json ...
 
 Reads what ``--json`` of the other commands wrote; writes ``benchmarks/results/DATE-COMMIT/`` (the figures, a page
-with machine, commands, lengths and tables, and the plots) and the README's table from it. Every published number has
-its file there. ``--readme`` writes the README's table again from the newest folder.
+with machine, commands, lengths and tables, and the plots) and the README's table from it, one for each kind of
+processor. Every published number has its file there. ``--readme`` writes the README's tables again from the newest
+folders.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ Record = Mapping[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", type=Path)
-    parser.add_argument("--readme", action="store_true", help="only write the README's table again")
+    parser.add_argument("--readme", action="store_true", help="only write the README's tables again")
     arguments = parser.parse_args()
     if not arguments.readme:
         print(publish({file.name: json.loads(file.read_text(encoding="utf-8")) for file in arguments.figures}))
-    README.write_text(with_table(README.read_text(encoding="utf-8"), newest()), encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8"), newest()), encoding="utf-8")
 
 
 def publish(records: Mapping[str, Record]) -> Path:
@@ -64,10 +65,22 @@ def publish(records: Mapping[str, Record]) -> Path:
     return folder / "README.md"
 
 
-def newest() -> Path:
-    """The folder of the latest figures: the last date, and of that day the last written."""
-    folders = [folder for folder in RESULTS.iterdir() if (folder / "README.md").is_file()]
-    return max(folders, key=lambda folder: (folder.name[:10], _taken(folder)))
+def newest() -> list[Path]:
+    """The folders of the latest figures of each kind of processor, the fastest first."""
+    latest: dict[str, tuple[float, Path]] = {}
+    for folder in sorted(RESULTS.iterdir(), key=lambda folder: (folder.name[:10], _taken(folder))):
+        if record := main_record(folder):
+            seconds = min(min(row["seconds"]) for row in record["results"][0]["rows"] if not row["void"])
+            latest[record["machine"]["processor"]] = (seconds, folder)
+    return [folder for _, folder in sorted(latest.values())]
+
+
+def main_record(folder: Path) -> Record | None:
+    """The figures of the run that has both of the main workloads, if there is one."""
+    for record in load(folder):
+        if record.get("kind") == "engine" and set(_MAIN) <= {result["workload"] for result in record["results"]}:
+            return record
+    return None
 
 
 def _taken(folder: Path) -> str:
@@ -122,28 +135,27 @@ def _peaks(record: Record) -> dict[str, list[dict[str, object]]]:
     return {"The library's own matrix products": engine.peak_rows(record["peaks"])} if record["peaks"] else {}
 
 
-def with_table(text: str, folder: Path) -> str:
-    """The README's text with the table between its markers made from the figures in ``folder``."""
+def with_tables(text: str, folders: Sequence[Path]) -> str:
+    """The README's text with the tables between its markers made from the figures in these folders."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     if not tail:
         sys.exit(f"the README has no {BEGIN} ... {END}")
-    return f"{head}{BEGIN}\n\n{speed(folder)}\n{END}{tail}"
+    tables = "\n".join(map(speed, folders))
+    return f"{head}{BEGIN}\n\n{tables}\n{END}{tail}"
 
 
 def speed(folder: Path) -> str:
-    """The README's table: one request of each workload, from the one run that has both."""
-    record = next(
-        record
-        for record in load(folder)
-        if record.get("kind") == "engine" and set(_MAIN) <= {result["workload"] for result in record["results"]}
-    )
+    """A table of the README: one request of each workload, from the one run that has both."""
+    record = main_record(folder)
+    if record is None:
+        raise ValueError(f"{folder} has no figures of {' and '.join(_MAIN)}")
     results = {result["workload"]: result for result in record["results"]}
     machine, where = record["machine"], folder.relative_to(ROOT).as_posix()
     lengths = "; ".join(f"{name}: {_lengths(results[name])}" for name in _MAIN)
     words = (
         f"Seconds for one request, Qwen3-Reranker-{record['layout']} layout with random weights, {machine['cores']} "
-        f"cores of {machine['processor'].partition(' (')[0]}, torch {machine['torch']}, commit {machine['commit']}. "
+        f"cores of {machine['processor']}, torch {machine['torch']}, commit {machine['commit']}. "
         f"{lengths}; the prompt included. All engines read the same tokens and were measured in one run; scores are "
         "compared with the first row's. Memory is the process's own, without pages of mapped weights; vLLM's pool of "
         f"keys is in its idle part. [Commands, all figures and plots]({where}/README.md)."

@@ -41,9 +41,24 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-def test_the_readmes_figures_are_those_of_the_newest_result_file() -> None:
+def test_the_readmes_figures_are_those_of_the_newest_result_files() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.with_table(text, report.newest()) == text
+    assert report.with_tables(text, report.newest()) == text
+
+
+def test_each_kind_of_processor_has_the_table_of_its_latest_figures(results: Path) -> None:
+    def published(
+        processor: str, commit: str, taken: str, seconds: float, shapes: list[tuple[str, int, int]]
+    ) -> Path:
+        record = engine_record(shapes, row("native:float32", seconds))
+        record["machine"] |= {"processor": processor, "commit": commit, "taken": taken}
+        return report.publish({"engine.json": record}).parent
+
+    published("slow", "a", "2026-01-01 10:00 UTC", 4.0, BOTH)
+    slow = published("slow", "b", "2026-01-01 11:00 UTC", 9.0, BOTH)
+    fast = published("fast", "c", "2026-01-01 09:00 UTC", 1.0, BOTH)
+    published("fast", "d", "2026-01-01 12:00 UTC", 1.0, BOTH[:1])
+    assert report.newest() == [fast, slow], "the folder without B has no table"
 
 
 def test_every_published_folder_names_its_machine_commands_and_lengths() -> None:
