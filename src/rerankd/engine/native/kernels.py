@@ -60,7 +60,7 @@ _SIGNATURES = {
         _INT,
     ],
     "rerankd_attend_wide": [
-        *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _INT,
+        *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _INT,
     ],
 }  # fmt: skip
 
@@ -161,10 +161,10 @@ class Kernels:
         ``kernel_attention.py`` makes the tables; keys, and values in bfloat16, are packed in ``room``
         (1 or 2, blocks, kv_heads, 32, d).
         """
-        tables = (sequences.ctypes.data, blocks.ctypes.data, len(blocks), items.ctypes.data, len(items), width)
+        tables = (sequences.ctypes.data, blocks.ctypes.data, len(blocks), items.ctypes.data, len(items))
         given = (*(tensor.data_ptr() for tensor in (queries, keys, values, out)), queries.shape[1], *keys.shape[1:])
         if queries.dtype == torch.bfloat16:
-            self._library.rerankd_attend(*given, *tables, room[0].data_ptr(), room[1].data_ptr(), _threads())
+            self._library.rerankd_attend(*given, *tables, width, room[0].data_ptr(), room[1].data_ptr(), _threads())
         else:
             self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
 

@@ -1,7 +1,9 @@
 /* Attention over packed rows in float32, on any processor with vectors: no padding, no gathering, one call a layer.
 
-   The same work as attention.c's, cut the same way. Keys are turned once, a shared prefix included; values are read
-   where they lie. The products are small ones that stay in registers: GROUP rows by 32 columns. */
+   The same work as attention.c's, cut the same way. Keys are turned once, a shared prefix included. A run of query rows
+   sees the keys in chunks, and what it has of the chunks before is weighed anew by the largest score so far, so that
+   neither scores nor keys leave the caches however long a pair is. The products are small ones that stay in registers:
+   GROUP rows by 32 columns. */
 
 #include <stdlib.h>
 
@@ -13,6 +15,8 @@
 #else
 #define GROUP 2
 #endif
+#define CHUNK 512           /* keys whose scores are held at a time; with their values 512 KB of heads of 128 */
+#define RUN (8 * QUERIES)   /* query rows that see a chunk one after another */
 
 typedef float Lanes __attribute__((vector_size(64), aligned(4)));
 
@@ -25,21 +29,22 @@ typedef struct {
     float scale;
 } Layer;
 
-/* What one thread works in. */
+/* What one thread works in: the rows of a run, what becomes of them, the scores of QUERIES of them, and the values of a
+   chunk, which lie apart and would get into each other's way in the caches. */
 typedef struct {
-    float *queries, *scores;
+    float *queries, *results, *scores, *values;
+    float most[RUN], sums[RUN]; /* of each row, over the keys so far */
 } Scratch;
 
-/* out (GROUP, 32) = or += left (GROUP, count) times right (count, 32), each with a row stride; the rows of right are
-   those of the list, where there is one. */
+/* out (GROUP, 32) = or += left (GROUP, count) times right (count, 32), each with a row stride. */
 INLINE void add_group(const float *left, int64_t left_stride, const float *right, int64_t right_stride,
-                      const int64_t *rows, int64_t count, float *out, int64_t out_stride, int fresh) {
+                      int64_t count, float *out, int64_t out_stride, int fresh) {
     Lanes sums[GROUP][2];
     for (int g = 0; g < GROUP; g++)
         for (int half = 0; half < 2; half++)
             sums[g][half] = fresh ? (Lanes){0} : *(const Lanes *)(out + g * out_stride + half * 16);
     for (int64_t k = 0; k < count; k++) {
-        const float *line = right + (rows ? rows[k] : k) * right_stride;
+        const float *line = right + k * right_stride;
         Lanes low = *(const Lanes *)line, high = *(const Lanes *)(line + 16);
         for (int g = 0; g < GROUP; g++) {
             float by = left[g * left_stride + k];
@@ -72,59 +77,99 @@ INLINE float weigh(float *scores, int64_t count, int64_t padded, float most, flo
     return sum;
 }
 
-/* Scores of the rows against `count` keys from a block on. */
-static void score(const Layer *layer, int64_t first, int64_t count, int64_t head, int64_t rows, const Scratch *scratch,
-                  int64_t at, int64_t width) {
+/* Scores of rows against `count` keys from a block on, (rows, CHUNK). */
+static void score(const Layer *layer, int64_t first, int64_t count, int64_t head, const float *queries, int64_t rows,
+                  float *scores) {
     int64_t d = layer->d;
     for (int64_t b = 0; b < blocks(count); b++)
         for (int64_t r = 0; r < rows; r += GROUP)
-            add_group(scratch->queries + r * d, d, layer->keys + ((first + b) * layer->kv_heads + head) * KEYS * d,
-                      KEYS, NULL, d, scratch->scores + r * width + at + b * KEYS, width, 1);
+            add_group(queries + r * d, d, layer->keys + ((first + b) * layer->kv_heads + head) * KEYS * d, KEYS, d,
+                      scores + r * CHUNK + b * KEYS, CHUNK, 1);
 }
 
-/* The rows' weights times the values of `count` keys, added to the result, which takes the queries' place. */
-static void mix(const Layer *layer, int64_t first, int64_t count, int64_t head, int64_t rows, const Scratch *scratch,
-                int64_t at, int64_t width, int fresh) {
-    int64_t d = layer->d, stride = layer->kv_heads * d;
-    const float *values = layer->values + head * d;
+/* The rows' weights times `count` values, added to their results. */
+static void mix(const float *values, int64_t count, int64_t d, const float *weights, int64_t rows, float *results,
+                int fresh) {
     for (int64_t i = 0; i < d; i += 32)
         for (int64_t r = 0; r < rows; r += GROUP)
-            add_group(scratch->scores + r * width + at, width, values + i, stride, layer->packing[first], count,
-                      scratch->queries + r * d + i, d, fresh);
+            add_group(weights + r * CHUNK, CHUNK, values + i, d, count, results + r * d + i, d, fresh);
 }
 
-/* Up to 32 query rows of one key head, from `begin` on. */
-static void attend_rows(const Layer *layer, const Sequence *sequence, int64_t head, int64_t begin,
-                        const Scratch *scratch) {
-    int64_t d = layer->d, heads = layer->heads, shared = heads / layer->kv_heads;
-    int64_t rows = rows_from(sequence, shared, begin), seen = seen_by(sequence, shared, begin + rows - 1);
-    int64_t prefix = sequence->prefix_count, tail = blocks(prefix) * KEYS, width = tail + blocks(seen) * KEYS;
-    float sums[QUERIES];
-    for (int64_t r = 0; r < rows; r++)
-        memcpy(scratch->queries + r * d, layer->queries + place_of(sequence, heads, shared, d, head, begin + r), d * 4);
-    score(layer, sequence->prefix_block, prefix, head, rows, scratch, 0, width);
-    score(layer, sequence->tail_block, seen, head, rows, scratch, tail, width);
+/* Scores -> weights, of the keys that each row sees; what the row has so far is weighed by the new largest score. */
+static void weigh_rows(const Layer *layer, const Sequence *sequence, int64_t begin, int64_t row, int64_t rows,
+                       int64_t from, int64_t count, int is_tail, int fresh, Scratch *scratch) {
+    int64_t d = layer->d, shared = layer->heads / layer->kv_heads;
     for (int64_t r = 0; r < rows; r++) {
-        float *scores = scratch->scores + r * width;
-        int64_t own = seen_by(sequence, shared, begin + r);
-        float most = largest(scores + tail, own, largest(scores, prefix, -INFINITY));
-        sums[r] = weigh(scores, prefix, tail, most, layer->scale) +
-                  weigh(scores + tail, own, width - tail, most, layer->scale);
+        float *scores = scratch->scores + r * CHUNK, *result = scratch->results + (row + r) * d;
+        int64_t own = is_tail ? seen_by(sequence, shared, begin + row + r) - from : count;
+        own = own < 0 ? 0 : own < count ? own : count;
+        float before = scratch->most[row + r], most = largest(scores, own, before);
+        float kept = fresh ? 0.0f : most == before ? 1.0f : exponential((before - most) * layer->scale);
+        scratch->sums[row + r] = scratch->sums[row + r] * kept + weigh(scores, own, count, most, layer->scale);
+        scratch->most[row + r] = most;
+        if (!fresh && kept != 1.0f)
+            for (int64_t i = 0; i < d; i++) result[i] *= kept;
     }
-    mix(layer, sequence->prefix_block, prefix, head, rows, scratch, 0, width, 1);
-    mix(layer, sequence->tail_block, seen, head, rows, scratch, tail, width, 0);
+}
+
+/* The rows of a run among a chunk of keys: `count` from block `first` on, the first of which is the `from`-th of the
+   sequence's prefix or tail. */
+static void attend_chunk(const Layer *layer, const Sequence *sequence, int64_t head, int64_t begin, int64_t rows,
+                         int64_t first, int64_t from, int64_t count, int is_tail, int fresh, Scratch *scratch) {
+    int64_t d = layer->d, shared = layer->heads / layer->kv_heads, stride = layer->kv_heads * d;
+    const int64_t *places = layer->packing[first];
+    for (int64_t key = 0; key < count; key++)
+        memcpy(scratch->values + key * d, layer->values + places[key] * stride + head * d, d * 4);
+    for (int64_t row = 0; row < rows; row += QUERIES) {
+        int64_t these = rows - row < QUERIES ? rows - row : QUERIES, seen = count;
+        if (is_tail) seen = seen_by(sequence, shared, begin + row + these - 1) - from;
+        if (seen <= 0) continue;
+        if (seen > count) seen = count;
+        score(layer, first, seen, head, scratch->queries + row * d, these, scratch->scores);
+        weigh_rows(layer, sequence, begin, row, these, from, seen, is_tail, fresh, scratch);
+        mix(scratch->values, seen, d, scratch->scores, these, scratch->results + row * d, fresh);
+    }
+}
+
+/* Query rows [begin, begin + rows) of a sequence and one key head. A chunk of keys and values stays in the second-level
+   cache while all of them go by. */
+static void attend_run(const Layer *layer, const Sequence *sequence, int64_t head, int64_t begin, int64_t rows,
+                       Scratch *scratch) {
+    int64_t d = layer->d, heads = layer->heads, shared = heads / layer->kv_heads, fresh = 1;
+    for (int64_t r = 0; r < rows; r++) {
+        memcpy(scratch->queries + r * d, layer->queries + place_of(sequence, heads, shared, d, head, begin + r), d * 4);
+        scratch->most[r] = -INFINITY, scratch->sums[r] = 0.0f;
+    }
+    for (int is_tail = 0; is_tail < 2; is_tail++) {
+        int64_t all = is_tail ? seen_by(sequence, shared, begin + rows - 1) : sequence->prefix_count;
+        int64_t first = is_tail ? sequence->tail_block : sequence->prefix_block;
+        for (int64_t from = 0; from < all; from += CHUNK, fresh = 0)
+            attend_chunk(layer, sequence, head, begin, rows, first + from / KEYS, from,
+                         all - from < CHUNK ? all - from : CHUNK, is_tail, fresh, scratch);
+    }
     for (int64_t r = 0; r < rows; r++) {
         float *out = layer->out + place_of(sequence, heads, shared, d, head, begin + r);
-        for (int64_t i = 0; i < d; i++) out[i] = scratch->queries[r * d + i] / sums[r];
+        for (int64_t i = 0; i < d; i++) out[i] = scratch->results[r * d + i] / scratch->sums[r];
     }
 }
 
-/* queries, out (rows, heads, d); keys, values (rows, kv_heads, d); turned: room for `block_count` blocks of keys;
-   width: keys of the longest sequence in whole blocks. Head sizes are multiples of 32. */
+/* Some items, those of one sequence together. */
+static void attend_items(const Layer *layer, const Sequence *sequences, const Item *items, int64_t count, int64_t head,
+                         Scratch *scratch) {
+    int64_t shared = layer->heads / layer->kv_heads;
+    for (int64_t i = 0, next; i < count; i = next) {
+        const Sequence *sequence = sequences + items[i].sequence;
+        for (next = i + 1; next < count && items[next].sequence == items[i].sequence; next++);
+        int64_t last = items[next - 1].begin, rows = last + rows_from(sequence, shared, last) - items[i].begin;
+        attend_run(layer, sequence, head, items[i].begin, rows, scratch);
+    }
+}
+
+/* queries, out (rows, heads, d); keys, values (rows, kv_heads, d); turned: room for `block_count` blocks of keys. Head
+   sizes are multiples of 32. */
 void rerankd_attend_wide(const float *queries, const float *keys, const float *values, float *out, int64_t heads,
                          int64_t kv_heads, int64_t d, const Sequence *sequences, const Block *packing,
-                         int64_t block_count, const Item *items, int64_t item_count, int64_t width, float *turned,
-                         int threads) {
+                         int64_t block_count, const Item *items, int64_t item_count, float *turned, int threads) {
     Layer layer = {.queries = queries, .keys = turned, .values = values, .out = out, .packing = packing,
                    .heads = heads, .kv_heads = kv_heads, .d = d, .scale = 1.0f / sqrtf((float)d)};
 #pragma omp parallel num_threads(threads)
@@ -134,13 +179,17 @@ void rerankd_attend_wide(const float *queries, const float *keys, const float *v
         for (int64_t b = 0; b < block_count; b++)
             for (int64_t head = 0; head < kv_heads; head++)
                 turn_keys(keys + head * d, stride, packing[b], d, turned + (b * kv_heads + head) * KEYS * d);
-        /* Whole groups of rows are computed, so there are some lines more than rows. */
-        Scratch scratch = {.queries = calloc(QUERIES * d, 4), .scores = calloc(QUERIES * width, 4)};
-#pragma omp for collapse(2) schedule(dynamic, 4)
-        for (int64_t i = 0; i < item_count; i++)
-            for (int64_t head = 0; head < kv_heads; head++)
-                attend_rows(&layer, sequences + items[i].sequence, head, items[i].begin, &scratch);
+        Scratch scratch = {.queries = calloc(RUN * d, 4), .results = calloc(RUN * d, 4),
+                           .scores = calloc(QUERIES * CHUNK, 4), .values = calloc(CHUNK * d, 4)};
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int64_t i = 0; i < item_count; i += RUN / QUERIES)
+            for (int64_t head = 0; head < kv_heads; head++) {
+                int64_t left = item_count - i, count = left < RUN / QUERIES ? left : RUN / QUERIES;
+                attend_items(&layer, sequences, items + i, count, head, &scratch);
+            }
         free(scratch.queries);
+        free(scratch.results);
         free(scratch.scores);
+        free(scratch.values);
     }
 }
