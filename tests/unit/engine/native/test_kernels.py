@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, batch_of, placed_of
 
@@ -108,6 +108,7 @@ def test_a_number_that_is_none_is_not_lost_in_eight_bits(built: Kernels, value: 
 @needs_compiler
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @given(GROUPS, KEPT, st.sampled_from([(4, 4, 32), (8, 2, 64), (4, 1, 128)]))
+@example([(1030, [1300, 40, 513]), (0, [700])], [37, 0, 0, 0], (4, 2, 32))  # several chunks of keys, and runs
 @settings(deadline=None, max_examples=40)
 def test_packed_rows_attend_as_stacks_do(
     dtype: torch.dtype, bound: float, shape: Shape, kept: list[int], sizes: tuple[int, int, int]
