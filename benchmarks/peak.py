@@ -38,11 +38,10 @@ def _products(name: str, rows: int, size: int, out: int) -> Iterator[tuple[str, 
     dtype = getattr(torch, name)
     left, right = torch.ones(rows, size).to(dtype), torch.ones(out, size).to(dtype)
     if dtype == torch.int8:
-        yield "torch._int_mm", lambda: torch._int_mm(left, right.t())
         yield "onednn.qlinear", _quantised(left, right)
         return
     yield "linear", lambda: functional.linear(left, right)
-    if dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         packed = torch.ops.mkldnn._reorder_linear_weight(right, rows)
         yield "linear, packed", lambda: torch.ops.mkldnn._linear_pointwise(left, packed, None, "none", [], "")
 

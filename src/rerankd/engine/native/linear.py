@@ -77,6 +77,12 @@ def _blocks(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return blocks
 
 
+LEVELS = 127
+"""The largest whole number of a weight in eight bits."""
+_FEWER_LEVELS = 64
+"""The same where a processor adds two products of bytes in sixteen bits: 2 * 255 * 64 still fits into them."""
+
+
 class Int8Linear:
     """Eight-bit products on a CPU: weights scaled by output channel, activations by row as they come.
 
@@ -93,38 +99,73 @@ class Int8Linear:
     ) -> None:
         """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own."""
         self._sizes = [len(weight) for weight in weights]
-        weight = torch.cat([weight.float() for weight in weights])
-        rounded, scales = to_eight_bits(weight)
+        weight, levels = torch.cat([weight.float() for weight in weights]), weight_levels()
+        rounded, scales = to_eight_bits(weight, levels)
         self._first = _packed(rounded, scales)
-        self._rest = _packed(*to_eight_bits(weight - rounded * scales[:, None])) if fine else None
+        self._rest = _packed(*to_eight_bits(weight - rounded * scales[:, None], levels)) if fine else None
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
     def __call__(self, rows: Inputs) -> Sequence[Activations]:
         rows = plain(rows)
-        values = (rows.values, 1.0, MIDDLE)
-        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            *values, *self._first, None, 1.0, 0, self._out, "none", [], ""
-        )
+        product = _product(rows.values, self._first, self._out)
         if self._rest is not None:
             product = torch.ops.onednn.qlinear_pointwise.binary(
-                *values, *self._rest, product, None, 1.0, 0, self._out, 1.0, 0, "sum", 1.0, "none", [], ""
+                rows.values,
+                1.0,
+                MIDDLE,
+                *self._rest,
+                product,
+                None,
+                1.0,
+                0,
+                self._out,
+                1.0,
+                0,
+                "sum",
+                1.0,
+                "none",
+                [],
+                "",
             )
         if self._bias is None:
             return parts_of(product, self._sizes, rows.scales)
         return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
 
 
-def to_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whole numbers up to 127, still in float32, and the scale of each channel."""
-    scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
+def to_eight_bits(weight: torch.Tensor, levels: int = LEVELS) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole numbers up to ``levels``, still in float32, and the scale of each channel."""
+    scales = weight.abs().amax(dim=1).clamp_min(1e-12) / levels
     return (weight / scales[:, None]).round(), scales
 
 
-def _packed(rounded: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weight, scales and zero points as oneDNN takes them."""
+@cache
+def weight_levels() -> int:
+    """How large weights in eight bits may be in products that are the library's: found by trying.
+
+    Processors without VNNI add products of bytes in pairs, and a sum beyond 32,767 is cut off.
+    """
+    size, largest = 64, 255
+    rows, weight = torch.full((size, size), largest, dtype=torch.uint8), torch.full((size, size), float(LEVELS))
+    product = _product(rows, _packed(weight, torch.ones(size)), torch.float32)
+    return LEVELS if (product == (largest - MIDDLE) * LEVELS * size).all() else _FEWER_LEVELS
+
+
+_Weights: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Weight, scales and zero points as oneDNN takes them."""
+
+
+def _packed(rounded: torch.Tensor, scales: torch.Tensor) -> _Weights:
     weight: torch.Tensor = torch.ops.onednn.qlinear_prepack(rounded.to(torch.int8), None)
     return weight, scales, torch.zeros(len(scales), dtype=torch.int32)
+
+
+def _product(rows: torch.Tensor, weights: _Weights, out: torch.dtype) -> torch.Tensor:
+    """Eight-bit rows around `MIDDLE` times ``weights``, in ``out``; what the rows' scales are is not known here."""
+    product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+        rows, 1.0, MIDDLE, *weights, None, 1.0, 0, out, "none", [], ""
+    )
+    return product
 
 
 def side_by_side(*products: Linear) -> Linear:

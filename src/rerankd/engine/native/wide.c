@@ -3,22 +3,30 @@
    The same work as attention.c's, cut the same way. Keys are turned once, a shared prefix included. A run of query rows
    sees the keys in chunks, and what it has of the chunks before is weighed anew by the largest score so far, so that
    neither scores nor keys leave the caches however long a pair is. The products are small ones that stay in registers:
-   GROUP rows by 32 columns. */
+   GROUP rows by two vectors, which are as wide as the processor's own: wider ones a compiler takes apart badly. */
 
 #include <stdlib.h>
 
 #include "attention.h"
 #include "numbers.h"
 
-#ifdef __AVX512F__
-#define GROUP 8
+#if defined(__AVX512F__)
+#define WIDTH 16
+#elif defined(__AVX__)
+#define WIDTH 8
 #else
-#define GROUP 2
+#define WIDTH 4
 #endif
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define GROUP 8 /* of 32 registers */
+#else
+#define GROUP 4 /* of 16 */
+#endif
+#define COLUMNS (2 * WIDTH)
 #define CHUNK 512           /* keys whose scores are held at a time; with their values 512 KB of heads of 128 */
 #define RUN (8 * QUERIES)   /* query rows that see a chunk one after another */
 
-typedef float Lanes __attribute__((vector_size(64), aligned(4)));
+typedef float Lanes __attribute__((vector_size(4 * WIDTH), aligned(4)));
 
 /* What all threads share; values are rows as they lie, keys turned: block, key head, then d lines of KEYS numbers. */
 typedef struct {
@@ -36,16 +44,16 @@ typedef struct {
     float most[RUN], sums[RUN]; /* of each row, over the keys so far */
 } Scratch;
 
-/* out (GROUP, 32) = or += left (GROUP, count) times right (count, 32), each with a row stride. */
+/* out (GROUP, COLUMNS) = or += left (GROUP, count) times right (count, COLUMNS), each with a row stride. */
 INLINE void add_group(const float *left, int64_t left_stride, const float *right, int64_t right_stride,
                       int64_t count, float *out, int64_t out_stride, int fresh) {
     Lanes sums[GROUP][2];
     for (int g = 0; g < GROUP; g++)
         for (int half = 0; half < 2; half++)
-            sums[g][half] = fresh ? (Lanes){0} : *(const Lanes *)(out + g * out_stride + half * 16);
+            sums[g][half] = fresh ? (Lanes){0} : *(const Lanes *)(out + g * out_stride + half * WIDTH);
     for (int64_t k = 0; k < count; k++) {
         const float *line = right + k * right_stride;
-        Lanes low = *(const Lanes *)line, high = *(const Lanes *)(line + 16);
+        Lanes low = *(const Lanes *)line, high = *(const Lanes *)(line + WIDTH);
         for (int g = 0; g < GROUP; g++) {
             float by = left[g * left_stride + k];
             sums[g][0] += low * by;
@@ -53,7 +61,7 @@ INLINE void add_group(const float *left, int64_t left_stride, const float *right
         }
     }
     for (int g = 0; g < GROUP; g++)
-        for (int half = 0; half < 2; half++) *(Lanes *)(out + g * out_stride + half * 16) = sums[g][half];
+        for (int half = 0; half < 2; half++) *(Lanes *)(out + g * out_stride + half * WIDTH) = sums[g][half];
 }
 
 /* A block of keys, turned; keys that are not there are zero. */
@@ -81,16 +89,18 @@ INLINE float weigh(float *scores, int64_t count, int64_t padded, float most, flo
 static void score(const Layer *layer, int64_t first, int64_t count, int64_t head, const float *queries, int64_t rows,
                   float *scores) {
     int64_t d = layer->d;
-    for (int64_t b = 0; b < blocks(count); b++)
-        for (int64_t r = 0; r < rows; r += GROUP)
-            add_group(queries + r * d, d, layer->keys + ((first + b) * layer->kv_heads + head) * KEYS * d, KEYS, d,
-                      scores + r * CHUNK + b * KEYS, CHUNK, 1);
+    for (int64_t b = 0; b < blocks(count); b++) {
+        const float *keys = layer->keys + ((first + b) * layer->kv_heads + head) * KEYS * d;
+        for (int64_t i = 0; i < KEYS; i += COLUMNS)
+            for (int64_t r = 0; r < rows; r += GROUP)
+                add_group(queries + r * d, d, keys + i, KEYS, d, scores + r * CHUNK + b * KEYS + i, CHUNK, 1);
+    }
 }
 
 /* The rows' weights times `count` values, added to their results. */
 static void mix(const float *values, int64_t count, int64_t d, const float *weights, int64_t rows, float *results,
                 int fresh) {
-    for (int64_t i = 0; i < d; i += 32)
+    for (int64_t i = 0; i < d; i += COLUMNS)
         for (int64_t r = 0; r < rows; r += GROUP)
             add_group(weights + r * CHUNK, CHUNK, values + i, d, count, results + r * d + i, d, fresh);
 }
