@@ -14,6 +14,7 @@ from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, load_kernels
 from rerankd.engine.native.layers import Activations, Pieces, TorchPieces, plain, rms_norm
+from rerankd.engine.native.linear import VectorLinear
 from rerankd.engine.native.plan import Placed
 from rerankd.engine.native.stacks import Stacks
 
@@ -31,10 +32,8 @@ def kernels() -> Kernels | None:
     if found is None:
         return None
     generator = torch.Generator().manual_seed(0)
-    right = (
-        _pieces_agree(found, generator) and _attention_agrees(found, generator) and _products_agree(found, generator)
-    )
-    return found if right else None
+    checks = (_pieces_agree, _attention_agrees, _products_agree, _vectors_agree)
+    return found if all(check(found, generator) for check in checks) else None
 
 
 def _pieces_agree(found: Kernels, generator: torch.Generator) -> bool:
@@ -90,4 +89,17 @@ def _products_agree(found: Kernels, generator: torch.Generator) -> bool:
             # What is not a number is not right either.
             if not (product.values.float() - expected).abs().max() <= bound * expected.abs().max():
                 return False
+    return True
+
+
+def _vectors_agree(found: Kernels, generator: torch.Generator) -> bool:
+    """Products in vectors, over more than one slice of the inputs."""
+    if not found.has_vectors:
+        return True
+    rows, weight = (torch.randn(count, 320, generator=generator) for count in (33, 64))
+    for given in (weight, weight.bfloat16()):
+        expected = rows @ given.float().t()
+        (product,) = VectorLinear(found, [given])(Activations(rows))
+        if not (product.values - expected).abs().max() <= _PRODUCT_BOUNDS[torch.float32] * expected.abs().max():
+            return False
     return True

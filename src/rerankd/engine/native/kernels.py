@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rerankd.engine.native.layers import Activations, Angles, Inputs, Packed
 
-_SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c")
+_SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c", "vectors.c")
 _HEADERS = ("numbers.h", "attention.h", "packed.h", "tiles.h")
 _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-lm",
@@ -55,6 +55,7 @@ _SIGNATURES = {
         _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER, _POINTER,
         _LONG, _INT, _INT,
     ],
+    "rerankd_vector_product": [_POINTER, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _LONG, _INT],
     "rerankd_attend": [
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _POINTER,
         _INT,
@@ -111,6 +112,8 @@ class Kernels:
         self._library = library
         self.has_tiles = library.rerankd_attention_ready() == 0
         """Whether attention and products run here too: AMX tiles, lent by the system."""
+        self.has_vectors = library.rerankd_vectors_ready() == 0
+        """Whether float32 products run here: where a processor has AVX2 and nothing wider."""
         self._packs = packs
 
     def packing(self) -> Kernels:
@@ -190,6 +193,17 @@ class Kernels:
             rows.tiles.data_ptr(), rows.count, rows.steps, _KINDS[rows.dtype], panels.left.data_ptr(),
             panels.right.data_ptr(), panels.apart, panels.count, panels.shape, _at(rows.scales), _at(panels.scales),
             _at(panels.middles), into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
+        )  # fmt: skip
+
+    def vector_product(self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+        """Rows float32 (n, in) times a weight (out, in), float32 or bfloat16, into ``out`` (n, out). Needs vectors.
+
+        Both sides of the weight are multiples of 16.
+        """
+        outputs, width = weight.shape
+        self._library.rerankd_vector_product(
+            rows.data_ptr(), len(rows), width, weight.data_ptr(), _KINDS[weight.dtype], outputs, out.data_ptr(),
+            out.stride(0), _threads(),
         )  # fmt: skip
 
 

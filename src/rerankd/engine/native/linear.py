@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
+from rerankd.engine.native.kernels import Kernels
 from rerankd.engine.native.layers import MIDDLE, Activations, Inputs, plain
 
 Linear: TypeAlias = Callable[[Inputs], Sequence[Activations]]
@@ -65,6 +66,26 @@ class WidenedLinear:
             torch.mm(values, block.to(values.dtype).t(), out=out.narrow(1, begin, len(block)))
             begin += len(block)
         return parts_of(out if self._bias is None else out.add_(self._bias), self._sizes)
+
+
+class VectorLinear:
+    """Matrices that stay where they are, in the mapped file, multiplied by the C kernels."""
+
+    def __init__(
+        self, kernels: Kernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        self._kernels = kernels
+        self._weights = weights
+        self._biases: Sequence[torch.Tensor | None] = biases or [None] * len(weights)
+
+    def __call__(self, rows: Inputs) -> Sequence[Activations]:
+        values = plain(rows).values
+        products = []
+        for weight, bias in zip(self._weights, self._biases, strict=True):
+            out = values.new_empty(len(values), len(weight))
+            self._kernels.vector_product(values, weight, out)
+            products.append(Activations(out if bias is None else out.add_(bias)))
+        return products
 
 
 def parts_of(out: torch.Tensor, sizes: Sequence[int], scales: torch.Tensor | None = None) -> Sequence[Activations]:

@@ -18,6 +18,7 @@ from rerankd.engine.native.linear import (
     Gate,
     Int8Linear,
     Linear,
+    VectorLinear,
     WidenedLinear,
     side_by_side,
 )
@@ -44,21 +45,32 @@ class Loader:
         self._files = files
         self.tiles = kernels if kernels and kernels.has_tiles and self._fits_tiles else None
         """What multiplies in tiles, if anything does: then all products of the layers are done there."""
+        self._vectors = kernels if kernels and kernels.has_vectors and self._fits_vectors else None
+        """What multiplies float32 rows in vectors, but for eight-bit weights."""
 
     @property
     def _fits_tiles(self) -> bool:
-        config, numbers = self._config, self.numbers
-        widths = (
-            config.hidden,
-            config.intermediate,
-            config.heads * config.head_dim,
-            config.kv_heads * config.head_dim,
-        )
-        if any(width % tiled.WHOLE for width in widths):
-            return False
+        numbers = self.numbers
         # In float32 tiles take bfloat16 weights alone, of which all checkpoints are that have been released.
-        exact = numbers.weights == torch.float32 and self._files.formats("_proj.weight") == {"BF16"}
-        return exact or numbers.rows == torch.bfloat16
+        exact = numbers.weights == torch.float32 and self._formats == {"BF16"}
+        return self._is_whole and (exact or numbers.rows == torch.bfloat16)
+
+    @property
+    def _fits_vectors(self) -> bool:
+        numbers = self.numbers
+        known = numbers.weights != torch.float16 and self._formats <= {"BF16", "F32"}
+        return self._is_whole and known and numbers.rows == torch.float32
+
+    @property
+    def _formats(self) -> set[str]:
+        return self._files.formats("_proj.weight")
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether no side of a matrix leaves a part of a tile."""
+        config = self._config
+        heads = (config.heads * config.head_dim, config.kv_heads * config.head_dim)
+        return not any(width % tiled.WHOLE for width in (config.hidden, config.intermediate, *heads))
 
     def vector(self, name: str, size: int) -> torch.Tensor:
         """A norm's weight, float32 (size,)."""
@@ -92,6 +104,9 @@ class Loader:
             return _in_int8(weights, numbers.rows, biases, fine)
         if numbers.weights == FP8 and not whole:
             return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
+        if self._vectors:
+            narrow = numbers.weights == torch.bfloat16
+            return VectorLinear(self._vectors, [w.bfloat16() for w in weights] if narrow else weights, biases)
         if numbers.weights != torch.int8:
             kept = numbers.rows if numbers.weights == FP8 else numbers.weights
             weights = [weight.to(self.device, kept) for weight in weights]

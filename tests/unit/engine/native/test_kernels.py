@@ -167,6 +167,30 @@ def test_a_product_in_tiles_is_the_product_in_fewer_bits(
     assert (product.values.float() - exact).abs().max() <= bound * exact.abs().max()
 
 
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 64, 64), (33, 192, 64), (200, 1056, 96), (5, 48, 8208)])
+def test_a_product_in_vectors_is_one_in_float32(
+    built: Kernels, shape: tuple[int, int, int], dtype: torch.dtype, threads: int
+) -> None:
+    if not built.has_vectors:
+        pytest.skip("this processor has vectors wider than AVX2's, or none")
+    count, size, outs = shape
+    rows, weight, wide = random(count, size), random(outs, size, dtype=dtype), torch.full((count, outs + 24), 7.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        built.vector_product(rows, weight, wide[:, 8 : 8 + outs])
+    finally:
+        torch.set_num_threads(before)
+    exact = rows.double() @ weight.double().t()
+    error = (wide[:, 8 : 8 + outs] - exact).abs().max()
+    assert error <= max(2 * (rows @ weight.float().t() - exact).abs().max(), 1e-5)
+    assert (wide[:, :8] == 7).all()
+    assert (wide[:, 8 + outs :] == 7).all(), "nothing beside the slice is written"
+
+
 @pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_without_a_compiler_the_engine_runs_on_torch_and_says_so(tmp_path: Path, dtype: str) -> None:
@@ -193,12 +217,16 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, monkey
 
 
 @needs_compiler
-@pytest.mark.parametrize(("name", "place"), [("gate", None), ("turn", 4), ("attend", 3), ("product", 2)])
+@pytest.mark.parametrize(
+    ("name", "place"), [("gate", None), ("turn", 4), ("attend", 3), ("product", 2), ("vector_product", 2)]
+)
 def test_kernels_that_do_not_give_what_torch_gives_are_not_used(
     name: str, place: int | None, built: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "product" and not built.has_tiles:
         pytest.skip("this processor has no AMX tiles")
+    if name == "vector_product" and not built.has_vectors:
+        pytest.skip("this processor has vectors wider than AVX2's, or none")
     right = getattr(Kernels, name)
 
     def wrong(self: Kernels, *arguments: Any) -> Any:
