@@ -52,7 +52,9 @@ def _processor() -> str:
         return platform.processor()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     named = {name.strip(): value.strip() for name, value in facts.items()}
-    flags = [flag for flag in ("avx512f", "avx512_bf16", "avx512_vnni", "amx_tile") if flag in named.get("flags", "")]
+    found = named.get("flags", "").split()
+    flags = [flag for flag in ("avx512f", "avx512_bf16", "avx512_vnni", "amx_tile") if flag in found]
+    flags = flags or [flag for flag in ("avx2",) if flag in found]
     return f"{named.get('model name', 'unknown')} (model {named.get('model', '?')}; {' '.join(flags)})"
 
 
