@@ -53,8 +53,9 @@ def _processor() -> str:
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     named = {name.strip(): value.strip() for name, value in facts.items()}
     found = named.get("flags", "").split()
-    flags = [flag for flag in ("avx512f", "avx512_bf16", "avx512_vnni", "amx_tile") if flag in found]
-    flags = flags or [flag for flag in ("avx2",) if flag in found]
+    flags: list[str] = [flag for flag in ("avx512f", "avx512_bf16", "avx512_vnni", "amx_tile") if flag in found]
+    if not flags and "avx2" in found:
+        flags = ["avx2"]
     return f"{named.get('model name', 'unknown')} (model {named.get('model', '?')}; {' '.join(flags)})"
 
 

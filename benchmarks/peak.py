@@ -13,7 +13,7 @@ _SHAPES = ((2048, 1024, 6144), (2048, 3072, 1024), (2048, 2048, 2048), (4096, 40
 """Rows, inputs and outputs: two of the 0.6B model's own products, and two squares."""
 _TURNS = 5
 _ENOUGH = 3.0
-"""Seconds after which a product is not tried again: some processors take minutes for what they have no products for."""
+"""Seconds after which a product is not tried again: without products in a format it takes minutes."""
 
 Product = Callable[[], object]
 
@@ -52,10 +52,11 @@ def _quantised(left: torch.Tensor, right: torch.Tensor) -> Product:
     packed = torch.ops.onednn.qlinear_prepack(right, None)
     scales, zeros = torch.ones(len(right)), torch.zeros(len(right), dtype=torch.int32)
     codes = left.to(torch.uint8)
+    out = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
     def product() -> object:
         return torch.ops.onednn.qlinear_pointwise(
-            codes, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
+            codes, 1.0, 128, packed, scales, zeros, None, 1.0, 0, out, "none", [], ""
         )
 
     return product
