@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,9 @@ class WidenedLinear:
 
 class VectorLinear:
     """Matrices that stay where they are, in the mapped file, multiplied by the C kernels."""
+
+    WHOLE: Final = 16
+    """What both sides of a matrix have to be a multiple of."""
 
     def __init__(
         self, kernels: Kernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None

@@ -53,24 +53,23 @@ class Loader:
         numbers = self.numbers
         # In float32 tiles take bfloat16 weights alone, of which all checkpoints are that have been released.
         exact = numbers.weights == torch.float32 and self._formats == {"BF16"}
-        return self._is_whole and (exact or numbers.rows == torch.bfloat16)
+        return self._is_whole(tiled.WHOLE) and (exact or numbers.rows == torch.bfloat16)
 
     @property
     def _fits_vectors(self) -> bool:
         numbers = self.numbers
         known = numbers.weights != torch.float16 and self._formats <= {"BF16", "F32"}
-        return self._is_whole and known and numbers.rows == torch.float32
+        return self._is_whole(VectorLinear.WHOLE) and known and numbers.rows == torch.float32
 
     @property
     def _formats(self) -> set[str]:
         return self._files.formats("_proj.weight")
 
-    @property
-    def _is_whole(self) -> bool:
-        """Whether no side of a matrix leaves a part of a tile."""
+    def _is_whole(self, part: int) -> bool:
+        """Whether every side of every matrix is a multiple of ``part``."""
         config = self._config
         heads = (config.heads * config.head_dim, config.kv_heads * config.head_dim)
-        return not any(width % tiled.WHOLE for width in (config.hidden, config.intermediate, *heads))
+        return not any(width % part for width in (config.hidden, config.intermediate, *heads))
 
     def vector(self, name: str, size: int) -> torch.Tensor:
         """A norm's weight, float32 (size,)."""
