@@ -14,7 +14,7 @@ from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernels import Kernels, load_kernels
 from rerankd.engine.native.layers import Activations, Pieces, TorchPieces, plain, rms_norm
-from rerankd.engine.native.linear import VectorLinear
+from rerankd.engine.native.linear import Int8Linear, VectorLinear
 from rerankd.engine.native.plan import Placed
 from rerankd.engine.native.stacks import Stacks
 
@@ -96,10 +96,19 @@ def _vectors_agree(found: Kernels, generator: torch.Generator) -> bool:
     """Products in vectors, over more than one slice of the inputs."""
     if not found.has_vectors:
         return True
-    rows, weight = (torch.randn(count, 320, generator=generator) for count in (33, 64))
-    for given in (weight, weight.bfloat16()):
-        expected = rows @ given.float().t()
-        (product,) = VectorLinear(found, [given])(Activations(rows))
-        if not (product.values - expected).abs().max() <= _PRODUCT_BOUNDS[torch.float32] * expected.abs().max():
+    rows, weight = (torch.randn(count, 576, generator=generator) for count in (33, 64))
+    eight = TorchPieces().norm(rows.clone(), None, torch.ones(576), 1e-6, torch.uint8)
+    products = {
+        torch.float32: (VectorLinear(found, [weight])(Activations(rows)), rows),
+        torch.bfloat16: (VectorLinear(found, [weight.bfloat16()])(Activations(rows)), rows),
+        torch.uint8: (
+            Int8Linear([weight], torch.float32, kernels=found)(eight),
+            rms_norm(rows, torch.ones(576), 1e-6),
+        ),
+    }
+    for dtype, ((product,), given) in products.items():
+        expected = given @ weight.t()
+        # What is not a number is not right either.
+        if not (product.numbers() - expected).abs().max() <= _PRODUCT_BOUNDS[dtype] * expected.abs().max():
             return False
     return True

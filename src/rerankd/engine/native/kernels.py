@@ -30,7 +30,7 @@ _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-lm",
 )  # fmt: skip
 _WIDE = "-mprefer-vector-width=512"
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2, torch.int8: 2}
 _BUILD_SECONDS = 60
 MOST_WIDTH = 32_768
 """Numbers of a row that the kernels hold at a time ..."""
@@ -55,7 +55,7 @@ _SIGNATURES = {
         _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER, _POINTER,
         _LONG, _INT, _INT,
     ],
-    "rerankd_vector_product": [_POINTER, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _LONG, _INT],
+    "rerankd_vector_product": [_POINTER, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _POINTER, _LONG, _INT],
     "rerankd_attend": [
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _POINTER,
         _INT,
@@ -195,15 +195,18 @@ class Kernels:
             _at(panels.middles), into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
         )  # fmt: skip
 
-    def vector_product(self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-        """Rows float32 (n, in) times a weight (out, in), float32 or bfloat16, into ``out`` (n, out). Needs vectors.
+    def vector_product(
+        self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, scales: torch.Tensor | None = None
+    ) -> None:
+        """Rows (n, in) times a weight (out, in), into ``out``, float32 (n, out). Needs vectors.
 
-        Both sides of the weight are multiples of 16.
+        Rows are float32 and the weight float32 or bfloat16; or rows are uint8 around `MIDDLE`, the weight int8, and
+        what comes out is multiplied with ``scales``, float32 (out,). Both sides of the weight are multiples of 16.
         """
         outputs, width = weight.shape
         self._library.rerankd_vector_product(
-            rows.data_ptr(), len(rows), width, weight.data_ptr(), _KINDS[weight.dtype], outputs, out.data_ptr(),
-            out.stride(0), _threads(),
+            rows.data_ptr(), len(rows), width, weight.data_ptr(), _KINDS[weight.dtype], outputs, _at(scales),
+            out.data_ptr(), out.stride(0), _threads(),
         )  # fmt: skip
 
 

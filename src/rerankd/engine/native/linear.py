@@ -120,38 +120,25 @@ class Int8Linear:
         out: torch.dtype,
         biases: Sequence[torch.Tensor] | None = None,
         fine: bool = False,
+        kernels: Kernels | None = None,
     ) -> None:
-        """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own."""
+        """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own. ``kernels``:
+        what multiplies in vectors, where that is not the library."""
         self._sizes = [len(weight) for weight in weights]
-        weight, levels = torch.cat([weight.float() for weight in weights]), weight_levels()
+        weight, levels = torch.cat([weight.float() for weight in weights]), LEVELS if kernels else weight_levels()
         rounded, scales = to_eight_bits(weight, levels)
-        self._first = _packed(rounded, scales)
-        self._rest = _packed(*to_eight_bits(weight - rounded * scales[:, None], levels)) if fine else None
+        terms = [(rounded, scales)]
+        if fine:
+            terms.append(to_eight_bits(weight - rounded * scales[:, None], levels))
+        self._terms = [_vector_product(kernels, *term) if kernels else _library_product(*term, out) for term in terms]
         self._bias = torch.cat(list(biases)) if biases else None
         self._out = out
 
     def __call__(self, rows: Inputs) -> Sequence[Activations]:
         rows = plain(rows)
-        product = _product(rows.values, self._first, self._out)
-        if self._rest is not None:
-            product = torch.ops.onednn.qlinear_pointwise.binary(
-                rows.values,
-                1.0,
-                MIDDLE,
-                *self._rest,
-                product,
-                None,
-                1.0,
-                0,
-                self._out,
-                1.0,
-                0,
-                "sum",
-                1.0,
-                "none",
-                [],
-                "",
-            )
+        product = self._terms[0](rows.values)
+        for term in self._terms[1:]:
+            product += term(rows.values)
         if self._bias is None:
             return parts_of(product, self._sizes, rows.scales)
         return parts_of(Activations(product, rows.scales).numbers().add_(self._bias).to(self._out), self._sizes)
@@ -171,24 +158,30 @@ def weight_levels() -> int:
     """
     size, largest = 64, 255
     rows, weight = torch.full((size, size), largest, dtype=torch.uint8), torch.full((size, size), float(LEVELS))
-    product = _product(rows, _packed(weight, torch.ones(size)), torch.float32)
+    product = _library_product(weight, torch.ones(size), torch.float32)(rows)
     return LEVELS if (product == (largest - MIDDLE) * LEVELS * size).all() else _FEWER_LEVELS
 
 
-_Weights: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Weight, scales and zero points as oneDNN takes them."""
+_Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Eight-bit rows around `MIDDLE` (n, in) times weights -> (n, out); what the rows' scales are is not known here."""
 
 
-def _packed(rounded: torch.Tensor, scales: torch.Tensor) -> _Weights:
-    weight: torch.Tensor = torch.ops.onednn.qlinear_prepack(rounded.to(torch.int8), None)
-    return weight, scales, torch.zeros(len(scales), dtype=torch.int32)
-
-
-def _product(rows: torch.Tensor, weights: _Weights, out: torch.dtype) -> torch.Tensor:
-    """Eight-bit rows around `MIDDLE` times ``weights``, in ``out``; what the rows' scales are is not known here."""
-    product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        rows, 1.0, MIDDLE, *weights, None, 1.0, 0, out, "none", [], ""
+def _library_product(rounded: torch.Tensor, scales: torch.Tensor, out: torch.dtype) -> _Product:
+    weight = torch.ops.onednn.qlinear_prepack(rounded.to(torch.int8), None)
+    zeros = torch.zeros(len(scales), dtype=torch.int32)
+    return lambda rows: torch.ops.onednn.qlinear_pointwise(
+        rows, 1.0, MIDDLE, weight, scales, zeros, None, 1.0, 0, out, "none", [], ""
     )
+
+
+def _vector_product(kernels: Kernels, rounded: torch.Tensor, scales: torch.Tensor) -> _Product:
+    weight = rounded.to(torch.int8)
+
+    def product(rows: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(len(rows), len(weight))
+        kernels.vector_product(rows, weight, out, scales)
+        return out
+
     return product
 
 

@@ -46,7 +46,7 @@ class Loader:
         self.tiles = kernels if kernels and kernels.has_tiles and self._fits_tiles else None
         """What multiplies in tiles, if anything does: then all products of the layers are done there."""
         self._vectors = kernels if kernels and kernels.has_vectors and self._fits_vectors else None
-        """What multiplies float32 rows in vectors, but for eight-bit weights."""
+        """What multiplies in vectors, if anything does; float32 comes out."""
 
     @property
     def _fits_tiles(self) -> bool:
@@ -100,7 +100,7 @@ class Loader:
         if self.tiles:
             return tiled.TiledLinear(self.tiles, self._panels(weights, whole, fine), numbers.rows, biases)
         if numbers.weights == torch.int8 and not whole:
-            return _in_int8(weights, numbers.rows, biases, fine)
+            return self._in_int8(weights, biases, fine)
         if numbers.weights == FP8 and not whole:
             return Fp8Linear([weight.to(self.device) for weight in weights], numbers.rows, biases)
         if self._vectors:
@@ -128,6 +128,14 @@ class Loader:
             return pieces.gate(left, right, numbers.inputs)
 
         return gated
+
+    def _in_int8(self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None, fine: int) -> Linear:
+        rows, vectors, exact = self.numbers.rows, self._vectors, len(weights) - fine
+        first = Int8Linear(weights[:exact], rows, biases[:exact] if biases else None, kernels=vectors)
+        if not fine:
+            return first
+        rest = Int8Linear(weights[exact:], rows, biases[exact:] if biases else None, fine=True, kernels=vectors)
+        return side_by_side(first, rest)
 
     def _panels(self, weights: Sequence[torch.Tensor], whole: bool, fine: int) -> Sequence[Panels]:
         if self.numbers.weights != torch.int8 or whole:
@@ -159,12 +167,3 @@ class Loader:
         tensor = self._files.tensor(name, *shape)
         self.parameters += tensor.numel()
         return tensor
-
-
-def _in_int8(
-    weights: Sequence[torch.Tensor], rows: torch.dtype, biases: Sequence[torch.Tensor] | None, fine: int
-) -> Linear:
-    if not fine:
-        return Int8Linear(weights, rows, biases)
-    first = Int8Linear(weights[:-fine], rows, biases[:-fine] if biases else None)
-    return side_by_side(first, Int8Linear(weights[-fine:], rows, biases[-fine:] if biases else None, fine=True))

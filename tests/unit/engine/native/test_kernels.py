@@ -191,6 +191,22 @@ def test_a_product_in_vectors_is_one_in_float32(
     assert (wide[:, 8 + outs :] == 7).all(), "nothing beside the slice is written"
 
 
+@needs_compiler
+@pytest.mark.parametrize("shape", [(1, 64, 64), (33, 192, 64), (200, 1056, 96), (5, 48, 8208)])
+def test_a_product_in_vectors_is_exact_in_eight_bits(built: Kernels, shape: tuple[int, int, int]) -> None:
+    if not built.has_vectors:
+        pytest.skip("this processor has vectors wider than AVX2's, or none")
+    count, size, outs = shape
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(0, 256, (count, size), generator=generator).to(torch.uint8)
+    weight = torch.randint(-127, 128, (outs, size), generator=generator).to(torch.int8)
+    rows[0], weight[:2], scales = 255, 127, random(outs).abs()
+    out = torch.empty(count, outs)
+    built.vector_product(rows, weight, out, scales)
+    sums = (rows.double() - MIDDLE) @ weight.double().t()
+    assert torch.equal(out, sums.float() * scales)
+
+
 @pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_without_a_compiler_the_engine_runs_on_torch_and_says_so(tmp_path: Path, dtype: str) -> None:
