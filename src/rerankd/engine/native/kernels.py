@@ -112,8 +112,10 @@ class Kernels:
         self._library = library
         self.has_tiles = library.rerankd_attention_ready() == 0
         """Whether attention and products run here too: AMX tiles, lent by the system."""
-        self.has_vectors = library.rerankd_vectors_ready() == 0
-        """Whether float32 products run here: where a processor has AVX2 and nothing wider."""
+        self.has_vectors = bool(library.rerankd_has_vectors())
+        """Whether `vector_product` runs here: AVX2 ..."""
+        self.vectors_are_widest = bool(library.rerankd_vectors_are_widest())
+        """... and nothing wider."""
         self._packs = packs
 
     def packing(self) -> Kernels:

@@ -122,10 +122,10 @@ class Int8Linear:
         fine: bool = False,
         kernels: Kernels | None = None,
     ) -> None:
-        """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own. ``kernels``:
-        what multiplies in vectors, where that is not the library."""
+        """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own. ``kernels``
+        multiply in vectors where the library's products are not exact."""
         self._sizes = [len(weight) for weight in weights]
-        weight, levels = torch.cat([weight.float() for weight in weights]), LEVELS if kernels else weight_levels()
+        weight, levels = torch.cat([weight.float() for weight in weights]), LEVELS if kernels else library_levels()
         rounded, scales = to_eight_bits(weight, levels)
         terms = [(rounded, scales)]
         if fine:
@@ -151,7 +151,7 @@ def to_eight_bits(weight: torch.Tensor, levels: int = LEVELS) -> tuple[torch.Ten
 
 
 @cache
-def weight_levels() -> int:
+def library_levels() -> int:
     """How large weights in eight bits may be in products that are the library's: found by trying.
 
     Processors without VNNI add products of bytes in pairs, and a sum beyond 32,767 is cut off.

@@ -13,6 +13,7 @@ from rerankd.engine.native.fp8 import Fp8Linear
 from rerankd.engine.native.kernels import Kernels, Panels
 from rerankd.engine.native.layers import FP8, Inputs, Pieces
 from rerankd.engine.native.linear import (
+    LEVELS,
     DenseLinear,
     FusedLinear,
     Gate,
@@ -20,6 +21,7 @@ from rerankd.engine.native.linear import (
     Linear,
     VectorLinear,
     WidenedLinear,
+    library_levels,
     side_by_side,
 )
 from rerankd.engine.native.numbers import Numbers
@@ -45,8 +47,12 @@ class Loader:
         self._files = files
         self.tiles = kernels if kernels and kernels.has_tiles and self._fits_tiles else None
         """What multiplies in tiles, if anything does: then all products of the layers are done there."""
-        self._vectors = kernels if kernels and kernels.has_vectors and self._fits_vectors else None
-        """What multiplies in vectors, if anything does; float32 comes out."""
+        vectors = kernels if kernels and kernels.has_vectors and self._fits_vectors else None
+        self._vectors = vectors if vectors and vectors.vectors_are_widest and self._is_readable else None
+        """What multiplies float32 rows in vectors, if anything does."""
+        inexact = numbers.weights == torch.int8 and library_levels() < LEVELS
+        self._vectors_in_int8 = vectors if inexact else None
+        """What multiplies eight-bit rows in vectors, if anything does."""
 
     @property
     def _fits_tiles(self) -> bool:
@@ -57,9 +63,12 @@ class Loader:
 
     @property
     def _fits_vectors(self) -> bool:
-        numbers = self.numbers
-        known = numbers.weights != torch.float16 and self._formats <= {"BF16", "F32"}
-        return self._is_whole(VectorLinear.WHOLE) and known and numbers.rows == torch.float32
+        return self._is_whole(VectorLinear.WHOLE) and self.numbers.rows == torch.float32
+
+    @property
+    def _is_readable(self) -> bool:
+        """Whether vectors take the weights as they lie."""
+        return self.numbers.weights != torch.float16 and self._formats <= {"BF16", "F32"}
 
     @property
     def _formats(self) -> set[str]:
@@ -130,7 +139,7 @@ class Loader:
         return gated
 
     def _in_int8(self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None, fine: int) -> Linear:
-        rows, vectors, exact = self.numbers.rows, self._vectors, len(weights) - fine
+        rows, vectors, exact = self.numbers.rows, self._vectors_in_int8, len(weights) - fine
         first = Int8Linear(weights[:exact], rows, biases[:exact] if biases else None, kernels=vectors)
         if not fine:
             return first

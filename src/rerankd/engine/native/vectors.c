@@ -1,6 +1,6 @@
-/* Products of rows with weights, for processors that have AVX2 and nothing wider: float32 rows with weights in
-   float32 or bfloat16, or unsigned eight-bit rows around 128 with signed eight-bit weights. The latter are widened to sixteen
-   bits, as the products of bytes that such processors have are cut off; so they are exact.
+/* Products of rows with weights in vectors of AVX2: float32 rows with weights in float32 or bfloat16, for processors
+   that have nothing wider; and unsigned eight-bit rows around 128 with signed eight-bit weights, for those without
+   VNNI. The latter are widened to sixteen bits and exact, as such processors cut sums of products of bytes off.
 
    Both are the same work on steps of four bytes: a float32 number, or two of sixteen bits.
 
@@ -9,7 +9,7 @@
    the second-level cache while the panels go by, each of which stays in the first. The square of sums, GROUP rows by
    sixteen outputs, stays in registers. */
 
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#if defined(__AVX2__) && defined(__FMA__)
 
 #include <immintrin.h>
 #include <stdlib.h>
@@ -185,7 +185,14 @@ static void share(const Product *product, int64_t begin, int64_t end, int64_t fi
     }
 }
 
-int rerankd_vectors_ready(void) { return 0; }
+/* Whether there are these products, and whether no wider vectors are at hand. */
+int rerankd_has_vectors(void) { return 1; }
+
+#ifdef __AVX512F__
+int rerankd_vectors_are_widest(void) { return 0; }
+#else
+int rerankd_vectors_are_widest(void) { return 1; }
+#endif
 
 /* rows (count, width), weights (outputs, width), out (count, outputs) with a row stride, times `scales` (outputs) of
    BYTES, else NULL; width and outputs are multiples of 16. */
@@ -212,7 +219,9 @@ void rerankd_vector_product(const void *rows, int64_t count, int64_t width, cons
 
 #else
 
-int rerankd_vectors_ready(void) { return -1; }
+int rerankd_has_vectors(void) { return 0; }
+
+int rerankd_vectors_are_widest(void) { return 0; }
 
 void rerankd_vector_product(void) {}
 

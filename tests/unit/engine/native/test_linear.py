@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rerankd.engine.native.layers import Activations, TorchPieces
-from rerankd.engine.native.linear import LEVELS, Int8Linear, side_by_side, weight_levels
+from rerankd.engine.native.linear import LEVELS, Int8Linear, library_levels, side_by_side
 
-LOSS = LEVELS / weight_levels()
+LOSS = LEVELS / library_levels()
 """What a step of a weight is larger where the processor lets weights have fewer of them."""
 
 
