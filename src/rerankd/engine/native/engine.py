@@ -68,8 +68,6 @@ class NativeEngine:
         """
         if self._options.threads and self._is_cpu:
             torch.set_num_threads(self._options.threads)
-        if self._is_cpu:
-            keep_freed_pages()
         files = WeightFiles(self._options.folder)
         # Built at the first start; from the second on they are on the disk.
         self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
@@ -78,6 +76,8 @@ class NativeEngine:
             pieces = self._pieces(loader.tiles)
             self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
         self._parameters = loader.parameters
+        if self._is_cpu:
+            keep_freed_pages()
 
     def warm_up(self) -> None:
         """Run the kernels once, and find the token budget unless the settings fix it."""
