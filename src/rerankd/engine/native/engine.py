@@ -121,7 +121,9 @@ class NativeEngine:
         """Let the weights go, and what is kept."""
         self._model = None
         self._kept.clear()
-        self._free()
+        # Nothing on a CPU waits for a collection, which would hold up whoever is served during a reload.
+        if not self._is_cpu:
+            self._free()
 
     def _score(self, batch: Batch, kept: Kept) -> NDArray[np.float32]:
         failure: Exception

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,16 @@ def test_warm_up_finds_a_budget_and_info_tells_it(engine: NativeEngine) -> None:
     assert engine.info.parameters == sum(tensor.numel() for tensor in _stored(engine)), (
         "every tensor of the checkpoint is read once"
     )
+
+
+def test_closing_lets_the_weights_go_at_once(engine: NativeEngine) -> None:
+    model = weakref.ref(engine._model)
+    gc.disable()
+    try:
+        engine.close()
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 def _stored(engine: NativeEngine) -> list[torch.Tensor]:
