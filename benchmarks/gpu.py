@@ -7,8 +7,8 @@
 Each engine runs in a process of its own, one after another, so that none finds memory taken. Every turn is another
 request of the same shape, the same ones for all engines. They have nothing in common, so that it helps no engine to
 keep anything, unless ``--alike 58`` gives all of them as many first tokens as a template and its instruction have.
-The first turn is not timed; its scores are compared with the reference's (transformers, float32, one pair at a time),
-and a row that differs by more than `VOID` has no time.
+The first turn is not timed; scores of its first pairs are compared with the reference's (transformers, float32, one
+pair at a time), and a row that differs by more than `VOID` has no time.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ SHAPES = {**WORKLOADS, "one": Workload(1, 77, 158), "large": Workload(256, 77, 3
 VOID = 0.05
 """A larger difference of a probability is no rounding of bfloat16: the engine computed something else."""
 VOID_FP8 = 0.2
+COMPARED = 16
+"""Pairs whose scores are compared: the reference reads them one at a time."""
 _REFERENCE = "reference:float32"
 _HEAD = HeadSpec("words", positive=9693, negative=2152)
 _PAIR_TOKENS = 1024
@@ -101,7 +103,8 @@ def main() -> None:
     tables: dict[str, list[dict[str, object]]] = {}
     for layout in arguments.layouts.split(","):
         with tempfile.TemporaryDirectory() as scratch:
-            folder = _checkpoint((arguments.folder or Path(scratch)) / layout, layout, arguments.tokenizer)
+            place = (arguments.folder or Path(scratch)) / layout
+            folder = _checkpoint(place, layout, arguments.tokenizer, arguments.device)
             found = {name: _in_process(name, folder, layout) for name in [_REFERENCE, *_installed(arguments.engines)]}
         if not found[_REFERENCE]:
             sys.exit("without the reference's scores no row means anything")
@@ -138,9 +141,9 @@ def _installed(names: str) -> Iterator[str]:
             yield name
 
 
-def _checkpoint(folder: Path, layout: str, tokenizer: Path) -> Path:
+def _checkpoint(folder: Path, layout: str, tokenizer: Path, device: str) -> Path:
     if not (folder / "config.json").is_file():
-        write_checkpoint(folder, LAYOUTS[layout], dtype=torch.bfloat16)
+        write_checkpoint(folder, LAYOUTS[layout], dtype=torch.bfloat16, device=device)
     for file in tokenizer.glob("*.json"):
         if not (folder / file.name).is_file():
             shutil.copy(file, folder)
@@ -168,11 +171,12 @@ def _take_turns(arguments: argparse.Namespace) -> None:
     engine.load()
     engine.warm_up()
     print(f"{name}: ready in {time.perf_counter() - began:.1f} s; {engine.info.details}", flush=True)
-    repeat = 0 if name == _REFERENCE else arguments.repeat
     turns = {}
     for workload in arguments.workloads.split(","):
-        requests = _requests(SHAPES[workload], layout.vocab_size, 1 + repeat, arguments.alike)
-        turns[workload] = asdict(_turns(engine, list(requests)))
+        requests = list(_requests(SHAPES[workload], layout.vocab_size, 1 + arguments.repeat, arguments.alike))
+        if name == _REFERENCE:
+            requests = [_first_pairs(requests[0])]
+        turns[workload] = asdict(_turns(engine, requests))
     engine.close()
     arguments.turns.write_text(json.dumps(turns), encoding="utf-8")
 
@@ -198,6 +202,10 @@ def _requests(shape: Workload, vocabulary: int, count: int, alike: int = 0) -> I
         yield Batch.of([Group(prefix, tuple(ids(shape.tail) for _ in range(shape.documents)))])
 
 
+def _first_pairs(batch: Batch) -> Batch:
+    return Batch.of([Group(batch.prefix_ids, tuple(np.split(batch.tail_ids, batch.tail_offsets[1:-1])[:COMPARED]))])
+
+
 def _turns(engine: Engine, requests: Sequence[Batch]) -> Turns:
     turns = Turns(engine.score(requests[0]).tolist())
     has_own_memory = engine.info.engine == "vllm" or not torch.cuda.is_available()
@@ -213,7 +221,8 @@ def _turns(engine: Engine, requests: Sequence[Batch]) -> Turns:
 
 def _rows(found: dict[str, Turns], shape: Workload) -> list[dict[str, object]]:
     truth = _probability(found.pop(_REFERENCE).scores)
-    off = {name: float(np.abs(_probability(turns.scores) - truth).max()) for name, turns in found.items()}
+    compared = {name: _probability(turns.scores[: len(truth)]) for name, turns in found.items()}
+    off = {name: float(np.abs(scores - truth).max()) for name, scores in compared.items()}
     void = {name for name in found if off[name] > (VOID_FP8 if name.endswith("fp8") else VOID)}
     slowest = max((median(turns.seconds) for name, turns in found.items() if name not in void), default=0.0)
     return [_row(name, turns, shape, off[name], 0.0 if name in void else slowest) for name, turns in found.items()]

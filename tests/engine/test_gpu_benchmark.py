@@ -54,13 +54,13 @@ def test_requests_begin_alike_for_as_many_tokens_as_asked() -> None:
 @pytest.mark.timeout(600)
 def test_one_command_writes_the_table_and_says_what_failed(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    asked = ["--device", "cpu", "--layouts", "tiny", "--engines", "native:float32,native:fp8", "--workloads", "B"]
+    asked = ["--device", "cpu", "--layouts", "small", "--engines", "native:float32,native:fp8", "--workloads", "B"]
     command = [sys.executable, gpu.__file__, *asked, "--repeat", "2", "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "native:fp8: failed" in done.stdout
     record = json.loads(out.read_text(encoding="utf-8"))
     assert set(record) == {"machine", "command", "tables"}
     ((title, (row,)),) = record["tables"].items()
-    assert "tiny layout" in title
+    assert "small layout" in title
     assert row["engine"] == "native:float32"
     assert float(row["milliseconds, median"]) > 0

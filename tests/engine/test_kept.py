@@ -11,12 +11,11 @@ import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 from safetensors.torch import load_file, save_file
-from tests.engine.plain_varlen import packed_on_cpu
+from tests.engine.plain_lines import passes_on_cpu
 
 from rerankd.engine.base import Batch, EngineFault, EngineOptions, EngineOutOfMemory, Group, HeadSpec
 from rerankd.engine.native import engine as native
 from rerankd.engine.native.engine import NativeEngine
-from rerankd.engine.native.kept import Kept
 from rerankd.engine.native.plan import Plan
 
 Score = Callable[[Batch], np.ndarray]
@@ -107,8 +106,8 @@ def test_scores_are_those_of_an_engine_that_keeps_nothing(
 def test_packed_rows_give_the_scores_of_an_engine_that_keeps_nothing(
     dtype: str, checkpoint: Path, traffic: Traffic
 ) -> None:
-    kept = Kept(512)
-    score, fresh = packed_on_cpu(checkpoint, dtype, kept=kept), loaded(checkpoint, "float32", kept_tokens=0).score
+    score, kept = passes_on_cpu(checkpoint, dtype, kept_tokens=512)
+    fresh = loaded(checkpoint, "float32", kept_tokens=0).score
     for batch in traffic.batches(30):
         assert np.abs(probability(score(batch)) - probability(fresh(batch))).max() <= BOUNDS[dtype]
     assert len(kept._beginnings) >= 3

@@ -1,4 +1,4 @@
-"""Packed rows, as CUDA computes them, give the scores of the stacks; here on a CPU, with attention in plain torch."""
+"""Passes as CUDA computes them give the scores of the stacks; here on a CPU, with attention in plain torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine.plain_varlen import attend_to_all, packed_on_cpu, plain
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.engine.plain_lines import CPU, attend, passes_on_cpu
 
 from rerankd.engine.base import Batch, Engine, Group
-from rerankd.engine.native import varlen
-from rerankd.engine.native.kept import Kept, Loan
-from rerankd.engine.native.packing import kinds, pack
-from rerankd.engine.native.varlen import Packed, merge
+from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.cuda import passes as module
+from rerankd.engine.native.cuda.lines import room
+from rerankd.engine.native.cuda.passes import Passes
+from rerankd.engine.native.kept import Loan
 
 Groups = Callable[..., list[Group]]
 Make = Callable[..., Engine]
@@ -43,83 +46,68 @@ def mixed(make_groups: Groups) -> Batch:
     )
 
 
+def passes(folder: Path, most_rows: int = 8192) -> Passes:
+    return Passes(ModelConfig.read(folder), CPU, torch.float32, 0, attend, most_rows)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
 @pytest.mark.parametrize("dtype", BOUNDS)
 def test_packed_rows_give_the_scores_of_the_stacks(
-    checkpoint: Path, dtype: str, mixed: Batch, make_engine: Make
+    checkpoint: Path, dtype: str, is_large: bool, mixed: Batch, make_engine: Make
 ) -> None:
+    """Those of a large pass lie as they are, those of a small one are filled up to a common size."""
     expected = probability(make_engine("native", checkpoint).score(mixed))
-    found = probability(packed_on_cpu(checkpoint, dtype)(mixed))
+    found = probability(passes_on_cpu(checkpoint, dtype, most_rows=0 if is_large else 8192)[0](mixed))
     assert np.ptp(expected) > 0.2, "random weights whose scores are all alike would prove nothing"
     assert np.abs(found - expected).max() <= BOUNDS[dtype]
 
 
-def test_every_token_is_one_row_at_its_place_in_the_pair(mixed: Batch) -> None:
-    plan = pack(mixed, Loan.of([None] * mixed.groups), torch.device("cpu"))
-    computed = [prefix for prefix, pairs in _groups(mixed) if pairs]
-    assert len(plan.ids) == sum(computed) + len(mixed.tail_ids)
+def test_every_token_is_one_row_at_its_place_in_the_pair(small_checkpoint: Path, mixed: Batch) -> None:
+    plan = passes(small_checkpoint, most_rows=0).plan(mixed, Loan.of([None] * mixed.groups))
+    assert len(plan.ids) == mixed.tokens
     ends = plan.last
     assert plan.ids[ends].tolist() == [prompt[-1] for prompt in mixed.prompts()]
     assert plan.positions[ends].tolist() == [len(prompt) - 1 for prompt in mixed.prompts()]
 
 
-def test_two_sets_of_keys_merged_are_one() -> None:
-    # Scores up to 60 apart: one set may outweigh the other by any factor.
-    generator = torch.Generator().manual_seed(1)
-    queries, keys, values = (torch.randn(50, heads, 32, generator=generator) for heads in (4, 2, 2))
-    expected, _ = attend_to_all(queries * 10, keys, values)
-    attended, sums = attend_to_all(queries * 10, keys[:13], values[:13])
-    merge(attended, sums, *attend_to_all(queries * 10, keys[13:], values[13:]))
-    assert (attended - expected).abs().max() <= 1e-5
+def test_batches_of_like_size_have_one_plan(small_checkpoint: Path, rng: np.random.Generator) -> None:
+    """Its numbers alone are others, and nothing of the last batch is left in them."""
+    made = passes(small_checkpoint)
+    plans = []
+    for lengths in ([90, 90, 80], [130, 120, 9], [300] * 9):
+        prefix, *tails = (rng.integers(0, 512, length).astype(np.int32) for length in (20, *lengths))
+        batch = Batch.of([Group(prefix, tuple(tails))])
+        plans.append(made.plan(batch, Loan.of([None])))
+        tokens = [*batch.prefix_ids.tolist(), *batch.tail_ids.tolist()]
+        assert plans[-1].ids.tolist() == tokens + [0] * (len(plans[-1].ids) - len(tokens))
+        assert len(plans[-1].ids) <= 1.125 * len(tokens) + 64
+    assert plans[0] is plans[1]
+    assert plans[0] is not plans[2]
 
 
-def test_every_row_sees_its_prefix_and_itself_and_no_more(mixed: Batch) -> None:
-    plan = pack(mixed, Loan.of([None] * mixed.groups), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(1)
-    queries, keys, values = (torch.randn(len(plan.ids), heads, 32, generator=generator) for heads in (4, 2, 2))
-    attention = Packed(plan, plain, merge)
-    found = attention.every(queries, keys, values)
-    final = attention.last(queries[plan.last], keys, values)
-    assert torch.isfinite(found).all()
-    assert (found[plan.last] - final).abs().max() <= 1e-5
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("fp8", 0.1)])
-def test_compiled_pieces_compute_the_same_and_after_the_kinds_of_batches_compile_no_more(
-    dtype: str,
-    bound: float,
-    small_checkpoint: Path,
-    make_groups: Groups,
-    rng: np.random.Generator,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_oldest_sizes_are_forgotten(
+    small_checkpoint: Path, make_groups: Groups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounded at other places; in fp8 that is up to a sixteenth of a number."""
-    plain_score = packed_on_cpu(small_checkpoint, dtype)
-    monkeypatch.setattr(varlen, "can_compile", lambda device: True)
-    score = packed_on_cpu(small_checkpoint, dtype, is_compiled=True, kept=Kept(512))
-    for batch in kinds():
-        score(batch)
-    template = rng.integers(0, 512, 50).astype(np.int32)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for _ in range(40):
-            groups = int(rng.integers(1, 6))
-            made = make_groups(rng.integers(2, 100, int(rng.integers(groups, 20))).tolist(), groups)
-            begins = (template[: int(rng.integers(2)) * len(template)] for _ in made)
-            batch = Batch.of(
-                [
-                    Group(np.concatenate([begin, group.prefix]), group.tails)
-                    for begin, group in zip(begins, made, strict=True)
-                ]
-            )
-            assert np.abs(probability(score(batch)) - probability(plain_score(batch))).max() <= bound
+    monkeypatch.setattr(module, "_MOST_RECORDINGS", 2)
+    made = passes(small_checkpoint)
+
+    def plan(length: int) -> object:
+        return made.plan(Batch.of(make_groups([length], groups=1)), Loan.of([None]))
+
+    first, second = plan(100), plan(300)
+    assert plan(100) is first
+    plan(900)
+    assert plan(100) is first
+    assert plan(300) is not second
+
+
+@given(st.integers(0, 1 << 20), st.sampled_from([1, 8, 32, 64]), st.sampled_from([1, 2, 8]))
+def test_rooms_are_few_and_hold_what_comes(count: int, least: int, parts: int) -> None:
+    found = room(count, least, parts)
+    assert count <= found < max(count + least, count * (1 + 1 / parts) + 1)
+    assert room(found, least, parts) == found
 
 
 def probability(scores: np.ndarray) -> np.ndarray:
     assert scores.dtype == np.float32
     return 1 / (1 + np.exp(-scores.astype(np.float64)))
-
-
-def _groups(batch: Batch) -> list[tuple[int, int]]:
-    """Tokens of the prefix and number of pairs of every group."""
-    return list(zip(np.diff(batch.prefix_offsets).tolist(), np.diff(batch.group_offsets).tolist(), strict=True))

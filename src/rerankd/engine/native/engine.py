@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
 from rerankd.engine.native.attention import Attention
-from rerankd.engine.native.compiled import CompiledPieces, can_compile
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.cuda.passes import Passes, packs
 from rerankd.engine.native.kept import Kept, Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
 from rerankd.engine.native.kernel_check import kernels
@@ -24,7 +24,6 @@ from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget, keep_freed_pages
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
-from rerankd.engine.native.packing import kinds, packs
 from rerankd.engine.native.plan import Placed, Plan, plan_batch
 from rerankd.engine.native.sharing import beginnings, share
 from rerankd.engine.native.stacks import Stacks
@@ -38,7 +37,7 @@ _KERNEL_BLOCK = 4096
 """... with the C kernels, which pass over them once: large enough that a product's own packing of the weights is
 little beside the product."""
 _CUDA_BLOCK = 2**31
-"""... on CUDA all: a part would be another kind of size to compile for, and memory is measured."""
+"""... on CUDA all: the fewer kernels the better, and memory is measured."""
 
 
 Planner: TypeAlias = Callable[[Batch, Loan], Plan]
@@ -58,7 +57,7 @@ class NativeEngine:
         self._model: Model | None = None
         self._kernels: Kernels | None = None
         self._kept = Kept(options.kept_tokens)
-        self._plan = self._planner()
+        self._passes = self._made_passes() if self._is_packed else None
 
     def load(self) -> None:
         """Read the weights. Threads are set for the calling thread's work.
@@ -82,11 +81,6 @@ class NativeEngine:
     def warm_up(self) -> None:
         """Run the kernels once, and find the token budget unless the settings fix it."""
         self.health()
-        # No request begins as these batches do: what is kept of them goes with them, and nothing of what is timed.
-        if self._is_packed:
-            kept = Kept(self._options.kept_tokens)
-            for batch in kinds():
-                self._score(batch, kept)
         if not self._options.max_batch_tokens:
             self._budget = find_budget(partial(self._score, kept=Kept(0)), self._device, self._length)
 
@@ -130,7 +124,7 @@ class NativeEngine:
         try:
             if self._model is None:
                 raise EngineFault("the engine is not loaded")
-            return forward(batch, kept, self._plan, self._model)
+            return forward(batch, kept, self._plan, self._run)
         except (MemoryError, RuntimeError) as error:
             failure = _classified(error)
         # Out of the except block: until here the traceback kept every tensor of the failed pass alive.
@@ -139,20 +133,31 @@ class NativeEngine:
             self._free()
         raise failure
 
-    def _planner(self) -> Planner:
-        if self._is_packed:
-            # Imported here: it takes seconds that a CPU need not wait for.
-            from rerankd.engine.native.varlen import planner
+    def _plan(self, batch: Batch, loan: Loan) -> Plan:
+        if self._passes:
+            return self._passes.plan(batch, loan)
+        return plan_batch(batch, loan, self._device, self._lay_out)
 
-            return planner(self._device)
-        return lambda batch, loan: plan_batch(batch, loan, self._device, self._lay_out)
+    def _run(self, plan: Plan) -> torch.Tensor:
+        assert self._model is not None
+        return self._passes.run(self._model, plan) if self._passes else self._model(plan)
+
+    def _made_passes(self) -> Passes:
+        # Imported here, and in `_pieces`: a CPU need not have Triton.
+        from rerankd.engine.native.cuda.pieces import attend
+
+        return Passes(self._config, self._device, self._numbers.rows, self._options.kept_tokens, attend)
 
     def _pieces(self, tiles: Kernels | None) -> Pieces:
         if tiles:
             return tiles.packing()
         if self._kernels:
             return self._kernels
-        return CompiledPieces() if self._is_packed and can_compile(self._device) else TorchPieces()
+        if self._passes:
+            from rerankd.engine.native.cuda.pieces import TritonPieces
+
+            return TritonPieces()
+        return TorchPieces()
 
     def _lay_out(self, placed: Placed) -> Attention:
         config, dtype = self._config, self._numbers.rows
@@ -163,9 +168,8 @@ class NativeEngine:
     @property
     def _details(self) -> str:
         if not self._is_cpu:
-            kernels = "compiled kernels" if can_compile(self._device) else "no C compiler for kernels"
-            packed = f"packed attention, {kernels}" if self._is_packed else "padded attention"
-            return f"{self._numbers.reason}, {packed}"
+            kernels = "Triton kernels" if self._passes else "padded attention, torch between the products"
+            return f"{self._numbers.reason}, {kernels}"
         pieces = "torch between the products: no C kernels could be built"
         if self._kernels:
             pieces = "C kernels with AMX tiles" if self._kernels.has_tiles else "C kernels"
@@ -192,6 +196,8 @@ class NativeEngine:
         return self._device.type == "cpu"
 
     def _free(self) -> None:
+        if self._passes:
+            self._passes.clear()
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -208,10 +214,10 @@ def forward(batch: Batch, kept: Kept, plan: Planner, model: Callable[[Plan], tor
     with torch.inference_mode():
         laid_out = plan(shared.batch, Loan.of(shared.known, pair, asked.tokens))
         # On CUDA nothing waits for the device but this copy of the scores, and a look at what shall be kept.
-        scores: NDArray[np.float32] = model(laid_out).cpu().numpy()
+        scores: NDArray[np.float32] = model(laid_out).cpu().numpy()[shared.order]
         if np.isfinite(scores).all():
             kept.learn(asked, laid_out.exchange.taken)
-    return scores[shared.order]
+    return scores
 
 
 def _device(name: str) -> torch.device:

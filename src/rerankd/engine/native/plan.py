@@ -1,8 +1,8 @@
 """How a batch lies in memory for one forward pass.
 
-Every token that is computed is one *row*. The CPU's are in the batch's order: first the prefixes, one after another,
-then the tails. A pair is the sequence of its group's prefix and its own tail. What is kept of a prefix from earlier
-passes is not computed: it has keys and values alone, and they lie behind those of all rows.
+Every token that is computed is one *row*, in the batch's order: first the prefixes, one after another, then the
+tails. A pair is the sequence of its group's prefix and its own tail. What is kept of a prefix from earlier passes is
+not computed: it has keys and values alone, and they lie behind those of all rows.
 """
 
 from __future__ import annotations
@@ -55,17 +55,15 @@ class Placed:
     rows: Rows
 
     @classmethod
-    def of(cls, batch: Batch, loan: Loan, order: Rows | None = None) -> Self:
-        """``order``: int64 (rows,), the token that each row computes; None means the batch's order."""
+    def of(cls, batch: Batch, loan: Loan, room: int = 0) -> Self:
+        """``room``: rows that come before the kept ones, if that is more than are computed."""
         is_kept, positions = np.zeros(batch.tokens, dtype=bool), positions_of(batch)
         groups = np.repeat(np.arange(batch.groups), np.diff(batch.prefix_offsets))
         is_kept[: len(groups)] = positions[: len(groups)] < loan.counts[groups]
-        if order is None:
-            order = np.flatnonzero(~is_kept)
-        rows = np.empty(batch.tokens, dtype=np.int64)
-        rows[order] = np.arange(len(order))
+        rows = np.cumsum(~is_kept) - 1
         kept = np.flatnonzero(is_kept)
-        rows[kept] = len(order) + loan.places[groups[kept]] + positions[kept]
+        first = max(room, len(rows) - len(kept))
+        rows[kept] = first + loan.places[groups[kept]] + positions[kept]
         return cls(batch, loan.counts, rows)
 
     @property

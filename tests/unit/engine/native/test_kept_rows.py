@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.checkpoints import Layout, write_checkpoint
 from hypothesis import given, settings
-from tests.engine.plain_varlen import plain
+from tests.engine.plain_lines import attend
 from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, batch_of, loan_of, placed_of
 
 from rerankd.engine.base import Batch
 from rerankd.engine.native.attention import Attention
+from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.cuda.passes import Passes
 from rerankd.engine.native.kept import Beginning, Exchange, Known, Loan
 from rerankd.engine.native.kernel_attention import KernelAttention
 from rerankd.engine.native.kernel_check import kernels
-from rerankd.engine.native.packing import pack
 from rerankd.engine.native.plan import plan_batch
 from rerankd.engine.native.stacks import Stacks
-from rerankd.engine.native.varlen import Packed, merge
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 32
 CPU = torch.device("cpu")
@@ -45,12 +49,20 @@ def in_kernels(batch: Batch, loan: Loan) -> tuple[Attention, torch.Tensor, torch
     return plan.attention, plan.ids, plan.last
 
 
-def packed(batch: Batch, loan: Loan) -> tuple[Attention, torch.Tensor, torch.Tensor]:
-    packing = pack(batch, loan, CPU)
-    return Packed(packing, plain, merge), packing.ids, packing.last
+@cache
+def passes() -> Passes:
+    with TemporaryDirectory() as folder:
+        layout = Layout(num_attention_heads=HEADS, num_key_value_heads=KEY_HEADS, head_dim=SIZE)
+        config = ModelConfig.read(write_checkpoint(Path(folder), layout))
+    return Passes(config, CPU, torch.float32, 0, attend, most_rows=0)
 
 
-@pytest.mark.parametrize("lay_out", [on_stacks, in_kernels, packed])
+def in_lines(batch: Batch, loan: Loan) -> tuple[Attention, torch.Tensor, torch.Tensor]:
+    plan = passes().plan(batch, loan)
+    return plan.attention, plan.ids, plan.last
+
+
+@pytest.mark.parametrize("lay_out", [on_stacks, in_kernels, in_lines])
 @given(GROUPS, KEPT)
 @settings(deadline=None, max_examples=60)
 def test_what_is_kept_is_seen_as_what_is_computed(
@@ -99,7 +111,7 @@ def test_what_shall_be_kept_is_found_wherever_it_lies(shape: Shape, kept: list[i
     count = int(loan.counts[-1])
     for plan in (
         plan_batch(batch, wanted, CPU, lambda placed: Stacks(placed, CPU, torch.float32)),
-        pack(batch, wanted, CPU),
+        passes().plan(batch, wanted),
     ):
         assert plan.exchange.wanted is not None
         rows = plan.exchange.wanted.tolist()

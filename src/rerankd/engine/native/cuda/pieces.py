@@ -1,0 +1,98 @@
+"""The pieces of the network between its products, one Triton kernel each, and its attention."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from rerankd.engine.native.cuda import kernels
+from rerankd.engine.native.layers import FP8, Activations, Angles
+
+_PART = 1024
+"""Numbers of a row that one program of the gate takes."""
+_WIDE_SHARED = 160 * 1024
+"""Bytes of shared memory a block may have, from which on attention takes large tiles three steps ahead."""
+
+
+class TritonPieces:
+    """`Pieces` on CUDA."""
+
+    def norm(
+        self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
+    ) -> Activations:
+        width = rows.shape[1]
+        out, more = _empty(rows, width, dtype), rows if added is None else added.values
+        block = _power(width)
+        kernels.norm[len(rows),](
+            rows, more, weight, out.values, _scales(out), more.stride(0), eps,
+            WIDTH=width, BLOCK=block, HAS_ADDED=added is not None, LARGEST=_largest(dtype), num_warps=_warps(block),
+        )  # fmt: skip
+        return out
+
+    def turn(
+        self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
+    ) -> None:
+        rows, count, size = out.shape
+        kernels.turn[rows,](
+            heads.values, out if weight is None else weight, *angles, out, heads.values.stride(0), eps,
+            COUNT=count, BLOCK=_power(count), HALF=size // 2, HAS_NORM=weight is not None,
+        )  # fmt: skip
+
+    def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+        rows, width = gate.values.shape
+        out = _empty(gate.values, width, dtype)
+        block = _power(width) if dtype == FP8 else min(_PART, _power(width))
+        kernels.gate[rows, -(-width // block)](
+            gate.values, up.values, out.values, _scales(out), gate.values.stride(0),
+            WIDTH=width, BLOCK=block, LARGEST=_largest(dtype), num_warps=_warps(block),
+        )  # fmt: skip
+        return out
+
+
+def attend(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, lines: torch.Tensor, block: int
+) -> torch.Tensor:
+    """What queries (n, heads, d) attend to, (n, heads, d), by ``lines`` (int32, (m, 8); see `kernels.attend`).
+
+    ``block``: queries, times heads that share a head of keys, that one program takes; no line has more.
+    """
+    out, size = torch.empty_like(queries), queries.shape[2]
+    is_wide = _shared_memory(queries.device) >= _WIDE_SHARED and size <= 128
+    kernels.attend[len(lines), keys.shape[1]](
+        queries, keys, values, out, lines, queries.stride(0), keys.stride(0), math.log2(math.e) / size**0.5,
+        SHARED=queries.shape[1] // keys.shape[1], ROWS=block, KEYS=64 if is_wide else 32, SIZE=size,
+        num_warps=8 if block >= 128 else 4, num_stages=3 if is_wide else 2,
+    )  # fmt: skip
+    return out
+
+
+def _empty(like: torch.Tensor, width: int, dtype: torch.dtype) -> Activations:
+    values = like.new_empty(len(like), width, dtype=dtype)
+    return Activations(values, like.new_empty(len(like), dtype=torch.float32) if dtype == FP8 else None)
+
+
+def _scales(out: Activations) -> torch.Tensor:
+    # A kernel wants something there; where nothing is scaled it stays as it is.
+    return out.values if out.scales is None else out.scales
+
+
+def _largest(dtype: torch.dtype) -> float:
+    return torch.finfo(FP8).max if dtype == FP8 else 0.0
+
+
+def _power(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()
+
+
+def _warps(block: int) -> int:
+    return min(16, max(4, block // 512))
+
+
+def _shared_memory(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    # Torch's stubs do not know it.
+    bytes_: int = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return bytes_

@@ -1,0 +1,122 @@
+"""The Triton kernels compute what torch's own operations do; here interpreted, on a CPU.
+
+The interpreter cuts numbers off where cards round them: bfloat16 is held to a step alone, and eight bits not at all,
+as ``test_cuda.py`` does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from tests.engine import plain_lines
+
+from rerankd.engine.base import Batch, Group
+from rerankd.engine.native.layers import Activations, TorchPieces
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+EPS = 1e-6
+STEPS = {torch.float32: 1e-6, torch.bfloat16: 2**-7}
+"""The largest difference of a number, as a share of it."""
+
+
+@pytest.fixture(scope="module")
+def triton() -> Iterator[ModuleType]:
+    """The module of pieces, its kernels interpreted."""
+    ours = [f"rerankd.engine.native.cuda.{name}" for name in ("kernels", "pieces")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        # Triton's own functions are interpreted only if they are so from the first import on; torch's was before.
+        found = (name for name in list(sys.modules) if name.split(".")[0] == "triton" or name in ours)
+        for name in found:
+            if not name.startswith("triton._C"):
+                patch.delitem(sys.modules, name)
+        yield importlib.import_module(ours[1])
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor) -> None:
+    assert found.dtype == expected.dtype
+    step = STEPS[found.dtype]
+    assert torch.allclose(found.float(), expected.float(), rtol=step, atol=step * 1e-2)
+
+
+@pytest.mark.parametrize("dtype", STEPS)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_norms(triton: ModuleType, dtype: torch.dtype, is_first: bool) -> None:
+    residuals = [random(3, 160) * 5 for _ in range(2)]
+    # As a product gives it: a part of wider rows.
+    added = None if is_first else Activations(random(3, 320, seed=1).bfloat16()[:, 160:])
+    weight = random(160, seed=2)
+    found, expected = (
+        pieces.norm(rows, added, weight, EPS, dtype)
+        for pieces, rows in zip((triton.TritonPieces(), TorchPieces()), residuals, strict=True)
+    )
+    agree(found.values, expected.values)
+    assert torch.equal(*residuals)
+
+
+@pytest.mark.parametrize(("count", "size"), [(16, 128), (7, 64), (1, 32)])
+@pytest.mark.parametrize("is_normed", [True, False])
+def test_turns(triton: ModuleType, count: int, size: int, is_normed: bool) -> None:
+    product = random(5, 3 + count * size).bfloat16()[:, 3:]
+    heads = Activations(product).heads(size) if count == 1 else Activations(product.unflatten(1, (count, size)))
+    weight = random(count, size, seed=1) if is_normed else None
+    angles = random(5, size // 2, seed=2)
+    found, expected = (torch.full((5, count, size), torch.nan, dtype=torch.bfloat16) for _ in range(2))
+    triton.TritonPieces().turn(heads, weight, EPS, (angles.cos(), angles.sin()), found)
+    TorchPieces().turn(heads, weight, EPS, (angles.cos(), angles.sin()), expected)
+    agree(found, expected)
+
+
+@pytest.mark.parametrize("dtype", STEPS)
+@pytest.mark.parametrize("width", [160, 2100])
+def test_gates(triton: ModuleType, dtype: torch.dtype, width: int) -> None:
+    both = random(3, 2 * width).bfloat16() * 4
+    gate, up = Activations(both[:, :width]), Activations(both[:, width:])
+    found, expected = (pieces.gate(gate, up, dtype) for pieces in (triton.TritonPieces(), TorchPieces()))
+    agree(found.values, expected.values)
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (4, 4), (7, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_attention_of_every_kind_of_line(triton: ModuleType, heads: int, key_heads: int, dtype: torch.dtype) -> None:
+    """What is kept, what is new and what is its own; each alone, all of them, and nothing."""
+    lines = [
+        (0, 5, 20, 5, 0, 0, 0, 0),
+        (5, 2, 20, 40, 0, 0, 0, 0),
+        (7, 7, 30, 7, 100, 70, 0, 0),
+        (14, 3, 30, 33, 0, 0, 1, 65),
+        (17, 9, 40, 9, 90, 33, 2, 31),
+        (0, 0, 0, 0, 0, 0, 0, 0),
+        (26, 1, 0, 1, 0, 0, 0, 0),
+    ]
+    queries = random(27, heads, 32, seed=1).to(dtype) * 3
+    keys, values = (random(170, key_heads, 32, seed=seed).to(dtype) for seed in (2, 3))
+    table = torch.tensor(lines, dtype=torch.int32)
+    expected = plain_lines.attend(queries, keys, values, table, 128)
+    found = triton.attend(queries, keys, values, table, 128)
+    assert torch.isfinite(found).all()
+    assert (found.float() - expected.float()).abs().max() <= (1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def test_a_whole_pass(triton: ModuleType, small_checkpoint: Path, rng: np.random.Generator) -> None:
+    def ids(length: int) -> np.ndarray:
+        return rng.integers(0, 512, length).astype(np.int32)
+
+    batch = Batch.of([Group(ids(7), (ids(3), ids(12))), Group(ids(0), (ids(5),))])
+    score, _ = plain_lines.passes_on_cpu(
+        small_checkpoint, "float32", pieces=triton.TritonPieces(), attend=triton.attend, most_rows=0
+    )
+    expected, _ = plain_lines.passes_on_cpu(small_checkpoint, "float32")
+    assert np.abs(score(batch) - expected(batch)).max() <= 1e-4
