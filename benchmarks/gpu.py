@@ -151,14 +151,17 @@ def _checkpoint(folder: Path, layout: str, tokenizer: Path, device: str) -> Path
 
 
 def _in_process(name: str, folder: Path, layout: str) -> dict[str, Turns]:
-    """The turns of every workload by one engine, or none where it failed; its own words have been printed."""
+    """The turns of every workload by one engine, or none where it did not come so far; it has said why."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "turns.json"
         # Where an option comes twice, the last one counts.
         given = ["--engines", name, "--folder", str(folder), "--layouts", layout, "--turns", str(out)]
         done = subprocess.run([sys.executable, __file__, *sys.argv[1:], *given], check=False)
         if done.returncode:
-            print(f"{name}: failed, exit status {done.returncode}", flush=True)
+            # vLLM's workers may take their parent with them when they end: what was timed before counts.
+            when = "after its turns" if out.is_file() else "failed"
+            print(f"{name}: {when}, exit status {done.returncode}", flush=True)
+        if not out.is_file():
             return {}
         return {key: Turns(**value) for key, value in json.loads(out.read_text(encoding="utf-8")).items()}
 
@@ -177,8 +180,8 @@ def _take_turns(arguments: argparse.Namespace) -> None:
         if name == _REFERENCE:
             requests = [_first_pairs(requests[0])]
         turns[workload] = asdict(_turns(engine, requests))
-    engine.close()
     arguments.turns.write_text(json.dumps(turns), encoding="utf-8")
+    engine.close()
 
 
 def _engine(name: str, folder: Path, device: str) -> Engine:

@@ -133,50 +133,17 @@ def attend(
     sum_ = tl.zeros([ROWS, SIZE], tl.float32)
     everything = tl.full([ROWS], 2147483647, tl.int32)
     top, total, sum_ = _over(
-        query,
-        top,
-        total,
-        sum_,
-        keys,
-        values,
-        tl.load(line + 4),
-        tl.load(line + 5),
-        everything,
-        key_stride,
-        scale,
-        KEYS,
-        SIZE,
-    )
+        query, top, total, sum_, keys, values, tl.load(line + 4), tl.load(line + 5), everything,
+        key_stride, scale, KEYS, SIZE,
+    )  # fmt: skip
     top, total, sum_ = _over(
-        query,
-        top,
-        total,
-        sum_,
-        keys,
-        values,
-        tl.load(line + 6),
-        tl.load(line + 7),
-        everything,
-        key_stride,
-        scale,
-        KEYS,
-        SIZE,
-    )
+        query, top, total, sum_, keys, values, tl.load(line + 6), tl.load(line + 7), everything,
+        key_stride, scale, KEYS, SIZE,
+    )  # fmt: skip
     top, total, sum_ = _over(
-        query,
-        top,
-        total,
-        sum_,
-        keys,
-        values,
-        tl.load(line + 2),
-        own_count,
-        own_count - count + token + 1,
-        key_stride,
-        scale,
-        KEYS,
-        SIZE,
-    )
+        query, top, total, sum_, keys, values, tl.load(line + 2), own_count, own_count - count + token + 1,
+        key_stride, scale, KEYS, SIZE,
+    )  # fmt: skip
     attended = (sum_ / tl.where(inside, total, 1.0)[:, None]).to(out.dtype.element_ty)
     tl.store(out + row[:, None] + size[None, :], attended, mask=inside[:, None])
 

@@ -16,13 +16,21 @@ from rerankd.engine.native.plan import Placed, positions_of
 
 Numbers = NDArray[np.integer]
 
-EVERY_BLOCK = 128
-"""Queries, times heads that share a head of keys, that one program attends with: what tensor cores like best."""
 LAST_BLOCK = 16
-"""The same where every pair has one query: the least that tensor cores take."""
+"""Queries, times heads that share a head of keys, that one program attends with where every pair has one: the least
+that tensor cores take."""
+_EVERY_BLOCK = 128
+"""The same for all queries ..."""
+_SMALLER_BLOCK = 64
+"""... and where so many heads share one, or are so wide, that less would be left empty (both measured)."""
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 """Queries, keys, values, lines and the block: what the queries of each line attend to."""
+
+
+def every_block(shared: int, size: int) -> int:
+    """Queries, times the ``shared`` heads of one head of keys, each of ``size``, that one program attends with."""
+    return _EVERY_BLOCK if shared < 4 and size <= 128 else _SMALLER_BLOCK
 
 
 class Lines:
@@ -32,13 +40,15 @@ class Lines:
     sequence, up to the last query's; of what comes before it and is kept; of what comes before it and is not.
     """
 
-    def __init__(self, every: torch.Tensor, last: torch.Tensor, attend: Attend) -> None:
+    def __init__(self, every: torch.Tensor, last: torch.Tensor, attend: Attend, block: int) -> None:
+        """``block``: queries of a line, times heads that share a head of keys, at most."""
         self._every = every
         self._last = last
         self._attend = attend
+        self._block = block
 
     def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return self._attend(queries, keys, values, self._every, EVERY_BLOCK).flatten(1)
+        return self._attend(queries, keys, values, self._every, self._block).flatten(1)
 
     def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return self._attend(queries, keys, values, self._last, LAST_BLOCK).flatten(1)
@@ -57,10 +67,10 @@ class Sizes:
     """Rows that are taken out."""
 
     @classmethod
-    def of(cls, batch: Batch, loan: Loan, shared: int) -> Self:
-        """``shared``: query heads that share a head of keys."""
+    def of(cls, batch: Batch, loan: Loan, most: int) -> Self:
+        """``most``: queries of a line."""
         counts = np.concatenate([np.diff(batch.prefix_offsets) - loan.counts, np.diff(batch.tail_offsets)])
-        lines = _pieces(counts, EVERY_BLOCK // shared)
+        lines = _pieces(counts, most)
         kept = sum(part.tokens for part in loan.parts)
         return cls(int(counts.sum()), batch.pairs, int(lines.sum()), kept, loan.tokens)
 
@@ -69,8 +79,8 @@ class Sizes:
         return Sizes(room(self.rows, 64, 8), room(self.pairs, 8), room(self.lines, 16), room(self.kept), 0)
 
 
-def numbers_of(batch: Batch, loan: Loan, shared: int, rows: int) -> dict[str, Numbers]:
-    """What a pass reads. Kept rows lie behind ``rows`` others."""
+def numbers_of(batch: Batch, loan: Loan, most: int, rows: int) -> dict[str, Numbers]:
+    """What a pass reads. A line has at most ``most`` queries, and kept rows lie behind ``rows`` others."""
     placed = Placed.of(batch, loan, rows)
     is_computed = placed.rows < rows
     sequences = _sequences(placed)
@@ -80,7 +90,7 @@ def numbers_of(batch: Batch, loan: Loan, shared: int, rows: int) -> dict[str, Nu
         "ids": np.concatenate([batch.prefix_ids, batch.tail_ids])[is_computed],
         "positions": positions_of(batch)[is_computed],
         "last": placed.last,
-        "every": _cut(sequences, EVERY_BLOCK // shared).ravel(),
+        "every": _cut(sequences, most).ravel(),
         "lasts": pairs.ravel(),
         "wanted": placed.first_of(loan.pair, loan.tokens),
     }

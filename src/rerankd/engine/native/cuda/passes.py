@@ -19,11 +19,11 @@ import torch
 
 from rerankd.engine.base import Batch
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.cuda.lines import Attend, Lines, Numbers, Sizes, numbers_of, room
+from rerankd.engine.native.cuda.lines import Attend, Lines, Numbers, Sizes, every_block, numbers_of, room
 from rerankd.engine.native.kept import Beginning, Exchange, Known, Loan
 from rerankd.engine.native.plan import Plan
 
-_MOST_ROWS = 8192
+_MOST_ROWS = 16_384
 """Larger passes keep the card busy for longer than the host needs to start their kernels."""
 _MOST_RECORDINGS = 64
 _AMPERE = (8, 0)
@@ -32,6 +32,7 @@ _ALIGNED = 4
 """Arrays begin at multiples of so many numbers: 16 bytes, which kernels read at once."""
 
 Run = Callable[[Plan], torch.Tensor]
+_LayOut = Callable[[torch.Tensor, torch.Tensor], Lines]
 
 
 def packs(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
@@ -69,7 +70,8 @@ class Passes:
         self._device = device
         self._attend = attend
         self._most_rows = most_rows
-        self._shared = config.heads // config.kv_heads
+        self._block = every_block(config.heads // config.kv_heads, config.head_dim)
+        self._most = self._block // (config.heads // config.kv_heads)
         self._kept_shape = (config.layers, 2, room(most_kept), config.kv_heads, config.head_dim)
         self._dtype = dtype
         self.clear()
@@ -86,13 +88,13 @@ class Passes:
 
     def plan(self, batch: Batch, loan: Loan) -> Plan:
         """Send what the pass of ``batch``, which has pairs, has to know; nobody waits for the copy."""
-        sizes = Sizes.of(batch, loan, self._shared)
+        sizes = Sizes.of(batch, loan, self._most)
         if sizes.wanted or sizes.rows > self._most_rows:
-            sheet = _Sheet(sizes, self._device, self._attend, loan.parts)
+            sheet = _Sheet(sizes, self._device, self._lay_out, loan.parts)
         else:
             sheet = self._recording(sizes.roomy()).sheet
             self._lend(loan.parts)
-        sheet.write(numbers_of(batch, loan, self._shared, sheet.sizes.rows))
+        sheet.write(numbers_of(batch, loan, self._most, sheet.sizes.rows))
         return sheet.plan
 
     def run(self, model: Run, plan: Plan) -> torch.Tensor:
@@ -109,11 +111,14 @@ class Passes:
         if not found:
             kept = self._rows()[:, :, : sizes.kept]
             part = Known(Beginning(np.zeros(sizes.kept, dtype=np.int32), tuple(kept)), sizes.kept)
-            found = _Recording(_Sheet(sizes, self._device, self._attend, (part,) if sizes.kept else ()))
+            found = _Recording(_Sheet(sizes, self._device, self._lay_out, (part,) if sizes.kept else ()))
         self._recordings[sizes] = found
         if len(self._recordings) > _MOST_RECORDINGS:
             self._recordings.popitem(last=False)
         return found
+
+    def _lay_out(self, every: torch.Tensor, last: torch.Tensor) -> Lines:
+        return Lines(every, last, self._attend, self._block)
 
     def _rows(self) -> torch.Tensor:
         if self._kept is None:
@@ -135,7 +140,7 @@ class Passes:
 class _Sheet:
     """The numbers of one pass on the host and on the device, and its plan, which is made of the latter."""
 
-    def __init__(self, sizes: Sizes, device: torch.device, attend: Attend, parts: Sequence[Known]) -> None:
+    def __init__(self, sizes: Sizes, device: torch.device, lay_out: _LayOut, parts: Sequence[Known]) -> None:
         self.sizes = sizes
         counts = {
             "ids": sizes.rows,
@@ -156,7 +161,7 @@ class _Sheet:
             ids=sent["ids"],
             positions=sent["positions"],
             last=sent["last"],
-            attention=Lines(sent["every"].view(-1, 8), sent["lasts"].view(-1, 8), attend),
+            attention=lay_out(sent["every"].view(-1, 8), sent["lasts"].view(-1, 8)),
             exchange=Exchange(tuple(parts), sent["wanted"] if sizes.wanted else None),
         )
 

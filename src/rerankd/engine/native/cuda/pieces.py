@@ -11,8 +11,9 @@ from rerankd.engine.native.layers import FP8, Activations, Angles
 
 _PART = 1024
 """Numbers of a row that one program of the gate takes."""
-_WIDE_SHARED = 160 * 1024
-"""Bytes of shared memory a block may have, from which on attention takes large tiles three steps ahead."""
+_KEYS = 32
+"""Keys that attention takes at a time: with more of them fewer programs find room beside each other, and documents
+are short (measured, with 64 and 128 as well)."""
 
 
 class TritonPieces:
@@ -58,11 +59,10 @@ def attend(
     ``block``: queries, times heads that share a head of keys, that one program takes; no line has more.
     """
     out, size = torch.empty_like(queries), queries.shape[2]
-    is_wide = _shared_memory(queries.device) >= _WIDE_SHARED and size <= 128
     kernels.attend[len(lines), keys.shape[1]](
         queries, keys, values, out, lines, queries.stride(0), keys.stride(0), math.log2(math.e) / size**0.5,
-        SHARED=queries.shape[1] // keys.shape[1], ROWS=block, KEYS=64 if is_wide else 32, SIZE=size,
-        num_warps=8 if block >= 128 else 4, num_stages=3 if is_wide else 2,
+        SHARED=queries.shape[1] // keys.shape[1], ROWS=block, KEYS=_KEYS, SIZE=size,
+        num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
 
@@ -88,11 +88,3 @@ def _power(count: int) -> int:
 
 def _warps(block: int) -> int:
     return min(16, max(4, block // 512))
-
-
-def _shared_memory(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 0
-    # Torch's stubs do not know it.
-    bytes_: int = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
-    return bytes_
