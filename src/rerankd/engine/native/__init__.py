@@ -8,6 +8,6 @@ begin with.
 
 On a CPU ``kernels.py`` has the pieces in C, ``kernel_attention.py`` lays out for them, and ``tiled.py`` multiplies
 where the processor has tiles; where it has AVX2 and nothing wider, ``linear.py`` has products of ``vectors.c``. On
-CUDA ``packing.py`` lays out, ``varlen.py`` attends, ``fp8.py`` multiplies in eight bits, and ``compiled.py`` has the
-pieces. Where neither is to be had, ``stacks.py`` attends, in torch.
+CUDA ``cuda`` has the pieces and attention, and ``fp8.py`` multiplies in eight bits. Where neither is to be had,
+``stacks.py`` attends, in torch.
 """

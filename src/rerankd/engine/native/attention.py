@@ -1,4 +1,4 @@
-"""What the model asks of attention; ``kernel_attention.py``, ``varlen.py`` and ``stacks.py`` answer."""
+"""What the model asks of attention; ``kernel_attention.py``, ``cuda/lines.py`` and ``stacks.py`` answer."""
 
 from __future__ import annotations
 

@@ -11,9 +11,11 @@ from rerankd.engine.native.layers import FP8, Activations, Angles
 
 _PART = 1024
 """Numbers of a row that one program of the gate takes."""
-_KEYS = 32
+KEYS = 32
 """Keys that attention takes at a time: with more of them fewer programs find room beside each other, and documents
 are short (measured, with 64 and 128 as well)."""
+WARPS, STAGES = 4, 2
+"""Of attention, measured too."""
 
 
 class TritonPieces:
@@ -61,8 +63,8 @@ def attend(
     out, size = torch.empty_like(queries), queries.shape[2]
     kernels.attend[len(lines), keys.shape[1]](
         queries, keys, values, out, lines, queries.stride(0), keys.stride(0), math.log2(math.e) / size**0.5,
-        SHARED=queries.shape[1] // keys.shape[1], ROWS=block, KEYS=_KEYS, SIZE=size,
-        num_warps=4, num_stages=2,
+        SHARED=queries.shape[1] // keys.shape[1], ROWS=block, KEYS=KEYS, SIZE=size,
+        num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return out
 
