@@ -21,7 +21,7 @@ from rerankd.engine.native.kernel_check import kernels
 from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels
 from rerankd.engine.native.layers import Pieces, TorchPieces
 from rerankd.engine.native.loading import Loader
-from rerankd.engine.native.memory import find_budget, keep_freed_pages
+from rerankd.engine.native.memory import find_budget, keep_freed_pages, return_freed_pages
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.plan import Placed, Plan, plan_batch
@@ -33,9 +33,11 @@ from rerankd.errors import ConfigurationError
 _TORCH_BLOCK = 256
 """Rows that go between two attentions together on a CPU: what lies between products stays in the caches, and small
 enough for the allocator to hand the same pages out again, where large blocks are mapped and cleared each time."""
-_KERNEL_BLOCK = 4096
+_KERNEL_BLOCK = 2048
 """... with the C kernels, which pass over them once: large enough that a product's own packing of the weights is
-little beside the product."""
+little beside the product, and small enough for a pass to do with 250 MB."""
+_TILED_BLOCK = 4096
+"""... with products in tiles, which are so much faster that packing counts for more, and work in less memory."""
 _CUDA_BLOCK = 2**31
 """... on CUDA all: the fewer kernels the better, and memory is measured."""
 
@@ -67,6 +69,8 @@ class NativeEngine:
         """
         if self._options.threads and self._is_cpu:
             torch.set_num_threads(self._options.threads)
+        if self._is_cpu:
+            return_freed_pages()
         files = WeightFiles(self._options.folder)
         # Built at the first start; from the second on they are on the disk.
         self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
@@ -179,7 +183,9 @@ class NativeEngine:
     def _block(self) -> int:
         if not self._is_cpu:
             return _CUDA_BLOCK
-        return _KERNEL_BLOCK if self._kernels else _TORCH_BLOCK
+        if self._kernels is None:
+            return _TORCH_BLOCK
+        return _TILED_BLOCK if self._kernels.has_tiles else _KERNEL_BLOCK
 
     @property
     def _fits_kernels(self) -> bool:
