@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeAlias
 
@@ -21,7 +22,7 @@ from rerankd.engine.native.kernel_check import kernels
 from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels
 from rerankd.engine.native.layers import Pieces, TorchPieces
 from rerankd.engine.native.loading import Loader
-from rerankd.engine.native.memory import find_budget, keep_freed_pages, return_freed_pages
+from rerankd.engine.native.memory import find_budget, pages_for_loading
 from rerankd.engine.native.model import Model
 from rerankd.engine.native.numbers import Numbers
 from rerankd.engine.native.plan import Placed, Plan, plan_batch
@@ -69,18 +70,8 @@ class NativeEngine:
         """
         if self._options.threads and self._is_cpu:
             torch.set_num_threads(self._options.threads)
-        if self._is_cpu:
-            return_freed_pages()
-        files = WeightFiles(self._options.folder)
-        # Built at the first start; from the second on they are on the disk.
-        self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
-        loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
-        with torch.inference_mode():
-            pieces = self._pieces(loader.tiles)
-            self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
-        self._parameters = loader.parameters
-        if self._is_cpu:
-            keep_freed_pages()
+        with pages_for_loading() if self._is_cpu else nullcontext():
+            self._load()
 
     def warm_up(self) -> None:
         """Run the kernels once, and find the token budget unless the settings fix it."""
@@ -178,6 +169,16 @@ class NativeEngine:
         if self._kernels:
             pieces = "C kernels with AMX tiles" if self._kernels.has_tiles else "C kernels"
         return f"{self._numbers.reason}, {pieces}, {torch.get_num_threads()} threads"
+
+    def _load(self) -> None:
+        files = WeightFiles(self._options.folder)
+        # Built at the first start; from the second on they are on the disk.
+        self._kernels = kernels() if self._is_cpu and self._fits_kernels else None
+        loader = Loader(self._config, files, self._numbers, self._device, self._kernels)
+        with torch.inference_mode():
+            pieces = self._pieces(loader.tiles)
+            self._model = Model(self._config, loader, pieces, self._block, self._options.head, self._length)
+        self._parameters = loader.parameters
 
     @property
     def _block(self) -> int:

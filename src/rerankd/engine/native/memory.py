@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -31,6 +32,16 @@ _KEPT_BYTES = 64 * 2**20
 _RETURNED_BYTES = 2**20
 
 
+@contextmanager
+def pages_for_loading() -> Iterator[None]:
+    """Pages of what is freed go back while weights are read; after that, however it ended, they are kept."""
+    return_freed_pages()
+    try:
+        yield
+    finally:
+        keep_freed_pages()
+
+
 def return_freed_pages() -> None:
     """Let large blocks go back to the system when they are freed, as suits loading.
 
@@ -46,18 +57,20 @@ def keep_freed_pages() -> None:
     Left alone, glibc hands blocks of some megabytes back to the system at once: 200,000 page faults, and a fifth of
     the time, in one pass over 2,600 tokens of the 0.6B. What loading has freed goes back before.
     """
+    _tell_glibc("malloc_trim", 0)
     _set_thresholds(_KEPT_BYTES, 2 * _KEPT_BYTES)
 
 
 def _set_thresholds(mmap: int, trim: int) -> None:
+    _tell_glibc("mallopt", _MMAP_THRESHOLD, mmap)
+    _tell_glibc("mallopt", _TRIM_THRESHOLD, trim)
+
+
+def _tell_glibc(name: str, *numbers: int) -> None:
     """Other systems' allocators are not touched."""
-    if sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
-        library.mallopt(_MMAP_THRESHOLD, mmap)
-        library.mallopt(_TRIM_THRESHOLD, trim)
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, name):
+        getattr(library, name)(*numbers)
 
 
 def find_budget(score: Callable[[Batch], object], device: torch.device, length: int) -> int:

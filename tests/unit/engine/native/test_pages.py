@@ -7,11 +7,12 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
 
-from rerankd.engine.native.memory import keep_freed_pages, return_freed_pages
+from rerankd.engine.native.memory import keep_freed_pages, pages_for_loading, return_freed_pages
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33"
@@ -25,28 +26,15 @@ BLOCK = 20 * 2**20
 class MallocInfo(ctypes.Structure):
     """What glibc's malloc.h calls struct mallinfo2."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
+    _fields_ = [("fields", ctypes.c_size_t * 10)]
 
 
 def mapped_bytes() -> int:
     """Of blocks that have been taken from the system one by one."""
     call = ctypes.CDLL(None).mallinfo2
     call.restype = MallocInfo
-    return int(call().hblkhd)
+    _arena, _chunks, _fast, _blocks, mapped, *_ = call().fields
+    return int(mapped)
 
 
 def large_block() -> torch.Tensor:
@@ -79,3 +67,12 @@ def test_what_loading_frees_goes_back_at_once() -> None:
 
 def test_what_a_layer_frees_is_kept() -> None:
     assert in_a_new_process(keep_freed_pages) == [0] * 6
+
+
+def fail_to_load() -> None:
+    with suppress(OSError), pages_for_loading():
+        raise OSError
+
+
+def test_what_a_layer_frees_is_kept_after_a_load_that_failed() -> None:
+    assert in_a_new_process(fail_to_load) == [0] * 6

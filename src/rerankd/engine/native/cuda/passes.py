@@ -70,8 +70,9 @@ class Passes:
         self._device = device
         self._attend = attend
         self._most_rows = most_rows
-        self._block = every_block(config.heads // config.kv_heads, config.head_dim)
-        self._most = self._block // (config.heads // config.kv_heads)
+        shared = config.heads // config.kv_heads
+        self._block = every_block(shared, config.head_dim)
+        self._most = self._block // shared
         self._kept_shape = (config.layers, 2, room(most_kept), config.kv_heads, config.head_dim)
         self._dtype = dtype
         self.clear()
