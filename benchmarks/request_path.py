@@ -138,23 +138,18 @@ def main() -> None:
         for _, file, name in on_loop:
             print(f"{file:40} {name}")
     print_table("machine", [machine()])
-    rows = [
-        ("all threads", calls),
-        ("event loop", on_loop),
-        ("other threads", [call for call in calls if not call[0]]),
-    ]
-    print_table(
-        "one /rerank of three documents",
-        [
-            {
-                "thread": name,
-                "calls": len(chosen_calls),
-                "files": len({call[1] for call in chosen_calls}),
-                "file switches": switches(chosen_calls),
-            }
-            for name, chosen_calls in (("all threads", calls), ("event loop", on_loop), ("other threads", elsewhere))
-        ],
-    )
+    elsewhere = [call for call in calls if not call[0]]
+    by_thread = {"all": calls, "event loop": on_loop, "others": elsewhere}
+    print_table("one /rerank of three documents", [_row(thread, counted) for thread, counted in by_thread.items()])
+
+
+def _row(thread: str, calls: Sequence[Call]) -> dict[str, object]:
+    return {
+        "threads": thread,
+        "calls": len(calls),
+        "files": len({file for _, file, _ in calls}),
+        "file switches": switches(calls),
+    }
 
 
 if __name__ == "__main__":
