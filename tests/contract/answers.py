@@ -10,7 +10,7 @@ from typing import Any
 from rerankd.errors import InvalidRequest, ServiceError
 from rerankd.http.route_table import RouteTable
 from rerankd.types import DocumentScore, RerankRequest, RerankResult, Timings
-from rerankd.wire.base import Answer
+from rerankd.wire.base import WireResponse
 from rerankd.wire.json_guard import decode_json
 from rerankd.wire.registry import ROUTES
 
@@ -58,7 +58,7 @@ def play(path: str, body: Any) -> dict[str, Any]:
     return {"dialect": dialect.name, **played, **shown(answer)}
 
 
-def render(path: str, body: Any, results: Sequence[RerankResult | ServiceError]) -> Answer:
+def render(path: str, body: Any, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
     """The answer to a body when the service says ``results``."""
     found = TABLE.find(path)
     assert found is not None
@@ -66,7 +66,7 @@ def render(path: str, body: Any, results: Sequence[RerankResult | ServiceError])
     return dialect.render(dialect.parse(body), results)
 
 
-def shown(answer: Answer) -> dict[str, Any]:
+def shown(answer: WireResponse) -> dict[str, Any]:
     """An answer as the recorded cases write it; the time of the answer is left out."""
     body = answer.body
     if isinstance(body, dict) and "created" in body:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.contract.answers import SCORES, answer_to
 
 from rerankd.errors import InvalidRequest
-from rerankd.wire.base import Call, Dialect
+from rerankd.wire.base import Dialect, ParsedCall
 from rerankd.wire.registry import ROUTES, Route
 from rerankd.wire.schema import FIELDS
 
@@ -52,7 +52,7 @@ def test_any_json_is_answered_or_refused(body: Any, route: Route, likely: bool) 
         json.dumps(dialect.render(outcome, answers).body, allow_nan=False)
 
 
-def parsed(route: Route, body: Any) -> tuple[Dialect, Call | InvalidRequest]:
+def parsed(route: Route, body: Any) -> tuple[Dialect, ParsedCall | InvalidRequest]:
     dialect = route.dialects[0]
     try:
         dialect = route.choose(body)

@@ -1,4 +1,4 @@
-"""The outermost layer: gives each call its record and its id, and writes its log line and its metrics."""
+"""The outermost layer: gives each request its state and its id, and writes its log line and its metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rerankd.http import request_id
-from rerankd.http.record import SCOPE_KEY, CallRecord, header
+from rerankd.http.request_state import SCOPE_KEY, RequestState, header
 from rerankd.observe.metrics import Metrics
 from rerankd.service.lifecycle import Lifecycle, State
 
@@ -34,65 +34,65 @@ class Access:
             return
         # A trailing slash is the usual typing error; without it the path is compared as it is.
         scope["path"] = scope["path"].rstrip("/") or "/"
-        record = CallRecord(request_id.request_id_from(header(scope, request_id.HEADER)))
-        scope[SCOPE_KEY] = record
-        structlog.contextvars.bind_contextvars(request_id=record.request_id)
+        state = RequestState(request_id.request_id_from(header(scope, request_id.HEADER)))
+        scope[SCOPE_KEY] = state
+        structlog.contextvars.bind_contextvars(request_id=state.request_id)
         try:
-            await self._app(scope, receive, _Tagger(record, send, self._lifecycle))
+            await self._app(scope, receive, ResponseHeaders(state, send, self._lifecycle))
         finally:
-            self._finish(scope, record)
+            self._finish(scope, state)
 
-    def _finish(self, scope: Scope, record: CallRecord) -> None:
-        seconds = time.monotonic() - record.started
+    def _finish(self, scope: Scope, state: RequestState) -> None:
+        seconds = time.monotonic() - state.started
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        self._metrics.requests.labels(method, record.route, str(record.status)).inc()
-        self._metrics.request_duration.labels(method, record.route).observe(seconds)
-        if record.code:
-            self._metrics.rejections.labels(record.code).inc()
-        _write_line(method, record, seconds)
+        self._metrics.requests.labels(method, state.route, str(state.status)).inc()
+        self._metrics.request_duration.labels(method, state.route).observe(seconds)
+        if state.code:
+            self._metrics.rejections.labels(state.code).inc()
+        _write_line(method, state, seconds)
 
 
-def _write_line(method: str, record: CallRecord, seconds: float) -> None:
+def _write_line(method: str, state: RequestState, seconds: float) -> None:
     facts = {
         "method": method,
-        "route": record.route,
-        "status": record.status,
+        "route": state.route,
+        "status": state.status,
         "ms": round(seconds * 1000, 2),
-        "tenant": record.tenant,
+        "tenant": state.tenant,
     }
-    if record.received_bytes:
+    if state.received_bytes:
         facts |= {
-            "bytes": record.received_bytes,
-            "dialect": record.dialect.name if record.dialect else "",
-            "queries": record.queries,
-            "documents": record.documents,
-            "cached": record.cached,
-            "tokens": record.tokens,
+            "bytes": state.received_bytes,
+            "dialect": state.dialect.name if state.dialect else "",
+            "queries": state.queries,
+            "documents": state.documents,
+            "cached": state.cached,
+            "tokens": state.tokens,
         }
-    if record.code:
-        facts["code"] = record.code
-    if record.route in _PROBES:
+    if state.code:
+        facts["code"] = state.code
+    if state.route in _PROBES:
         _log.debug("request", **facts)
-    elif record.status >= 500:
+    elif state.status >= 500:
         _log.error("request", **facts)
     else:
         _log.info("request", **facts)
 
 
-class _Tagger:
+class ResponseHeaders:
     """A ``send`` that adds the headers every response carries and notes the status."""
 
-    def __init__(self, record: CallRecord, send: Send, lifecycle: Lifecycle) -> None:
-        self._record = record
+    def __init__(self, state: RequestState, send: Send, lifecycle: Lifecycle) -> None:
+        self._state = state
         self._send = send
         self._lifecycle = lifecycle
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._record.status = message["status"]
-            headers = [*message["headers"], (request_id.HEADER, self._record.request_id.encode("ascii"))]
+            self._state.status = message["status"]
+            headers = [*message["headers"], (request_id.HEADER, self._state.request_id.encode("ascii"))]
             if self._lifecycle.state is State.DRAINING:
                 # Pooled connections go elsewhere before this process ends.
                 headers.append(_CLOSE)
-            message["headers"] = headers + self._record.response_headers
+            message["headers"] = headers + self._state.response_headers
         await self._send(message)

@@ -20,9 +20,9 @@ import rerankd
 from rerankd.http.access import Access
 from rerankd.http.admin_routes import AdminRoutes
 from rerankd.http.auth import Authentication, KeyRing
-from rerankd.http.disconnect import InFlight
 from rerankd.http.docs_routes import docs_routes
 from rerankd.http.error_handler import ErrorHandler
+from rerankd.http.in_flight import InFlight
 from rerankd.http.model_routes import ModelRoutes
 from rerankd.http.openapi import document
 from rerankd.http.ops_routes import OpsRoutes

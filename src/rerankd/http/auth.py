@@ -17,7 +17,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import ConfigurationError, Forbidden, Unauthorized
-from rerankd.http.record import header, record_of
+from rerankd.http.request_state import header, state_of
 from rerankd.settings import Settings
 
 OPEN_ROUTES = frozenset(
@@ -125,7 +125,7 @@ class Authentication:
         self._trusted = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record_of(scope).tenant = self._tenant(scope)
+        state_of(scope).tenant = self._tenant(scope)
         await self._app(scope, receive, send)
 
     def _tenant(self, scope: Scope) -> str:

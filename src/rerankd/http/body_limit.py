@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from starlette.types import Receive, Scope
 
 from rerankd.errors import ClientClosed, InvalidRequest, ReceiveTimeout, TooLarge, UnsupportedMedia
-from rerankd.http.record import CallRecord, header, record_of
+from rerankd.http.request_state import RequestState, header, state_of
 from rerankd.schedule.room import Room
 
 Take = Callable[[int], None]
@@ -18,7 +18,7 @@ Take = Callable[[int], None]
 _JSON_TYPES = frozenset({b"application/json", b"text/json"})
 
 
-class BodyRoom:
+class BodyQuota:
     """The bytes of the requests at work: each body has its limit, and a thousand bodies are more than memory holds.
 
     Bytes count when they are there and not when they are announced: announcing costs a hostile client nothing.
@@ -62,30 +62,30 @@ async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: in
     """
     _check_media(scope)
     _check_declared_length(scope, max_bytes)
-    record = record_of(scope)
+    state = state_of(scope)
     try:
         async with asyncio.timeout(seconds):
-            return await _collect(receive, record, take, max_bytes)
+            return await _collect(receive, state, take, max_bytes)
     except TimeoutError:
         raise ReceiveTimeout(
             f"the body did not arrive within {seconds:g} seconds (receive_timeout)", setting="receive_timeout"
         ) from None
 
 
-async def _collect(receive: Receive, record: CallRecord, take: Take, max_bytes: int) -> bytes:
+async def _collect(receive: Receive, state: RequestState, take: Take, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientClosed("the client left before its request was complete")
         chunk = message.get("body", b"")
-        record.received_bytes += len(chunk)
-        if record.received_bytes > max_bytes:
+        state.received_bytes += len(chunk)
+        if state.received_bytes > max_bytes:
             raise _too_large(max_bytes)
         take(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body", False):
-            record.body_complete = True
+            state.body_complete = True
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

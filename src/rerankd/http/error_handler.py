@@ -16,10 +16,10 @@ from rerankd.errors import (
     ServiceError,
     TooLarge,
 )
-from rerankd.http.answer import json_bytes, start_json
-from rerankd.http.record import CallRecord, record_of
+from rerankd.http.json_response import json_bytes, start_json
+from rerankd.http.request_state import RequestState, state_of
 from rerankd.http.route_table import RouteTable
-from rerankd.wire.base import Answer
+from rerankd.wire.base import WireResponse
 from rerankd.wire.error_shapes import documents_error
 from rerankd.wire.registry import not_found
 
@@ -49,19 +49,19 @@ class ErrorHandler:
         try:
             await self._app(scope, receive, send)
         except Exception as raised:
-            record = record_of(scope)
+            state = state_of(scope)
             error = as_service_error(raised, scope)
-            record.code = error.code
+            state.code = error.code
             if isinstance(error, ClientClosed):
-                record.status = error.status
+                state.status = error.status
                 return
-            if record.status:
+            if state.status:
                 # The answer is under way; only cutting the connection tells the client that it is not whole.
                 raise
             await self._respond(error, scope, receive, send)
 
     async def _respond(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-        record = record_of(scope)
+        state = state_of(scope)
         answer = self._answer(error, scope)
         body = json_bytes(answer.body)
         headers = dict(answer.headers)
@@ -70,28 +70,26 @@ class ErrorHandler:
         await start_json(send, answer.status, headers, len(body))
         await send({"type": "http.response.body", "body": body, "more_body": True})
         if isinstance(error, TooLarge):
-            await self._linger(record, receive)
+            await self._linger(state, receive)
         await send({"type": "http.response.body", "body": b""})
 
-    def _answer(self, error: ServiceError, scope: Scope) -> Answer:
-        record = record_of(scope)
+    def _answer(self, error: ServiceError, scope: Scope) -> WireResponse:
+        state = state_of(scope)
         found = self._table.find(scope["path"])
         if found and scope["method"] == "POST":
             # Refused before the router saw it, by the key for one.
-            record.route = found[0].path
-        dialect = record.dialect or (found[0].dialects[0] if found else None)
-        return (
-            dialect.render_error(error, record.request_id) if dialect else documents_error(error, record.request_id)
-        )
+            state.route = found[0].path
+        dialect = state.dialect or (found[0].dialects[0] if found else None)
+        return dialect.render_error(error, state.request_id) if dialect else documents_error(error, state.request_id)
 
-    async def _linger(self, record: CallRecord, receive: Receive) -> None:
+    async def _linger(self, state: RequestState, receive: Receive) -> None:
         """Read on for a moment: closing while bytes arrive resets the connection, and the answer is lost."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
-                while not record.body_complete and record.received_bytes < self._linger_bytes:
+                while not state.body_complete and state.received_bytes < self._linger_bytes:
                     message = await receive()
-                    record.received_bytes += len(message.get("body", b""))
-                    record.body_complete = not message.get("more_body", False)
+                    state.received_bytes += len(message.get("body", b""))
+                    state.body_complete = not message.get("more_body", False)
 
 
 def as_service_error(raised: Exception, scope: Scope) -> ServiceError:
@@ -101,7 +99,7 @@ def as_service_error(raised: Exception, scope: Scope) -> ServiceError:
     if isinstance(raised, HTTPException) and raised.status_code == 404:
         return not_found(scope["path"])
     if isinstance(raised, HTTPException) and raised.status_code == 405:
-        record_of(scope).response_headers.append((b"allow", (raised.headers or {}).get("Allow", "").encode()))
+        state_of(scope).response_headers.append((b"allow", (raised.headers or {}).get("Allow", "").encode()))
         return MethodNotAllowed("this path takes another method; see the Allow header")
     _log.error("unexpected error", exc_info=raised)
     return ServiceError("the server failed on this request; its log has more under the request id")

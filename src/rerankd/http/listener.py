@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from rerankd.errors import ConfigurationError, ServiceError
-from rerankd.http.slow_client import GuardedProtocol, SocketLimits
+from rerankd.http.http_protocol import LimitedHttpProtocol, SocketLimits
 from rerankd.observe.metrics import Metrics
 from rerankd.settings import Settings
 
@@ -93,8 +93,8 @@ class Listener:
         for connection in list(self._state.connections):
             connection.transport.abort()
 
-    def _connection(self) -> GuardedProtocol:
-        return GuardedProtocol(self._limits, self._config, self._state, {}, self._count_refusal)
+    def _connection(self) -> LimitedHttpProtocol:
+        return LimitedHttpProtocol(self._limits, self._config, self._state, {}, self._count_refusal)
 
     def _count_refusal(self, error: ServiceError) -> None:
         self._metrics.rejections.labels(error.code).inc()

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from rerankd.http.record import record_of
+from rerankd.http.request_state import state_of
 
 
 class MeasuredRoute(APIRoute):
@@ -21,7 +21,7 @@ class MeasuredRoute(APIRoute):
         endpoint, template = self.endpoint, self.path
 
         async def handle(request: Request) -> Response:
-            record_of(request.scope).route = template
+            state_of(request.scope).route = template
             response: Response = await endpoint(request)
             return response
 

@@ -29,7 +29,7 @@ import uvloop
 from rerankd.errors import ConfigurationError, Draining
 from rerankd.http.app import create_app
 from rerankd.http.auth import check_address
-from rerankd.http.disconnect import InFlight
+from rerankd.http.in_flight import InFlight
 from rerankd.http.listener import Listener, open_socket
 from rerankd.observe.logs import configure_logs
 from rerankd.service.lifecycle import State

@@ -14,7 +14,7 @@ Json: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ParsedCall:
     """One HTTP call as its dialect read it.
 
     ``requests`` go through the batcher together. ``echo`` is whatever the dialect's own ``render`` wants to
@@ -26,7 +26,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WireResponse:
     """Status, headers and body of a response."""
 
     body: Json
@@ -70,17 +70,17 @@ class Dialect(Protocol):
         """Bodies whose answers have a form of their own, for the schema of the answer."""
         ...
 
-    def parse(self, body: Json) -> Call:
+    def parse(self, body: Json) -> ParsedCall:
         """Read a decoded body; raises InvalidRequest that names the field and never repeats its value."""
         ...
 
-    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+    def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
         """One entry of ``results`` a request of the call, in order.
 
         A dialect without a place for an error of one request or one document raises that error.
         """
         ...
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         """The error in the dialect's own shape and status."""
         ...

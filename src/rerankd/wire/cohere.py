@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rerankd.wire.base import Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 
 
 class CohereV1(DocumentsDialect):
@@ -13,8 +13,8 @@ class CohereV1(DocumentsDialect):
     title = "Cohere v1"
     takes = ("query", "documents", "model", "top_n", "rank_fields", "return_documents")
 
-    def body(self, reply: Reply) -> Json:
-        return {"id": reply.result.id, "results": reply.rows(), "meta": reply.meta("1")}
+    def body(self, context: RenderContext) -> Json:
+        return {"id": context.result.id, "results": context.rows(), "meta": context.meta("1")}
 
 
 class CohereV2(DocumentsDialect):
@@ -24,5 +24,5 @@ class CohereV2(DocumentsDialect):
     title = "Cohere v2"
     takes = ("query", "documents", "model", "top_n", "max_tokens_per_doc", "priority", "return_documents")
 
-    def body(self, reply: Reply) -> Json:
-        return {"id": reply.result.id, "results": reply.rows(), "meta": reply.meta("2")}
+    def body(self, context: RenderContext) -> Json:
+        return {"id": context.result.id, "results": context.rows(), "meta": context.meta("2")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rerankd.errors import ServiceError
-from rerankd.wire.base import Answer, Call, Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import dashscope_error
 from rerankd.wire.fields import Fields
 
@@ -25,19 +25,19 @@ class DashScope(DocumentsDialect):
         "parameters": {"top_n": 1, "return_documents": True, "instruct": "Given a question, find its answer"},
     }
 
-    def parse(self, body: Json) -> Call:
+    def parse(self, body: Json) -> ParsedCall:
         fields = Fields(body)
         fields.required("input")
         return super().parse({**body, **fields.inner("parameters").given, **fields.inner("input").given})
 
-    def body(self, reply: Reply) -> Json:
+    def body(self, context: RenderContext) -> Json:
         return {
-            "output": {"results": reply.rows()},
-            "usage": reply.total_tokens,
-            "request_id": reply.result.id,
+            "output": {"results": context.rows()},
+            "usage": context.total_tokens,
+            "request_id": context.result.id,
         }
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return dashscope_error(error, request_id)
 
 
@@ -48,11 +48,11 @@ class DashScopeCompatible(DocumentsDialect):
     title = "DashScope, compatible mode"
     takes = ("query", "documents", "model", "top_n", "instruct", "return_documents")
 
-    def body(self, reply: Reply) -> Json:
+    def body(self, context: RenderContext) -> Json:
         return {
-            "id": reply.result.id,
+            "id": context.result.id,
             "object": "list",
-            "model": reply.result.model,
-            "results": reply.rows(),
-            "usage": reply.prompt_tokens,
+            "model": context.result.model,
+            "results": context.rows(),
+            "usage": context.prompt_tokens,
         }

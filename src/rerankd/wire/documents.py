@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from rerankd.errors import ServiceError
 from rerankd.types import DocumentScore, RerankRequest, RerankResult
-from rerankd.wire.base import Answer, Call, Json
+from rerankd.wire.base import Json, ParsedCall, WireResponse
 from rerankd.wire.error_shapes import documents_error
 from rerankd.wire.fields import Fields, flat
 
@@ -26,7 +26,7 @@ _NO_MODEL = "default/not-specified"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Echo:
     """What the render wants to remember of a body."""
 
     documents: tuple[Json, ...]
@@ -38,11 +38,11 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RenderContext:
     """A call and its result, with the pieces that answers are made of."""
 
     request: RerankRequest
-    asked: Asked
+    echo: Echo
     result: RerankResult
 
     def rows(
@@ -52,21 +52,21 @@ class Reply:
         rows: list[dict[str, Json]] = []
         for place in self.result.ranked:
             row: dict[str, Json] = {"index": place.index, score: self.value(place)}
-            if self.asked.return_documents:
+            if self.echo.return_documents:
                 row[document] = self.object(place.index) if as_object else self.request.documents[place.index]
             rows.append(row)
         return rows
 
     def value(self, place: DocumentScore) -> float | None:
         """The score as the client asked for it: the probability, or the logit."""
-        return place.logit if self.asked.raw_scores else place.score
+        return place.logit if self.echo.raw_scores else place.score
 
     def object(self, index: int) -> dict[str, Json]:
         """The document as an object with ``text``, its other keys kept.
 
         Clients read a string there, also where the document had a number by that name and was ranked by other keys.
         """
-        sent = self.asked.documents[index]
+        sent = self.echo.documents[index]
         if not isinstance(sent, dict):
             return {"text": self.request.documents[index]}
         own = sent.get("text")
@@ -122,31 +122,31 @@ class DocumentsDialect(ABC):
     zero_is_all: ClassVar[bool] = False
     """Whether ``top_n: 0`` asks for all documents; elsewhere it is an error."""
 
-    def parse(self, body: Json) -> Call:
+    def parse(self, body: Json) -> ParsedCall:
         fields = Fields(body)
         query = fields.query("query")
         texts, sent = fields.documents(self.document_key)
         top_n = fields.whole("top_n", "top_k", least=0 if self.zero_is_all else 1)
-        asked = Asked(
+        echo = Echo(
             documents=sent,
             return_documents=bool(fields.flag(self.return_key, self.returns_documents)),
             raw_scores=bool(fields.flag("raw_scores", False)) or fields.flag("use_activation", True) is False,
             voyage_keys="top_k" in fields or "truncation" in fields,
         )
-        return Call((read_request(fields, query, texts, top_n or None),), asked)
+        return ParsedCall((read_request(fields, query, texts, top_n or None),), echo)
 
-    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
-        reply = Reply(call.requests[0], call.echo, whole(results[0]))
-        return Answer(self.body(reply), headers=self.headers(reply))
+    def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
+        context = RenderContext(call.requests[0], call.echo, require_all_scored(results[0]))
+        return WireResponse(self.body(context), headers=self.headers(context))
 
     @abstractmethod
-    def body(self, reply: Reply) -> Json:
-        """The answer, from the pieces of ``reply``."""
+    def body(self, context: RenderContext) -> Json:
+        """The answer, from the pieces of ``context``."""
 
-    def headers(self, reply: Reply) -> dict[str, str]:
+    def headers(self, context: RenderContext) -> dict[str, str]:
         return {}
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return documents_error(error, request_id)
 
 
@@ -178,7 +178,7 @@ def read_truncate(fields: Fields) -> bool | None:
     return True if truncate is None and asked_by_count else truncate
 
 
-def whole(result: RerankResult | ServiceError) -> RerankResult:
+def require_all_scored(result: RerankResult | ServiceError) -> RerankResult:
     """The result if every document has a score, else its first error is raised."""
     if isinstance(result, ServiceError):
         raise result

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from rerankd.errors import ServiceError
-from rerankd.wire.base import Answer, Json
+from rerankd.wire.base import Json, WireResponse
 
 DOCUMENTS_STATUS: Mapping[str, int] = MappingProxyType({"too_long": 400})
 """Statuses of the documents-shaped dialects where they differ from the error's own."""
@@ -72,7 +72,7 @@ OPENAI_TYPES: Mapping[int, str] = MappingProxyType(
 """Status -> ``type`` of an OpenAI-styled error; every other status is ``invalid_request_error``."""
 
 
-def documents_error(error: ServiceError, request_id: str) -> Answer:
+def documents_error(error: ServiceError, request_id: str) -> WireResponse:
     """The object that every documents-shaped client reads its own field of."""
     status = documents_status(error)
     body = {
@@ -86,13 +86,13 @@ def documents_error(error: ServiceError, request_id: str) -> Answer:
     return error_answer(error, body, status)
 
 
-def voyage_error(error: ServiceError, request_id: str) -> Answer:
+def voyage_error(error: ServiceError, request_id: str) -> WireResponse:
     """No ``error`` object: Voyage's Python client before 0.4 falls over one and never shows the message."""
     body = {"detail": error.message, "code": error.code, "request_id": request_id}
     return error_answer(error, body, documents_status(error))
 
 
-def openai_error(error: ServiceError, request_id: str) -> Answer:
+def openai_error(error: ServiceError, request_id: str) -> WireResponse:
     """``{"error": {...}}`` alone, as vLLM, Infinity and llama.cpp answer."""
     status = documents_status(error)
     kind = OPENAI_TYPES.get(status, "invalid_request_error")
@@ -100,12 +100,12 @@ def openai_error(error: ServiceError, request_id: str) -> Answer:
     return error_answer(error, {"error": inner}, status)
 
 
-def tei_error(error: ServiceError, request_id: str) -> Answer:
+def tei_error(error: ServiceError, request_id: str) -> WireResponse:
     status, kind = TEI_ERRORS[error.code]
     return error_answer(error, {"error": error.message, "error_type": kind}, status)
 
 
-def dashscope_error(error: ServiceError, request_id: str) -> Answer:
+def dashscope_error(error: ServiceError, request_id: str) -> WireResponse:
     status = documents_status(error)
     code = DASHSCOPE_CODES.get(status, "InvalidParameter")
     return error_answer(error, {"code": code, "message": error.message, "request_id": request_id}, status)
@@ -115,9 +115,9 @@ def documents_status(error: ServiceError) -> int:
     return DOCUMENTS_STATUS.get(error.code, error.status)
 
 
-def error_answer(error: ServiceError, body: Json, status: int) -> Answer:
+def error_answer(error: ServiceError, body: Json, status: int) -> WireResponse:
     """The answer, with ``Retry-After`` in whole seconds on an error that a retry can cure."""
     if not error.retryable:
-        return Answer(body, status)
+        return WireResponse(body, status)
     seconds = 1 if error.retry_after is None else max(1, math.ceil(error.retry_after))
-    return Answer(body, status, {"Retry-After": str(seconds)})
+    return WireResponse(body, status, {"Retry-After": str(seconds)})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from rerankd.errors import ServiceError
-from rerankd.wire.base import Answer, Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.base import Json, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import openai_error
 
 
@@ -17,15 +17,15 @@ class Infinity(DocumentsDialect):
     title = "Infinity"
     takes = ("query", "documents", "model", "top_n", "return_documents", "raw_scores")
 
-    def body(self, reply: Reply) -> Json:
+    def body(self, context: RenderContext) -> Json:
         return {
             "object": "rerank",
-            "id": reply.result.id,
+            "id": context.result.id,
             "created": int(time.time()),
-            "model": reply.result.model,
-            "results": reply.rows(as_object=False),
-            "usage": reply.prompt_tokens,
+            "model": context.result.model,
+            "results": context.rows(as_object=False),
+            "usage": context.prompt_tokens,
         }
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return openai_error(error, request_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rerankd.wire.base import Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 
 
 class Jina(DocumentsDialect):
@@ -14,5 +14,5 @@ class Jina(DocumentsDialect):
     takes = ("query", "documents", "model", "top_n", "return_documents")
     returns_documents = True
 
-    def body(self, reply: Reply) -> Json:
-        return {"model": reply.result.model, "usage": reply.prompt_tokens, "results": reply.rows()}
+    def body(self, context: RenderContext) -> Json:
+        return {"model": context.result.model, "usage": context.prompt_tokens, "results": context.rows()}

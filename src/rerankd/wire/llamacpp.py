@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rerankd.errors import ServiceError
-from rerankd.wire.base import Answer, Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.base import Json, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import openai_error
 
 
@@ -15,13 +15,13 @@ class LlamaCpp(DocumentsDialect):
     title = "llama.cpp"
     takes = ("query", "documents", "model", "top_n")
 
-    def body(self, reply: Reply) -> Json:
+    def body(self, context: RenderContext) -> Json:
         return {
-            "model": reply.result.model,
+            "model": context.result.model,
             "object": "list",
-            "usage": reply.prompt_tokens,
-            "results": reply.rows(),
+            "usage": context.prompt_tokens,
+            "results": context.rows(),
         }
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return openai_error(error, request_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rerankd.wire.base import Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 
 
 class Mixedbread(DocumentsDialect):
@@ -24,22 +24,22 @@ class Mixedbread(DocumentsDialect):
     document_key = "input"
     return_key = "return_input"
 
-    def body(self, reply: Reply) -> Json:
-        asked = reply.asked
+    def body(self, context: RenderContext) -> Json:
+        echo = context.echo
         data = [
             {
                 "object": "rank_result",
                 "index": place.index,
-                "score": reply.value(place),
-                "input": asked.documents[place.index] if asked.return_documents else None,
+                "score": context.value(place),
+                "input": echo.documents[place.index] if echo.return_documents else None,
             }
-            for place in reply.result.ranked
+            for place in context.result.ranked
         ]
         return {
             "object": "list",
-            "model": reply.result.model,
+            "model": context.result.model,
             "data": data,
-            "usage": reply.usage,
-            "top_k": reply.request.top_n or len(asked.documents),
-            "return_input": asked.return_documents,
+            "usage": context.usage,
+            "top_k": context.request.top_n or len(echo.documents),
+            "return_input": echo.return_documents,
         }

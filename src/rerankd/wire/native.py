@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from rerankd.errors import InvalidRequest, ServiceError
 from rerankd.types import RerankResult
-from rerankd.wire.base import Answer, Call, Json
-from rerankd.wire.documents import DocumentsDialect, Reply, whole
+from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext, require_all_scored
 from rerankd.wire.error_shapes import documents_error
 from rerankd.wire.fields import Fields
 from rerankd.wire.superset import superset
@@ -30,14 +30,14 @@ class Native(DocumentsDialect):
     )
     returns_documents = True
 
-    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
-        return Answer(self.body(Reply(call.requests[0], call.echo, _partial(results[0]))))
+    def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
+        return WireResponse(self.body(RenderContext(call.requests[0], call.echo, _partial(results[0]))))
 
-    def body(self, reply: Reply) -> Json:
-        body = _scores(reply) | superset(reply, version="2")
-        timings = reply.result.timings
+    def body(self, context: RenderContext) -> Json:
+        body = _scores(context) | superset(context, version="2")
+        timings = context.result.timings
         body["meta"] |= {
-            "cached_documents": reply.result.cached_documents,
+            "cached_documents": context.result.cached_documents,
             "timings_ms": {
                 "tokenise": _milliseconds(timings.tokenise),
                 "queue": _milliseconds(timings.queue),
@@ -64,49 +64,49 @@ class NativeBatch:
     }
     other_bodies: ClassVar[tuple[Json, ...]] = ()
 
-    def parse(self, body: Json) -> Call:
+    def parse(self, body: Json) -> ParsedCall:
         """Items that cannot be read are kept as their error, in their place; the others are scored."""
         items = Fields(body).required("pairs")
         if not isinstance(items, list) or not items:
             raise InvalidRequest("pairs has to be a list of objects, at least one", param="pairs")
         native = Native()
-        places: list[Call | InvalidRequest] = []
+        places: list[ParsedCall | InvalidRequest] = []
         for item in items:
             try:
                 places.append(native.parse(item))
             except InvalidRequest as error:
                 places.append(error)
-        requests = [place.requests[0] for place in places if isinstance(place, Call)]
-        return Call(tuple(requests), tuple(places))
+        requests = [place.requests[0] for place in places if isinstance(place, ParsedCall)]
+        return ParsedCall(tuple(requests), tuple(places))
 
-    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+    def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
         scored = iter(results)
-        return Answer({"results": [_item(place, scored) for place in call.echo]})
+        return WireResponse({"results": [_item(place, scored) for place in call.echo]})
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return documents_error(error, request_id)
 
 
-def _item(place: Call | InvalidRequest, scored: Any) -> dict[str, Json]:
+def _item(place: ParsedCall | InvalidRequest, scored: Any) -> dict[str, Json]:
     outcome = place if isinstance(place, InvalidRequest) else next(scored)
-    if isinstance(place, Call) and isinstance(outcome, RerankResult):
-        reply = Reply(place.requests[0], place.echo, outcome)
-        return {"query": reply.request.query, **_scores(reply)}
+    if isinstance(place, ParsedCall) and isinstance(outcome, RerankResult):
+        context = RenderContext(place.requests[0], place.echo, outcome)
+        return {"query": context.request.query, **_scores(context)}
     return {"error": outcome.message, "code": outcome.code}
 
 
-def _scores(reply: Reply) -> dict[str, Json]:
+def _scores(context: RenderContext) -> dict[str, Json]:
     """Scores in input order, then the best documents and their scores, best first."""
     body: dict[str, Json] = {
-        "scores": [reply.value(place) for place in reply.result.scores],
-        "ranked_documents": [reply.request.documents[place.index] for place in reply.result.ranked],
-        "ranked_scores": [reply.value(place) for place in reply.result.ranked],
+        "scores": [context.value(place) for place in context.result.scores],
+        "ranked_documents": [context.request.documents[place.index] for place in context.result.ranked],
+        "ranked_scores": [context.value(place) for place in context.result.ranked],
     }
-    if not reply.asked.return_documents:
+    if not context.echo.return_documents:
         del body["ranked_documents"]
     errors = [
         {"index": place.index, "code": place.error.code, "message": place.error.message}
-        for place in reply.result.errors
+        for place in context.result.errors
         if place.error is not None
     ]
     return body | {"errors": errors} if errors else body
@@ -116,7 +116,7 @@ def _partial(result: RerankResult | ServiceError) -> RerankResult:
     """The result if any document has a score; where none has, the error is raised."""
     if isinstance(result, RerankResult) and len(result.errors) < len(result.scores):
         return result
-    return whole(result)
+    return require_all_scored(result)
 
 
 def _milliseconds(seconds: float) -> float:

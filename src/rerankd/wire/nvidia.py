@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rerankd.errors import InvalidRequest
-from rerankd.wire.base import Call, Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.base import Json, ParsedCall
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 
 _TRUNCATE = {None: None, "NONE": False, "END": True}
 
@@ -25,12 +25,12 @@ class Nvidia(DocumentsDialect):
     }
     document_key = "passages"
 
-    def parse(self, body: Json) -> Call:
+    def parse(self, body: Json) -> ParsedCall:
         word = body.get("truncate") if isinstance(body, dict) else None
         if not isinstance(word, str | None) or word not in _TRUNCATE:
             raise InvalidRequest("truncate has to be NONE or END", param="truncate")
         return super().parse(body | {"truncate": _TRUNCATE[word]} if word else body)
 
-    def body(self, reply: Reply) -> Json:
-        rankings = [{"index": place.index, "logit": place.logit} for place in reply.result.ranked]
-        return {"rankings": rankings, "usage": reply.prompt_tokens}
+    def body(self, context: RenderContext) -> Json:
+        rankings = [{"index": place.index, "logit": place.logit} for place in context.result.ranked]
+        return {"rankings": rankings, "usage": context.prompt_tokens}

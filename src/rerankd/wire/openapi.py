@@ -21,7 +21,7 @@ from rerankd.errors import (
     Unauthorized,
 )
 from rerankd.types import DocumentScore, RerankRequest, RerankResult, Timings
-from rerankd.wire.base import Answer, Dialect, Json
+from rerankd.wire.base import Dialect, Json, WireResponse
 from rerankd.wire.registry import Route
 from rerankd.wire.schema import FIELDS, Schema
 
@@ -79,7 +79,7 @@ def answer_schemas(dialect: Dialect) -> list[Schema]:
     return [infer(example_answer(dialect, body).body) for body in (dialect.example, *dialect.other_bodies)]
 
 
-def example_answer(dialect: Dialect, body: Json = None) -> Answer:
+def example_answer(dialect: Dialect, body: Json = None) -> WireResponse:
     """What the dialect answers to a body, by default to its own example, with made-up scores."""
     call = dialect.parse(dialect.example if body is None else body)
     answer = dialect.render(call, [example_result(request) for request in call.requests])

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from rerankd.errors import InvalidRequest, ServiceError
 from rerankd.types import DocumentScore, RerankRequest, RerankResult
-from rerankd.wire.base import Call, Json
-from rerankd.wire.documents import read_request, whole
+from rerankd.wire.base import Json, ParsedCall
+from rerankd.wire.documents import read_request, require_all_scored
 from rerankd.wire.fields import Fields
 
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PairEcho:
     """Where the score of each pair is found again."""
 
     places: tuple[tuple[int, int], ...]
@@ -36,7 +36,7 @@ def pair_up(queries: Sequence[str], documents: Sequence[str], names: str) -> lis
     return list(zip(queries, documents, strict=True))
 
 
-def call_for(fields: Fields, pairs: Sequence[Pair], *, single: bool = False) -> Call:
+def call_for(fields: Fields, pairs: Sequence[Pair], *, single: bool = False) -> ParsedCall:
     """Pairs of the same query become one request, so that the engine reads the query once."""
     groups: dict[str, list[str]] = {}
     order = {query: number for number, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
@@ -49,15 +49,15 @@ def call_for(fields: Fields, pairs: Sequence[Pair], *, single: bool = False) -> 
         read_request(fields, query, tuple(documents)) for query, documents in groups.items()
     ]
     raw_scores = bool(fields.flag("raw_scores", False)) or fields.flag("use_activation", True) is False
-    return Call(tuple(requests), Asked(tuple(places), raw_scores, single))
+    return ParsedCall(tuple(requests), PairEcho(tuple(places), raw_scores, single))
 
 
-def scores_of(call: Call, results: Sequence[RerankResult | ServiceError]) -> list[float | None]:
+def scores_of(call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> list[float | None]:
     """One score a pair, in input order; the error of any pair is raised."""
-    answers = [whole(result) for result in results]
-    asked: Asked = call.echo
-    scores: list[DocumentScore] = [answers[request].scores[document] for request, document in asked.places]
-    return [score.logit if asked.raw_scores else score.score for score in scores]
+    answers = [require_all_scored(result) for result in results]
+    echo: PairEcho = call.echo
+    scores: list[DocumentScore] = [answers[request].scores[document] for request, document in echo.places]
+    return [score.logit if echo.raw_scores else score.score for score in scores]
 
 
 def usage_of(results: Sequence[RerankResult | ServiceError]) -> dict[str, Json]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rerankd.errors import ServiceError
-from rerankd.wire.base import Answer, Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.base import Json, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import OPENAI_TYPES, documents_status, error_answer
 
 
@@ -16,10 +16,10 @@ class SGLang(DocumentsDialect):
     takes = ("query", "documents", "instruct", "top_n", "return_documents")
     returns_documents = True
 
-    def body(self, reply: Reply) -> Json:
-        return [{**row, "meta_info": None} for row in reply.rows(score="score", as_object=False)]
+    def body(self, context: RenderContext) -> Json:
+        return [{**row, "meta_info": None} for row in context.rows(score="score", as_object=False)]
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         status = documents_status(error)
         kind = OPENAI_TYPES.get(status, "invalid_request_error")
         flat = {"object": "error", "message": error.message, "type": kind, "param": error.param, "code": status}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rerankd.wire.base import Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 
 
 class SiliconFlow(DocumentsDialect):
@@ -13,6 +13,6 @@ class SiliconFlow(DocumentsDialect):
     title = "SiliconFlow"
     takes = ("query", "documents", "model", "instruction", "top_n", "return_documents")
 
-    def body(self, reply: Reply) -> Json:
-        meta = reply.meta("1")
-        return {"id": reply.result.id, "results": reply.rows(), "tokens": reply.tokens, "meta": meta}
+    def body(self, context: RenderContext) -> Json:
+        meta = context.meta("1")
+        return {"id": context.result.id, "results": context.rows(), "tokens": context.tokens, "meta": meta}

@@ -6,26 +6,26 @@ A body of Voyage's may equal one of Cohere's byte for byte, so the answer carrie
 from __future__ import annotations
 
 from rerankd.wire.base import Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 
 
-def superset(reply: Reply, version: str) -> dict[str, Json]:
+def superset(context: RenderContext, version: str) -> dict[str, Json]:
     """The keys of Cohere, Jina, vLLM, SiliconFlow and Voyage in one object.
 
     ``object`` is "rerank" because Infinity's client accepts no other value. ``data`` is Voyage's ``results``;
     it repeats the texts only for a client that showed itself as Voyage's.
     """
-    data = reply.rows(as_object=False)
-    if not reply.asked.voyage_keys:
+    data = context.rows(as_object=False)
+    if not context.echo.voyage_keys:
         data = [{key: value for key, value in row.items() if key != "document"} for row in data]
     return {
-        "id": reply.result.id,
+        "id": context.result.id,
         "object": "rerank",
-        "model": reply.result.model,
-        "results": reply.rows(),
+        "model": context.result.model,
+        "results": context.rows(),
         "data": data,
-        "usage": reply.usage,
-        "meta": reply.meta(version),
+        "usage": context.usage,
+        "meta": context.meta(version),
     }
 
 
@@ -39,5 +39,5 @@ class Superset(DocumentsDialect):
         *("truncation", "max_tokens_per_doc", "rank_fields", "kwargs"),
     )
 
-    def body(self, reply: Reply) -> Json:
-        return superset(reply, version="1")
+    def body(self, context: RenderContext) -> Json:
+        return superset(context, version="1")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from rerankd.errors import InvalidRequest, ServiceError
 from rerankd.types import RerankResult
-from rerankd.wire.base import Answer, Call, Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import tei_error
 from rerankd.wire.fields import Fields
 from rerankd.wire.pairs import Pair, call_for, scores_of
@@ -28,12 +28,12 @@ class TEI(DocumentsDialect):
     document_key = "texts"
     return_key = "return_text"
 
-    def body(self, reply: Reply) -> Json:
-        return reply.rows(score="score", document="text", as_object=False)
+    def body(self, context: RenderContext) -> Json:
+        return context.rows(score="score", document="text", as_object=False)
 
-    def headers(self, reply: Reply) -> dict[str, str]:
+    def headers(self, context: RenderContext) -> dict[str, str]:
         """What was read, and milliseconds by stage."""
-        timings, request = reply.result.timings, reply.request
+        timings, request = context.result.timings, context.request
         milliseconds = {
             "x-compute-time": timings.total,
             "x-total-time": timings.total,
@@ -43,11 +43,11 @@ class TEI(DocumentsDialect):
         }
         return {
             "x-compute-characters": str(len(request.query) + sum(map(len, request.documents))),
-            "x-compute-tokens": str(reply.result.prompt_tokens),
+            "x-compute-tokens": str(context.result.prompt_tokens),
             **{name: str(round(seconds * 1000)) for name, seconds in milliseconds.items()},
         }
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return tei_error(error, request_id)
 
 
@@ -62,7 +62,7 @@ class TEIPredict:
     example: ClassVar[Json] = {"inputs": [["capital of France", "Berlin"], ["capital of France", "Paris"]]}
     other_bodies: ClassVar[tuple[Json, ...]] = ({"inputs": ["capital of France", "Paris"]},)
 
-    def parse(self, body: Json) -> Call:
+    def parse(self, body: Json) -> ParsedCall:
         fields = Fields(body)
         inputs = fields.required("inputs")
         single = _is_pair(inputs)
@@ -72,11 +72,11 @@ class TEIPredict:
         texts: list[Pair] = [(query, document) for query, document in pairs]
         return call_for(fields, texts, single=single)
 
-    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+    def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
         predictions = [[{"score": score, "label": LABEL}] for score in scores_of(call, results)]
-        return Answer(predictions[0] if call.echo.single else predictions)
+        return WireResponse(predictions[0] if call.echo.single else predictions)
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return tei_error(error, request_id)
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from rerankd.errors import InvalidRequest, ServiceError
 from rerankd.types import RerankResult
-from rerankd.wire.base import Answer, Call, Json
-from rerankd.wire.documents import DocumentsDialect, Reply, whole
+from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext, require_all_scored
 from rerankd.wire.error_shapes import openai_error
 from rerankd.wire.fields import Fields
 from rerankd.wire.pairs import call_for, pair_up, scores_of, usage_of
@@ -29,19 +29,19 @@ class VLLM(DocumentsDialect):
     returns_documents = True
     zero_is_all = True
 
-    def body(self, reply: Reply) -> Json:
-        rows = reply.rows()
+    def body(self, context: RenderContext) -> Json:
+        rows = context.rows()
         for row in rows:
             if "document" in row:
                 row["document"] = {"text": row["document"]["text"], "multi_modal": None}
         return {
-            "id": reply.result.id,
-            "model": reply.result.model,
-            "usage": reply.prompt_tokens,
+            "id": context.result.id,
+            "model": context.result.model,
+            "usage": context.prompt_tokens,
             "results": rows,
         }
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return openai_error(error, request_id)
 
 
@@ -59,7 +59,7 @@ class VLLMScore:
     example: ClassVar[Json] = {"queries": "capital of France", "documents": ["Berlin", "Paris"]}
     other_bodies: ClassVar[tuple[Json, ...]] = ()
 
-    def parse(self, body: Json) -> Call:
+    def parse(self, body: Json) -> ParsedCall:
         fields = Fields(body)
         if "query" in fields:
             raise InvalidRequest(
@@ -75,10 +75,10 @@ class VLLMScore:
         pairs = pair_up(fields.texts(first), fields.texts(second), f"{first} and {second}")
         return call_for(fields, pairs)
 
-    def render(self, call: Call, results: Sequence[RerankResult | ServiceError]) -> Answer:
+    def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
         scores = scores_of(call, results)
-        answered = whole(results[0])
-        return Answer(
+        answered = require_all_scored(results[0])
+        return WireResponse(
             {
                 "id": answered.id,
                 "object": "list",
@@ -89,5 +89,5 @@ class VLLMScore:
             }
         )
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return openai_error(error, request_id)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rerankd.errors import ServiceError
-from rerankd.wire.base import Answer, Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.base import Json, WireResponse
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import voyage_error
 
 
@@ -15,9 +15,9 @@ class Voyage(DocumentsDialect):
     title = "Voyage"
     takes = ("query", "documents", "model", "top_k", "return_documents", "truncation")
 
-    def body(self, reply: Reply) -> Json:
-        rows = reply.rows(as_object=False)
-        return {"object": "list", "data": rows, "model": reply.result.model, "usage": reply.total_tokens}
+    def body(self, context: RenderContext) -> Json:
+        rows = context.rows(as_object=False)
+        return {"object": "list", "data": rows, "model": context.result.model, "usage": context.total_tokens}
 
-    def render_error(self, error: ServiceError, request_id: str) -> Answer:
+    def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return voyage_error(error, request_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rerankd.wire.base import Json
-from rerankd.wire.documents import DocumentsDialect, Reply
+from rerankd.wire.documents import DocumentsDialect, RenderContext
 
 
 class Xinference(DocumentsDialect):
@@ -13,8 +13,8 @@ class Xinference(DocumentsDialect):
     title = "Xinference"
     takes = ("query", "documents", "model", "top_n", "return_documents", "kwargs")
 
-    def body(self, reply: Reply) -> Json:
-        rows = [{"document": None, **row} for row in reply.rows()]
-        warnings = list(reply.result.warnings) or None
-        meta = {"api_version": None, "billed_units": None, "tokens": reply.tokens, "warnings": warnings}
-        return {"id": reply.result.id, "results": rows, "meta": meta}
+    def body(self, context: RenderContext) -> Json:
+        rows = [{"document": None, **row} for row in context.rows()]
+        warnings = list(context.result.warnings) or None
+        meta = {"api_version": None, "billed_units": None, "tokens": context.tokens, "warnings": warnings}
+        return {"id": context.result.id, "results": rows, "meta": meta}

@@ -8,14 +8,14 @@ import pytest
 from tests.unit.http.conftest import Connect
 
 from rerankd.errors import ClientClosed, Overloaded, ReceiveTimeout, ServiceError, TooLarge, UnsupportedMedia
-from rerankd.http.body_limit import BodyRoom, read_body
-from rerankd.http.record import SCOPE_KEY, CallRecord
+from rerankd.http.body_limit import BodyQuota, read_body
+from rerankd.http.request_state import SCOPE_KEY, RequestState
 
 JSON = [(b"content-type", b"application/json")]
 
 
 def scope_with(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    return {"type": "http", "headers": list(headers), SCOPE_KEY: CallRecord("id")}
+    return {"type": "http", "headers": list(headers), SCOPE_KEY: RequestState("id")}
 
 
 def receiving(*chunks: bytes, leave: bool = False) -> Any:
@@ -107,7 +107,7 @@ async def test_the_answer_to_an_endless_body_says_the_limit_and_closes(connect: 
 
 
 def test_bodies_together_have_a_limit_and_give_back_what_they_took() -> None:
-    room = BodyRoom(100, tenant_share=0.5)
+    room = BodyQuota(100, tenant_share=0.5)
     with room.of("a") as take:
         take(60)
         with room.of("a") as second:

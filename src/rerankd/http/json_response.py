@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from starlette.types import Send
 
-from rerankd.wire.base import Answer, Json
+from rerankd.wire.base import Json, WireResponse
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
@@ -17,7 +17,7 @@ def json_bytes(body: Json) -> bytes:
     return _encode(body).encode("utf-8")
 
 
-async def send_json(send: Send, answer: Answer) -> None:
+async def send_json(send: Send, answer: WireResponse) -> None:
     """Send a whole answer."""
     body = json_bytes(answer.body)
     await start_json(send, answer.status, answer.headers, len(body))

@@ -18,35 +18,35 @@ from rerankd.errors import ClientClosed, DeadlineExceeded, ServiceError
 T = TypeVar("T")
 
 
-class _Leash:
+class CancelScope:
     """Ends one handler's task for a reason that can be answered."""
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self._task = task
         self.reason: ServiceError | None = None
 
-    def pull(self, reason: ServiceError) -> None:
+    def cancel(self, reason: ServiceError) -> None:
         if self.reason is None:
             self.reason = reason
             self._task.cancel()
 
-    async def pull_when_client_leaves(self, receive: Receive) -> None:
+    async def cancel_when_client_leaves(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.pull(ClientClosed("the client left before its answer was there"))
+        self.cancel(ClientClosed("the client left before its answer was there"))
 
 
 class InFlight:
     """All handlers that are at work just now."""
 
     def __init__(self) -> None:
-        self._leashes: set[_Leash] = set()
+        self._scopes: set[CancelScope] = set()
         self.idle = asyncio.Event()
         """Set while no handler is at work."""
         self.idle.set()
 
     def __len__(self) -> int:
-        return len(self._leashes)
+        return len(self._scopes)
 
     async def run(self, work: Awaitable[T], receive: Receive, deadline: float) -> T:
         """The result of ``work``, which is cancelled when nobody wants it any more.
@@ -58,29 +58,29 @@ class InFlight:
         """
         task = asyncio.current_task()
         assert task is not None, "handlers run in tasks"
-        leash = _Leash(task)
-        listener = asyncio.create_task(leash.pull_when_client_leaves(receive))
-        self._leashes.add(leash)
+        cancel_scope = CancelScope(task)
+        listener = asyncio.create_task(cancel_scope.cancel_when_client_leaves(receive))
+        self._scopes.add(cancel_scope)
         self.idle.clear()
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await work
         except asyncio.CancelledError:
-            if leash.reason is None:
+            if cancel_scope.reason is None:
                 raise
             task.uncancel()
-            raise leash.reason from None
+            raise cancel_scope.reason from None
         except TimeoutError:
             raise DeadlineExceeded(
                 "the deadline passed before the scores were there", setting="deadline_ms"
             ) from None
         finally:
             listener.cancel()
-            self._leashes.discard(leash)
-            if not self._leashes:
+            self._scopes.discard(cancel_scope)
+            if not self._scopes:
                 self.idle.set()
 
     def give_up(self, reason: ServiceError) -> None:
         """Answer every handler's client with ``reason`` now."""
-        for leash in list(self._leashes):
-            leash.pull(reason)
+        for scope in list(self._scopes):
+            scope.cancel(reason)

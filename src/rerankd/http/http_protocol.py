@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from rerankd.errors import HeadersTooLarge, InvalidRequest, ReceiveTimeout, ServiceError
-from rerankd.http.answer import json_bytes
+from rerankd.http.json_response import json_bytes
 from rerankd.settings import Settings
 from rerankd.wire.error_shapes import documents_error
 
@@ -66,7 +66,7 @@ class _Awaited(Enum):
     NOTHING = "nothing"
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection; see the module."""
 
     def __init__(

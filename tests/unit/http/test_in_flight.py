@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rerankd.errors import ClientClosed, DeadlineExceeded, Draining
-from rerankd.http.disconnect import InFlight
+from rerankd.http.in_flight import InFlight
 
 
 def soon(seconds: float = 5.0) -> float:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rerankd.http.answer import json_bytes
+from rerankd.http.json_response import json_bytes
 
 
 def test_json_is_compact_and_utf8() -> None:

@@ -9,11 +9,11 @@ from starlette.types import Scope
 
 from rerankd.wire.base import Dialect
 
-SCOPE_KEY = "rerankd.record"
+SCOPE_KEY = "rerankd.state"
 
 
 @dataclass(slots=True)
-class CallRecord:
+class RequestState:
     """The facts of a call that its log line, its metrics and its error shape are made from: never texts."""
 
     request_id: str
@@ -34,9 +34,9 @@ class CallRecord:
     """Added to whatever response is sent: rate limits, retry hints."""
 
 
-def record_of(scope: Scope) -> CallRecord:
-    record: CallRecord = scope[SCOPE_KEY]
-    return record
+def state_of(scope: Scope) -> RequestState:
+    state: RequestState = scope[SCOPE_KEY]
+    return state
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
