@@ -101,8 +101,11 @@ def test_the_pieces_compute_what_torch_does(width: int, dtype: torch.dtype) -> N
     found, expected = ([], [])
     for pieces, out in ((TritonPieces(), found), (TorchPieces(), expected)):
         rows = residual.clone()
-        out += [pieces.norm(rows, None, weight, 1e-6, dtype), pieces.norm(rows, parts[1], weight, 1e-6, dtype)]
-        out += [Activations(rows), pieces.gate(*parts, dtype)]
+        out += [
+            pieces.add_rms_norm(rows, None, weight, 1e-6, dtype),
+            pieces.add_rms_norm(rows, parts[1], weight, 1e-6, dtype),
+        ]
+        out += [Activations(rows), pieces.silu_and_mul(*parts, dtype)]
     for left, right in zip(found, expected, strict=True):
         numbers = [part.numbers().float() for part in (left, right)]
         step = {torch.float32: 1e-6, FP8: 2**-3}.get(left.values.dtype, 2**-7)
@@ -122,7 +125,7 @@ def test_the_turns_are_those_of_torch(is_normed: bool, count: int) -> None:
     angles = torch.rand(55, 64, generator=generator, device=CUDA) * 6
     found, expected = (torch.empty(55, count, 128, dtype=torch.bfloat16, device=CUDA) for _ in range(2))
     for pieces, out in ((TritonPieces(), found), (TorchPieces(), expected)):
-        pieces.turn(heads, weight, 1e-6, (angles.cos(), angles.sin()), out)
+        pieces.qk_norm_rope(heads, weight, 1e-6, (angles.cos(), angles.sin()), out)
     assert torch.allclose(found.float(), expected.float(), rtol=2**-7, atol=2**-9)
 
 

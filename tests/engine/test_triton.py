@@ -59,7 +59,7 @@ def test_norms(triton: ModuleType, dtype: torch.dtype, is_first: bool) -> None:
     added = None if is_first else Activations(random(3, 320, seed=1).bfloat16()[:, 160:])
     weight = random(160, seed=2)
     found, expected = (
-        pieces.norm(rows, added, weight, EPS, dtype)
+        pieces.add_rms_norm(rows, added, weight, EPS, dtype)
         for pieces, rows in zip((triton.TritonPieces(), TorchPieces()), residuals, strict=True)
     )
     agree(found.values, expected.values)
@@ -74,8 +74,8 @@ def test_turns(triton: ModuleType, count: int, size: int, is_normed: bool) -> No
     weight = random(count, size, seed=1) if is_normed else None
     angles = random(5, size // 2, seed=2)
     found, expected = (torch.full((5, count, size), torch.nan, dtype=torch.bfloat16) for _ in range(2))
-    triton.TritonPieces().turn(heads, weight, EPS, (angles.cos(), angles.sin()), found)
-    TorchPieces().turn(heads, weight, EPS, (angles.cos(), angles.sin()), expected)
+    triton.TritonPieces().qk_norm_rope(heads, weight, EPS, (angles.cos(), angles.sin()), found)
+    TorchPieces().qk_norm_rope(heads, weight, EPS, (angles.cos(), angles.sin()), expected)
     agree(found, expected)
 
 
@@ -84,7 +84,7 @@ def test_turns(triton: ModuleType, count: int, size: int, is_normed: bool) -> No
 def test_gates(triton: ModuleType, dtype: torch.dtype, width: int) -> None:
     both = random(3, 2 * width).bfloat16() * 4
     gate, up = Activations(both[:, :width]), Activations(both[:, width:])
-    found, expected = (pieces.gate(gate, up, dtype) for pieces in (triton.TritonPieces(), TorchPieces()))
+    found, expected = (pieces.silu_and_mul(gate, up, dtype) for pieces in (triton.TritonPieces(), TorchPieces()))
     agree(found.values, expected.values)
 
 

@@ -6,8 +6,8 @@ says what attention is asked. ``linear.py`` has the products, in the formats tha
 ``memory.py`` finds the token budget; ``sharing.py`` joins requests that begin alike, and ``kept.py`` keeps what they
 begin with.
 
-On a CPU ``kernels.py`` has the pieces in C, ``kernel_attention.py`` lays out for them, and ``tiled.py`` multiplies
-where the processor has tiles; where it has AVX2 and nothing wider, ``linear.py`` has products of ``vectors.c``. On
-CUDA ``cuda`` has the pieces and attention, and ``fp8.py`` multiplies in eight bits. Where neither is to be had,
-``stacks.py`` attends, in torch.
+On a CPU ``cpu`` has the pieces in C, ``kernel_attention.py`` lays out for them, and ``tiled.py`` multiplies
+where the processor has tiles; where it has AVX2 and nothing wider, ``linear.py`` has products of its
+own. On CUDA ``cuda`` has the pieces and attention, and ``fp8.py`` multiplies in eight bits. Where neither is to be
+had, ``stacks.py`` attends, in torch.
 """

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
 from rerankd.engine.native.attention import Attention
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.cpu.library import MAX_HEAD_DIM, MAX_WIDTH, CpuKernels
+from rerankd.engine.native.cpu.selftest import kernels
 from rerankd.engine.native.cuda.passes import Passes, packs
 from rerankd.engine.native.kept import Kept, Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
-from rerankd.engine.native.kernel_check import kernels
-from rerankd.engine.native.kernels import MOST_HEAD, MOST_WIDTH, Kernels
 from rerankd.engine.native.layers import Pieces, TorchPieces
 from rerankd.engine.native.loading import Loader
 from rerankd.engine.native.memory import find_budget, pages_for_loading
@@ -58,7 +58,7 @@ class NativeEngine:
         self._parameters = 0
         self._budget = options.max_batch_tokens
         self._model: Model | None = None
-        self._kernels: Kernels | None = None
+        self._kernels: CpuKernels | None = None
         self._kept = Kept(options.kept_tokens)
         self._passes = self._made_passes() if self._is_packed else None
 
@@ -143,9 +143,9 @@ class NativeEngine:
 
         return Passes(self._config, self._device, self._numbers.rows, self._options.kept_tokens, attend)
 
-    def _pieces(self, tiles: Kernels | None) -> Pieces:
+    def _pieces(self, tiles: CpuKernels | None) -> Pieces:
         if tiles:
-            return tiles.packing()
+            return tiles.with_amx_packing()
         if self._kernels:
             return self._kernels
         if self._passes:
@@ -167,7 +167,7 @@ class NativeEngine:
             return f"{self._numbers.reason}, {kernels}"
         pieces = "torch between the products: no C kernels could be built"
         if self._kernels:
-            pieces = "C kernels with AMX tiles" if self._kernels.has_tiles else "C kernels"
+            pieces = "C kernels with AMX tiles" if self._kernels.has_amx else "C kernels"
         return f"{self._numbers.reason}, {pieces}, {torch.get_num_threads()} threads"
 
     def _load(self) -> None:
@@ -186,13 +186,13 @@ class NativeEngine:
             return _CUDA_BLOCK
         if self._kernels is None:
             return _TORCH_BLOCK
-        return _TILED_BLOCK if self._kernels.has_tiles else _KERNEL_BLOCK
+        return _TILED_BLOCK if self._kernels.has_amx else _KERNEL_BLOCK
 
     @property
     def _fits_kernels(self) -> bool:
         config = self._config
         width = max(config.hidden, config.intermediate, config.heads * config.head_dim)
-        return width <= MOST_WIDTH and config.head_dim <= MOST_HEAD
+        return width <= MAX_WIDTH and config.head_dim <= MAX_HEAD_DIM
 
     @property
     def _is_packed(self) -> bool:

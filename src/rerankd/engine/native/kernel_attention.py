@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rerankd.engine.native.kernels import Kernels, Table
+from rerankd.engine.native.cpu.library import CpuKernels, Table
 from rerankd.engine.native.plan import Placed
 
 _BLOCK = 32
@@ -13,9 +13,9 @@ _BLOCK = 32
 _MOST_HEAD = 256
 
 
-def has_kernel(kernels: Kernels, dtype: torch.dtype, head_dim: int) -> bool:
+def has_kernel(kernels: CpuKernels, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether there is a kernel for heads of this format and size."""
-    known = dtype == torch.float32 or (dtype == torch.bfloat16 and kernels.has_tiles)
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and kernels.has_amx)
     return known and head_dim % 32 == 0 and head_dim <= _MOST_HEAD
 
 
@@ -27,7 +27,7 @@ class KernelAttention:
         everything, lasts: the work for all rows and for the last ones.
     """
 
-    def __init__(self, placed: Placed, kernels: Kernels, shared: int) -> None:
+    def __init__(self, placed: Placed, kernels: CpuKernels, shared: int) -> None:
         """``shared``: query heads that share a key head."""
         batch = placed.batch
         # Every prefix, then every tail; what is kept of a prefix has keys like the rest of it, and no queries.
@@ -52,7 +52,9 @@ class KernelAttention:
         # Float32's kernel reads the values where they lie.
         kinds = 1 if keys.dtype == torch.float32 else 2
         packed = keys.new_empty(kinds, len(self.blocks), keys.shape[1], _BLOCK, keys.shape[2])
-        self._kernels.attend(queries, keys, values, out, packed, work.sequences, self.blocks, work.items, work.width)
+        self._kernels.attention(
+            queries, keys, values, out, packed, work.sequences, self.blocks, work.items, work.width
+        )
         return out.flatten(1)
 
 

@@ -1,6 +1,6 @@
 """The small pieces of the network between its products: norms, rotary positions, the gated MLP, in plain torch.
 
-`Pieces` is what the model asks for. `TorchPieces` runs everywhere; ``kernels.py`` does the same on a CPU in one pass.
+`Pieces` is what the model asks for. `TorchPieces` runs everywhere; ``cpu/library.py`` does it in one pass.
 """
 
 from __future__ import annotations
@@ -111,19 +111,19 @@ def plain(rows: Inputs) -> Activations:
 class Pieces(Protocol):
     """What lies between the products."""
 
-    def norm(
+    def add_rms_norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> Inputs:
         """Add to the residual ``rows`` (n, width) in place; then their root-mean-square norm times ``weight``."""
         ...
 
-    def turn(
+    def qk_norm_rope(
         self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
     ) -> None:
         """Norm (where there is a weight, (heads, d)) and position of (n, heads, d), into ``out``."""
         ...
 
-    def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+    def silu_and_mul(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
         """silu(gate) * up, both (n, width), of one product."""
         ...
 
@@ -135,14 +135,14 @@ Angles: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 class TorchPieces:
     """The pieces in torch's own operations, float32 inside."""
 
-    def norm(
+    def add_rms_norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> Activations:
         if added is not None:
             rows.add_(added.numbers())
         return _in_format(rms_norm(rows, weight, eps), dtype)
 
-    def turn(
+    def qk_norm_rope(
         self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
     ) -> None:
         wide = heads.numbers().float()
@@ -151,7 +151,7 @@ class TorchPieces:
         cosines, sines = angles
         rotate(wide, cosines.unsqueeze(1), sines.unsqueeze(1), out)
 
-    def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+    def silu_and_mul(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
         return _in_format(F.silu(gate.numbers().float()).mul_(up.numbers()), dtype)
 
 

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from rerankd.engine.native.kernels import Kernels
+from rerankd.engine.native.cpu.library import CpuKernels
 from rerankd.engine.native.layers import MIDDLE, Activations, Inputs, plain
 
 Linear: TypeAlias = Callable[[Inputs], Sequence[Activations]]
@@ -75,7 +75,7 @@ class VectorLinear:
     """What both sides of a matrix have to be a multiple of."""
 
     def __init__(
-        self, kernels: Kernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None
+        self, kernels: CpuKernels, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor] | None = None
     ) -> None:
         self._kernels = kernels
         self._weights = weights
@@ -86,7 +86,7 @@ class VectorLinear:
         products = []
         for weight, bias in zip(self._weights, self._biases, strict=True):
             out = values.new_empty(len(values), len(weight))
-            self._kernels.vector_product(values, weight, out)
+            self._kernels.gemm(values, weight, out)
             products.append(Activations(out if bias is None else out.add_(bias)))
         return products
 
@@ -120,7 +120,7 @@ class Int8Linear:
         out: torch.dtype,
         biases: Sequence[torch.Tensor] | None = None,
         fine: bool = False,
-        kernels: Kernels | None = None,
+        kernels: CpuKernels | None = None,
     ) -> None:
         """``fine``: what rounding takes from the weights is multiplied too, in eight bits of its own. ``kernels``
         multiply in vectors where the library's products are not exact."""
@@ -174,12 +174,12 @@ def _library_product(rounded: torch.Tensor, scales: torch.Tensor, out: torch.dty
     )
 
 
-def _vector_product(kernels: Kernels, rounded: torch.Tensor, scales: torch.Tensor) -> _Product:
+def _vector_product(kernels: CpuKernels, rounded: torch.Tensor, scales: torch.Tensor) -> _Product:
     weight = rounded.to(torch.int8)
 
     def product(rows: torch.Tensor) -> torch.Tensor:
         out = torch.empty(len(rows), len(weight))
-        kernels.vector_product(rows, weight, out, scales)
+        kernels.gemm(rows, weight, out, scales)
         return out
 
     return product

@@ -9,8 +9,8 @@ import torch
 from rerankd.engine.base import HeadSpec
 from rerankd.engine.native import tiled
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.cpu.library import CpuKernels, PackedWeight
 from rerankd.engine.native.fp8 import Fp8Linear
-from rerankd.engine.native.kernels import Kernels, Panels
 from rerankd.engine.native.layers import FP8, Inputs, Pieces
 from rerankd.engine.native.linear import (
     LEVELS,
@@ -38,17 +38,17 @@ class Loader:
         files: WeightFiles,
         numbers: Numbers,
         device: torch.device,
-        kernels: Kernels | None = None,
+        kernels: CpuKernels | None = None,
     ) -> None:
         self.numbers = numbers
         self.device = device
         self.parameters = 0
         self._config = config
         self._files = files
-        self.tiles = kernels if kernels and kernels.has_tiles and self._fits_tiles else None
+        self.tiles = kernels if kernels and kernels.has_amx and self._fits_tiles else None
         """What multiplies in tiles, if anything does: then all products of the layers are done there."""
-        vectors = kernels if kernels and kernels.has_vectors and self._fits_vectors else None
-        self._vectors = vectors if vectors and vectors.vectors_are_widest and self._is_readable else None
+        vectors = kernels if kernels and kernels.has_avx2 and self._fits_vectors else None
+        self._vectors = vectors if vectors and vectors.prefers_avx2 and self._is_readable else None
         """What multiplies float32 rows in vectors, if anything does."""
         inexact = numbers.weights == torch.int8 and library_levels() < LEVELS
         self._vectors_in_int8 = vectors if inexact else None
@@ -134,7 +134,7 @@ class Loader:
 
         def gated(rows: Inputs) -> Inputs:
             left, right = both(rows)
-            return pieces.gate(left, right, numbers.inputs)
+            return pieces.silu_and_mul(left, right, numbers.inputs)
 
         return gated
 
@@ -146,7 +146,7 @@ class Loader:
         rest = Int8Linear(weights[exact:], rows, biases[exact:] if biases else None, fine=True, kernels=vectors)
         return side_by_side(first, rest)
 
-    def _panels(self, weights: Sequence[torch.Tensor], whole: bool, fine: int) -> Sequence[Panels]:
+    def _panels(self, weights: Sequence[torch.Tensor], whole: bool, fine: int) -> Sequence[PackedWeight]:
         if self.numbers.weights != torch.int8 or whole:
             return [*map(tiled.in_place, weights)]
         exact = len(weights) - fine

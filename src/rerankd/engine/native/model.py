@@ -152,11 +152,13 @@ class Layer:
         config, pieces = self.config, self.pieces
         for part in _slices(len(current.rows), self.block):
             added = None if current.added is None else current.added[part]
-            normed = pieces.norm(current.rows[part], added, self.input_norm, config.norm_eps, self.numbers.inputs)
+            normed = pieces.add_rms_norm(
+                current.rows[part], added, self.input_norm, config.norm_eps, self.numbers.inputs
+            )
             query, key, value = (product.heads(config.head_dim) for product in self.qkv(normed))
             angles = (current.cosines[part], current.sines[part])
-            pieces.turn(query, self.query_norm, config.norm_eps, angles, current.queries[part])
-            pieces.turn(key, self.key_norm, config.norm_eps, angles, current.keys[part])
+            pieces.qk_norm_rope(query, self.query_norm, config.norm_eps, angles, current.queries[part])
+            pieces.qk_norm_rope(key, self.key_norm, config.norm_eps, angles, current.keys[part])
             value.into(current.values[part])
         current.plan.exchange(self.index, current.keys, current.values)
 
@@ -166,7 +168,7 @@ class Layer:
         parts: list[Activations] = []
         for part in _slices(len(rows), self.block):
             (mixed,) = self.output(Activations(attended[part]))
-            normed = pieces.norm(rows[part], mixed, self.mlp_norm, self.config.norm_eps, inputs)
+            normed = pieces.add_rms_norm(rows[part], mixed, self.mlp_norm, self.config.norm_eps, inputs)
             parts.extend(self.down(self.gated(normed)))
         return Activations.joined(parts)
 

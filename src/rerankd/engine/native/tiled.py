@@ -1,4 +1,4 @@
-"""Matrix products in AMX tiles (``products.c``), and what can be done with a product before it is written."""
+"""Matrix products in AMX tiles (``gemm_amx.c``), and what can be done with a product before it is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rerankd.engine.native.kernels import Kernels, Panels, Shape
+from rerankd.engine.native.cpu.library import CpuKernels, Epilogue, PackedWeight
 from rerankd.engine.native.layers import MIDDLE, Activations, Inputs, Packed
 from rerankd.engine.native.linear import to_eight_bits
 
@@ -27,8 +27,8 @@ class TiledLinear:
 
     def __init__(
         self,
-        kernels: Kernels,
-        panels: Sequence[Panels],
+        kernels: CpuKernels,
+        panels: Sequence[PackedWeight],
         out: torch.dtype,
         biases: Sequence[torch.Tensor] | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class TiledLinear:
         products = []
         for panels, bias in zip(self._panels, self._biases, strict=True):
             out = torch.empty(packed.count, panels.outputs, dtype=self._out)
-            self._kernels.product(packed, panels, out)
+            self._kernels.gemm_packed(packed, panels, out)
             products.append(Activations(out if bias is None else out.add_(bias)))
         return products
 
@@ -59,7 +59,7 @@ class TiledGate:
     It comes packed, but for eight bits, where all of a row has to be there before it is rounded.
     """
 
-    def __init__(self, kernels: Kernels, panels: Panels, out: torch.dtype) -> None:
+    def __init__(self, kernels: CpuKernels, panels: PackedWeight, out: torch.dtype) -> None:
         self._kernels = kernels
         self._panels = panels
         self._out = out
@@ -69,40 +69,40 @@ class TiledGate:
         out: Inputs
         if self._panels.scales is None:
             out = Packed.empty(torch.Size([rows.count, self._panels.outputs]), self._out)
-            self._kernels.product(rows, self._panels, out)
+            self._kernels.gemm_packed(rows, self._panels, out)
         else:
             out = Activations(torch.empty(rows.count, self._panels.outputs, dtype=self._out))
-            self._kernels.product(rows, self._panels, out.values)
+            self._kernels.gemm_packed(rows, self._panels, out.values)
         return out
 
 
-def in_place(weight: torch.Tensor) -> Panels:
+def in_place(weight: torch.Tensor) -> PackedWeight:
     """A bfloat16 matrix where it lies; another one is copied."""
     weight = weight.bfloat16()
     count, apart = len(weight) // (2 * _HALF), weight[: 2 * _HALF].nbytes
-    return Panels(Shape.PLAIN, weight, weight[_HALF:], count, apart, len(weight))
+    return PackedWeight(Epilogue.NONE, weight, weight[_HALF:], count, apart, len(weight))
 
 
-def rounded(weight: torch.Tensor) -> Panels:
+def rounded(weight: torch.Tensor) -> PackedWeight:
     """A matrix in eight bits, each output with its own scale."""
-    return _packed(Shape.PLAIN, *to_eight_bits(weight.float()), len(weight))
+    return _packed(Epilogue.NONE, *to_eight_bits(weight.float()), len(weight))
 
 
-def gated(gate: torch.Tensor, up: torch.Tensor, *, in_eight_bits: bool) -> Panels:
+def gated(gate: torch.Tensor, up: torch.Tensor, *, in_eight_bits: bool) -> PackedWeight:
     """Two matrices, bfloat16 where they lie or in eight bits; the product is silu(gate) * up."""
     if in_eight_bits:
-        return _packed(Shape.GATED, *to_eight_bits(_by_turns(gate, up).float()), len(gate))
+        return _packed(Epilogue.SILU_MUL, *to_eight_bits(_by_turns(gate, up).float()), len(gate))
     gate, up = gate.bfloat16(), up.bfloat16()
-    return Panels(Shape.GATED, gate, up, len(gate) // _HALF, gate[:_HALF].nbytes, len(gate))
+    return PackedWeight(Epilogue.SILU_MUL, gate, up, len(gate) // _HALF, gate[:_HALF].nbytes, len(gate))
 
 
-def finely_rounded(weight: torch.Tensor) -> Panels:
+def finely_rounded(weight: torch.Tensor) -> PackedWeight:
     """A matrix in eight bits, and what rounding took from it in eight more; the products are added."""
     weight = weight.float()
     whole, scales = to_eight_bits(weight)
     rest, rest_scales = to_eight_bits(weight - whole * scales[:, None])
     both = _by_turns(scales[:, None], rest_scales[:, None]).flatten()
-    return _packed(Shape.ADDED, _by_turns(whole, rest), both, len(weight))
+    return _packed(Epilogue.SUM, _by_turns(whole, rest), both, len(weight))
 
 
 def _by_turns(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -111,9 +111,9 @@ def _by_turns(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.stack([left.view(-1, _HALF, width), right.view(-1, _HALF, width)], dim=1).view(-1, width)
 
 
-def _packed(shape: Shape, whole: torch.Tensor, scales: torch.Tensor, outputs: int) -> Panels:
+def _packed(epilogue: Epilogue, whole: torch.Tensor, scales: torch.Tensor, outputs: int) -> PackedWeight:
     """By panel, step of 64 numbers and tile: four numbers of each of the sixteen outputs, sixteen times."""
     count = len(whole) // (2 * _HALF)
     tiles = whole.to(torch.int8).view(count, 2, _HALF, -1, _LINE // 4, 4).permute(0, 3, 1, 4, 2, 5).contiguous()
-    middles = whole.sum(dim=1).mul_(MIDDLE).to(torch.int32)
-    return Panels(shape, tiles, tiles, count, 0, outputs, scales.contiguous(), middles)
+    zero_point_corrections = whole.sum(dim=1).mul_(MIDDLE).to(torch.int32)
+    return PackedWeight(epilogue, tiles, tiles, count, 0, outputs, scales.contiguous(), zero_point_corrections)

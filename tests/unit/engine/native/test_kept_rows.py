@@ -18,10 +18,10 @@ from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, batch_of, loan_
 from rerankd.engine.base import Batch
 from rerankd.engine.native.attention import Attention
 from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.cpu.selftest import kernels
 from rerankd.engine.native.cuda.passes import Passes
 from rerankd.engine.native.kept import Beginning, Exchange, Known, Loan
 from rerankd.engine.native.kernel_attention import KernelAttention
-from rerankd.engine.native.kernel_check import kernels
 from rerankd.engine.native.plan import plan_batch
 from rerankd.engine.native.stacks import Stacks
 

@@ -17,10 +17,10 @@ from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, batch_of, place
 
 from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.native import engine as native
-from rerankd.engine.native import kernels as module
+from rerankd.engine.native.cpu import library as module
+from rerankd.engine.native.cpu.library import CpuKernels
+from rerankd.engine.native.cpu.selftest import kernels
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
-from rerankd.engine.native.kernel_check import kernels
-from rerankd.engine.native.kernels import Kernels
 from rerankd.engine.native.layers import MIDDLE, Activations, Packed, TorchPieces
 from rerankd.engine.native.stacks import Stacks
 from rerankd.engine.native.tiled import TiledLinear, in_place, rounded
@@ -31,7 +31,7 @@ FORMATS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.uint8: 4e-2}
 
 
 @pytest.fixture(scope="module")
-def built() -> Kernels:
+def built() -> CpuKernels:
     found = kernels()
     assert found is not None, "there is a compiler, so the kernels have to build and to agree with torch"
     return found
@@ -64,11 +64,12 @@ def scaled(*shape: int, dtype: torch.dtype) -> Activations:
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("added", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width", [64, 100, 1024])
-def test_norm_is_that_of_torch(built: Kernels, dtype: torch.dtype, added: torch.dtype, width: int) -> None:
+def test_norm_is_that_of_torch(built: CpuKernels, dtype: torch.dtype, added: torch.dtype, width: int) -> None:
     weight, more = random(width), scaled(9, width, dtype=added)
     rows = [random(9, width), random(9, width)]
     found = [
-        pieces.norm(at, more, weight, 1e-6, dtype) for pieces, at in zip((built, TorchPieces()), rows, strict=True)
+        pieces.add_rms_norm(at, more, weight, 1e-6, dtype)
+        for pieces, at in zip((built, TorchPieces()), rows, strict=True)
     ]
     assert torch.allclose(rows[0], rows[1], atol=1e-5)
     assert (whole(found[0]) - whole(found[1])).abs().max() <= FORMATS[dtype]
@@ -76,31 +77,31 @@ def test_norm_is_that_of_torch(built: Kernels, dtype: torch.dtype, added: torch.
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_turn_is_that_of_torch_on_a_slice_of_wider_rows(built: Kernels, dtype: torch.dtype) -> None:
+def test_turn_is_that_of_torch_on_a_slice_of_wider_rows(built: CpuKernels, dtype: torch.dtype) -> None:
     wide, angles = random(7, 200, dtype=dtype), random(7, 16)
     heads = Activations(wide[:, 8:136], random(7).abs()).heads(32)
     out = [torch.empty(7, 4, 32, dtype=dtype) for _ in range(2)]
     for pieces, at in zip((built, TorchPieces()), out, strict=True):
-        pieces.turn(heads, random(4, 32), 1e-6, (angles.cos(), angles.sin()), at)
+        pieces.qk_norm_rope(heads, random(4, 32), 1e-6, (angles.cos(), angles.sin()), at)
     assert (out[0].float() - out[1].float()).abs().max() <= FORMATS[dtype]
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", FORMATS)
-def test_gate_is_that_of_torch(built: Kernels, dtype: torch.dtype) -> None:
+def test_gate_is_that_of_torch(built: CpuKernels, dtype: torch.dtype) -> None:
     both = random(5, 400) * 3
     gate, up = Activations(both[:, :200]), Activations(both[:, 200:])
-    found, expected = built.gate(gate, up, dtype), TorchPieces().gate(gate, up, dtype)
+    found, expected = built.silu_and_mul(gate, up, dtype), TorchPieces().silu_and_mul(gate, up, dtype)
     largest = float(whole(expected).abs().max())
     assert (whole(found) - whole(expected)).abs().max() <= FORMATS[dtype] * max(1.0, largest / 5)
 
 
 @needs_compiler
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_none_is_not_lost_in_eight_bits(built: Kernels, value: float) -> None:
+def test_a_number_that_is_none_is_not_lost_in_eight_bits(built: CpuKernels, value: float) -> None:
     both = random(2, 128)
     both[1, 3] = value
-    gate = built.gate(Activations(both[:, :64]), Activations(both[:, 64:]), torch.uint8)
+    gate = built.silu_and_mul(Activations(both[:, :64]), Activations(both[:, 64:]), torch.uint8)
     assert gate.scales is not None
     assert torch.isfinite(gate.scales).tolist() == [True, False]
 
@@ -133,12 +134,12 @@ def test_packed_rows_attend_as_stacks_do(
 
 @needs_compiler
 @pytest.mark.parametrize("shape", [(1, 32, 32), (33, 96, 96), (200, 1056, 64), (257, 2080, 32)])
-def test_a_product_in_tiles_is_one_in_float32(built: Kernels, shape: tuple[int, int, int]) -> None:
-    if not built.has_tiles:
+def test_a_product_in_tiles_is_one_in_float32(built: CpuKernels, shape: tuple[int, int, int]) -> None:
+    if not built.has_amx:
         pytest.skip("this processor has no AMX tiles")
     count, size, outs = shape
     rows, weight, wide = random(count, size), random(outs, size, dtype=torch.bfloat16), torch.full((count, 128), 7.0)
-    built.product(built.pack(rows, torch.float32), in_place(weight), wide[:, 8 : 8 + outs])
+    built.gemm_packed(built.pack(rows, torch.float32), in_place(weight), wide[:, 8 : 8 + outs])
     exact = rows.double() @ weight.double().t()
     error = (wide[:, 8 : 8 + outs] - exact).abs().max()
     assert error <= max(2 * (rows @ weight.float().t() - exact).abs().max(), 1e-5)
@@ -150,9 +151,9 @@ def test_a_product_in_tiles_is_one_in_float32(built: Kernels, shape: tuple[int, 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (33, 192, 64), (70, 1088, 320), (200, 320, 1024)])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 2e-2), (torch.uint8, 5e-2)])
 def test_a_product_in_tiles_is_the_product_in_fewer_bits(
-    built: Kernels, shape: tuple[int, int, int], dtype: torch.dtype, bound: float, threads: int
+    built: CpuKernels, shape: tuple[int, int, int], dtype: torch.dtype, bound: float, threads: int
 ) -> None:
-    if not built.has_tiles:
+    if not built.has_amx:
         pytest.skip("this processor has no AMX tiles")
     count, size, outs = shape
     rows, weight = random(count, size), random(outs, size, dtype=torch.bfloat16)
@@ -172,16 +173,16 @@ def test_a_product_in_tiles_is_the_product_in_fewer_bits(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 64, 64), (33, 192, 64), (200, 1056, 96), (5, 48, 8208)])
 def test_a_product_in_vectors_is_one_in_float32(
-    built: Kernels, shape: tuple[int, int, int], dtype: torch.dtype, threads: int
+    built: CpuKernels, shape: tuple[int, int, int], dtype: torch.dtype, threads: int
 ) -> None:
-    if not built.has_vectors:
+    if not built.has_avx2:
         pytest.skip("this processor has no AVX2")
     count, size, outs = shape
     rows, weight, wide = random(count, size), random(outs, size, dtype=dtype), torch.full((count, outs + 24), 7.0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        built.vector_product(rows, weight, wide[:, 8 : 8 + outs])
+        built.gemm(rows, weight, wide[:, 8 : 8 + outs])
     finally:
         torch.set_num_threads(before)
     exact = rows.double() @ weight.double().t()
@@ -193,8 +194,8 @@ def test_a_product_in_vectors_is_one_in_float32(
 
 @needs_compiler
 @pytest.mark.parametrize("shape", [(1, 64, 64), (33, 192, 64), (200, 1056, 96), (5, 48, 8208)])
-def test_a_product_in_vectors_is_exact_in_eight_bits(built: Kernels, shape: tuple[int, int, int]) -> None:
-    if not built.has_vectors:
+def test_a_product_in_vectors_is_exact_in_eight_bits(built: CpuKernels, shape: tuple[int, int, int]) -> None:
+    if not built.has_avx2:
         pytest.skip("this processor has no AVX2")
     count, size, outs = shape
     generator = torch.Generator().manual_seed(1)
@@ -202,7 +203,7 @@ def test_a_product_in_vectors_is_exact_in_eight_bits(built: Kernels, shape: tupl
     weight = torch.randint(-127, 128, (outs, size), generator=generator).to(torch.int8)
     rows[0], weight[:2], scales = 255, 127, random(outs).abs()
     out = torch.empty(count, outs)
-    built.vector_product(rows, weight, out, scales)
+    built.gemm(rows, weight, out, scales)
     sums = (rows.double() - MIDDLE) @ weight.double().t()
     assert torch.equal(out, sums.float() * scales)
 
@@ -234,18 +235,19 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, monkey
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("name", "place"), [("gate", None), ("turn", 4), ("attend", 3), ("product", 2), ("vector_product", 2)]
+    ("name", "place"),
+    [("silu_and_mul", None), ("qk_norm_rope", 4), ("attention", 3), ("gemm_packed", 2), ("gemm", 2)],
 )
 def test_kernels_that_do_not_give_what_torch_gives_are_not_used(
-    name: str, place: int | None, built: Kernels, monkeypatch: pytest.MonkeyPatch
+    name: str, place: int | None, built: CpuKernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "product" and not built.has_tiles:
+    if name == "gemm_packed" and not built.has_amx:
         pytest.skip("this processor has no AMX tiles")
-    if name == "vector_product" and not built.has_vectors:
+    if name == "gemm" and not built.has_avx2:
         pytest.skip("this processor has no AVX2")
-    right = getattr(Kernels, name)
+    right = getattr(CpuKernels, name)
 
-    def wrong(self: Kernels, *arguments: Any) -> Any:
+    def wrong(self: CpuKernels, *arguments: Any) -> Any:
         """The right numbers but for one."""
         returned = right(self, *arguments)
         written = returned.values if place is None else arguments[place]
@@ -255,6 +257,6 @@ def test_kernels_that_do_not_give_what_torch_gives_are_not_used(
 
     kernels.cache_clear()
     with monkeypatch.context() as patched:
-        patched.setattr(Kernels, name, wrong)
+        patched.setattr(CpuKernels, name, wrong)
         assert kernels() is None
     kernels.cache_clear()

@@ -24,7 +24,7 @@ def weight() -> torch.Tensor:
 
 def in_eight_bits(rows: torch.Tensor) -> Activations:
     """Rows whose norm and weight are one, as the engine makes them for a product."""
-    return TorchPieces().norm(rows, None, torch.ones(rows.shape[1]), 1e-6, torch.uint8)
+    return TorchPieces().add_rms_norm(rows, None, torch.ones(rows.shape[1]), 1e-6, torch.uint8)
 
 
 def error(linear: Int8Linear, given: Activations, weight: torch.Tensor) -> float:

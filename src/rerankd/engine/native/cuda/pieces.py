@@ -21,7 +21,7 @@ WARPS, STAGES = 4, 2
 class TritonPieces:
     """`Pieces` on CUDA."""
 
-    def norm(
+    def add_rms_norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> Activations:
         width = rows.shape[1]
@@ -33,7 +33,7 @@ class TritonPieces:
         )  # fmt: skip
         return out
 
-    def turn(
+    def qk_norm_rope(
         self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
     ) -> None:
         rows, count, size = out.shape
@@ -42,7 +42,7 @@ class TritonPieces:
             COUNT=count, BLOCK=_power(count), HALF=size // 2, HAS_NORM=weight is not None,
         )  # fmt: skip
 
-    def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+    def silu_and_mul(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
         rows, width = gate.values.shape
         out = _empty(gate.values, width, dtype)
         block = _power(width) if dtype == FP8 else min(_PART, _power(width))

@@ -1,7 +1,7 @@
 """The C kernels: built once with the machine's own compiler, kept in the user's cache, loaded with ctypes.
 
 They are an extra, never a need: without a compiler, or where a kernel does not give what torch gives
-(``kernel_check.py``), the engine runs on torch alone and says so in its log line.
+(``selftest.py``), the engine runs on torch alone and says so in its log line.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from numpy.typing import NDArray
 
 from rerankd.engine.native.layers import Activations, Angles, Inputs, Packed
 
-_SOURCES = ("kernels.c", "attention.c", "wide.c", "products.c", "vectors.c")
-_HEADERS = ("numbers.h", "attention.h", "packed.h", "tiles.h")
+_CSRC = Path(__file__).with_name("csrc")
+_SOURCES = ("elementwise.c", "attention_amx_bf16.c", "attention_f32.c", "gemm_amx.c", "gemm_avx2.c")
+_HEADERS = ("fast_exp.h", "attention.h", "gemm_pack.h", "amx_tiles.h")
 _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-lm",
 )  # fmt: skip
 _WIDE = "-mprefer-vector-width=512"
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2, torch.int8: 2}
 _BUILD_SECONDS = 60
-MOST_WIDTH = 32_768
+MAX_WIDTH = 32_768
 """Numbers of a row that the kernels hold at a time ..."""
-MOST_HEAD = 1024
+MAX_HEAD_DIM = 1024
 """... and of a head."""
 
 Table: TypeAlias = NDArray[np.int64]
@@ -66,41 +67,41 @@ _SIGNATURES = {
 }  # fmt: skip
 
 
-class Shape(IntEnum):
+class Epilogue(IntEnum):
     """What becomes of the two tiles a and b of a panel of weights."""
 
-    PLAIN = 0
+    NONE = 0
     """Outputs side by side."""
-    GATED = 1
+    SILU_MUL = 1
     """silu(a) * b; but for eight bits, packed as the rows of another product."""
-    ADDED = 2
+    SUM = 2
     """a + b; of eight-bit weights alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Panels:
+class PackedWeight:
     """Weights as tiles take them: in panels of two tiles, of sixteen outputs each.
 
     Attributes:
         left, right: where the first panel's tiles begin: in bfloat16 (out, in), or both in one tensor of packed int8.
-        count: of panels.
-        apart: bytes from panel to panel, in place.
+        num_panels: how many.
+        panel_stride_bytes: bytes from panel to panel, in place.
         outputs: of the product.
-        scales: float32 (32 * count,), of int8 weights.
-        middles: int32 (32 * count,), what the middle of eight-bit rows adds to the sums.
+        scales: float32 (32 * num_panels,), of int8 weights.
+        zero_point_corrections: int32 (32 * num_panels,), what the middle of eight-bit rows adds to the sums.
     """
 
-    shape: Shape
+    epilogue: Epilogue
     left: torch.Tensor
     right: torch.Tensor
-    count: int
-    apart: int
+    num_panels: int
+    panel_stride_bytes: int
     outputs: int
     scales: torch.Tensor | None = None
-    middles: torch.Tensor | None = None
+    zero_point_corrections: torch.Tensor | None = None
 
 
-class Kernels:
+class CpuKernels:
     """The built library. Tensors are on the CPU; rows are contiguous but for what a product gave, which may be a
     slice of wider rows."""
 
@@ -110,19 +111,19 @@ class Kernels:
             getattr(library, name).argtypes = arguments
             getattr(library, name).restype = None
         self._library = library
-        self.has_tiles = library.rerankd_attention_ready() == 0
+        self.has_amx = library.rerankd_attention_ready() == 0
         """Whether attention and products run here too: AMX tiles, lent by the system."""
-        self.has_vectors = bool(library.rerankd_has_vectors())
-        """Whether `vector_product` runs here: AVX2 ..."""
-        self.vectors_are_widest = bool(library.rerankd_vectors_are_widest())
+        self.has_avx2 = bool(library.rerankd_has_vectors())
+        """Whether `gemm` runs here: AVX2 ..."""
+        self.prefers_avx2 = bool(library.rerankd_vectors_are_widest())
         """... and nothing wider."""
         self._packs = packs
 
-    def packing(self) -> Kernels:
+    def with_amx_packing(self) -> CpuKernels:
         """The same, whose norms give rows as products in tiles take them. Needs tiles."""
-        return Kernels(self._library, packs=True)
+        return CpuKernels(self._library, packs=True)
 
-    def norm(
+    def add_rms_norm(
         self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> Inputs:
         out: Inputs
@@ -140,7 +141,7 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def turn(
+    def qk_norm_rope(
         self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
     ) -> None:
         cosines, sines = angles
@@ -149,7 +150,7 @@ class Kernels:
             *heads.values.shape, _at(weight), eps, cosines.data_ptr(), sines.data_ptr(), _threads(),
         )  # fmt: skip
 
-    def gate(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+    def silu_and_mul(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
         out = _empty(gate.values.shape, dtype)
         self._library.rerankd_gate(
             gate.values.data_ptr(), up.values.data_ptr(), gate.values.stride(0), _KINDS[gate.values.dtype],
@@ -157,7 +158,7 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def attend(
+    def attention(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, out: torch.Tensor, room: torch.Tensor,
         sequences: Table, blocks: Table, items: Table, width: int,
     ) -> None:  # fmt: skip
@@ -174,7 +175,7 @@ class Kernels:
             self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
 
     def pack(self, rows: torch.Tensor, dtype: torch.dtype) -> Packed:
-        """Rows (n, width), float32 or bfloat16, as `product` takes them, in that format."""
+        """Rows (n, width), float32 or bfloat16, as `gemm_packed` takes them, in that format."""
         out = Packed.empty(rows.shape, dtype)
         self._library.rerankd_pack(
             rows.data_ptr(), _KINDS[rows.dtype], out.tiles.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape,
@@ -182,8 +183,8 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def product(self, rows: Packed, panels: Panels, out: torch.Tensor | Packed) -> None:
-        """Rows (n, in) times the weights of ``panels``, into ``out`` (n, out). Needs tiles.
+    def gemm_packed(self, rows: Packed, weight: PackedWeight, out: torch.Tensor | Packed) -> None:
+        """Rows (n, in) times ``weight``, into ``out`` (n, out). Needs tiles.
 
         It is float32 for float32 rows, to float32's last bits, and bfloat16 for others.
         """
@@ -192,12 +193,13 @@ class Kernels:
         else:
             into, apart = out, out.stride(0) * out.element_size()
         self._library.rerankd_product(
-            rows.tiles.data_ptr(), rows.count, rows.steps, _KINDS[rows.dtype], panels.left.data_ptr(),
-            panels.right.data_ptr(), panels.apart, panels.count, panels.shape, _at(rows.scales), _at(panels.scales),
-            _at(panels.middles), into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
+            rows.tiles.data_ptr(), rows.count, rows.steps, _KINDS[rows.dtype], weight.left.data_ptr(),
+            weight.right.data_ptr(), weight.panel_stride_bytes, weight.num_panels, weight.epilogue,
+            _at(rows.scales), _at(weight.scales), _at(weight.zero_point_corrections),
+            into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
         )  # fmt: skip
 
-    def vector_product(
+    def gemm(
         self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, scales: torch.Tensor | None = None
     ) -> None:
         """Rows (n, in) times a weight (out, in), into ``out``, float32 (n, out). Needs vectors.
@@ -225,13 +227,13 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def load_kernels() -> Kernels | None:
+def load_kernels() -> CpuKernels | None:
     """The kernels as built by this machine's compiler; None where it has none, or none that can."""
     library = _built()
     if library is None:
         return None
     try:
-        return Kernels(ctypes.CDLL(str(library)))
+        return CpuKernels(ctypes.CDLL(str(library)))
     except (OSError, AttributeError):
         return None
 
@@ -240,10 +242,10 @@ def _built() -> Path | None:
     compiler = shutil.which("cc")
     if compiler is None:
         return None
-    sources = [Path(__file__).with_name(name) for name in _SOURCES]
+    sources = [_CSRC / name for name in _SOURCES]
     wide = [_WIDE] if platform.machine() in ("x86_64", "AMD64") else []
     command = [compiler, *_FLAGS, *wide]
-    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in (*_SOURCES, *_HEADERS)]
+    texts = [(_CSRC / name).read_text(encoding="utf-8") for name in (*_SOURCES, *_HEADERS)]
     key = hashlib.sha256("\0".join([*command, _processor(), *texts]).encode())
     try:
         folder = _folder()

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from rerankd.engine.base import Batch, Group
 from rerankd.engine.native import tiled
+from rerankd.engine.native.cpu.library import CpuKernels, load_kernels
 from rerankd.engine.native.kept import Loan
 from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
-from rerankd.engine.native.kernels import Kernels, load_kernels
 from rerankd.engine.native.layers import Activations, Pieces, TorchPieces, plain, rms_norm
 from rerankd.engine.native.linear import Int8Linear, VectorLinear
 from rerankd.engine.native.plan import Placed
@@ -26,7 +26,7 @@ _PRODUCT_BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.uint8: 5e-2}
 
 
 @cache
-def kernels() -> Kernels | None:
+def kernels() -> CpuKernels | None:
     """The kernels, built where they are not yet; None where there is no compiler or what it builds is not right."""
     found = load_kernels()
     if found is None:
@@ -36,7 +36,7 @@ def kernels() -> Kernels | None:
     return found if all(check(found, generator) for check in checks) else None
 
 
-def _pieces_agree(found: Kernels, generator: torch.Generator) -> bool:
+def _pieces_agree(found: CpuKernels, generator: torch.Generator) -> bool:
     rows, added, heads = (torch.randn(*shape, generator=generator) for shape in ((3, 64), (3, 64), (3, 2, 32)))
     weight, angles = torch.randn(64, generator=generator), torch.randn(3, 16, generator=generator)
     turns = (angles.cos(), angles.sin())
@@ -44,14 +44,14 @@ def _pieces_agree(found: Kernels, generator: torch.Generator) -> bool:
     pieces: Pieces
     for pieces in (found, TorchPieces()):
         turned = torch.empty(3, 2, 32)
-        pieces.turn(Activations(heads), weight.view(2, 32), 1e-6, turns, turned)
-        normed = plain(pieces.norm(rows.clone(), Activations(added), weight, 1e-6, torch.float32)).values
-        gated = pieces.gate(Activations(rows.clone()), Activations(added), torch.float32).values
+        pieces.qk_norm_rope(Activations(heads), weight.view(2, 32), 1e-6, turns, turned)
+        normed = plain(pieces.add_rms_norm(rows.clone(), Activations(added), weight, 1e-6, torch.float32)).values
+        gated = pieces.silu_and_mul(Activations(rows.clone()), Activations(added), torch.float32).values
         results.append(torch.cat([turned.flatten(), normed.flatten(), gated.flatten()]))
     return bool(torch.allclose(results[0], results[1], rtol=1e-5, atol=1e-5))
 
 
-def _attention_agrees(found: Kernels, generator: torch.Generator) -> bool:
+def _attention_agrees(found: CpuKernels, generator: torch.Generator) -> bool:
     """In every format that the kernels know, without a prefix, with a new and a kept one, over several blocks."""
     ids = np.zeros(70, dtype=np.int32)
     batch = Batch.of([Group(ids[:40], (ids[:33], ids[:5])), Group(ids[:0], (ids,)), Group(ids[:40], (ids[:3],))])
@@ -70,9 +70,9 @@ def _attention_agrees(found: Kernels, generator: torch.Generator) -> bool:
     return True
 
 
-def _products_agree(found: Kernels, generator: torch.Generator) -> bool:
+def _products_agree(found: CpuKernels, generator: torch.Generator) -> bool:
     """Norm, gate and product in tiles one after another, in every format and of every shape."""
-    if not found.has_tiles:
+    if not found.has_amx:
         return True
     rows, weight = torch.randn(33, 192, generator=generator), torch.randn(192, generator=generator)
     gate, up = torch.randn(2, 128, 192, generator=generator).bfloat16()
@@ -82,7 +82,7 @@ def _products_agree(found: Kernels, generator: torch.Generator) -> bool:
     for dtype, bound in _PRODUCT_BOUNDS.items():
         eight = dtype == torch.uint8
         out = torch.bfloat16 if eight else dtype
-        normed = found.packing().norm(rows.clone(), None, weight, 1e-6, dtype)
+        normed = found.with_amx_packing().add_rms_norm(rows.clone(), None, weight, 1e-6, dtype)
         gated = tiled.TiledGate(found, tiled.gated(gate, up, in_eight_bits=eight), out)(normed)
         kinds = (tiled.rounded, tiled.finely_rounded) if eight else (tiled.in_place,)
         for product in tiled.TiledLinear(found, [kind(down) for kind in kinds], out)(gated):
@@ -92,12 +92,12 @@ def _products_agree(found: Kernels, generator: torch.Generator) -> bool:
     return True
 
 
-def _vectors_agree(found: Kernels, generator: torch.Generator) -> bool:
+def _vectors_agree(found: CpuKernels, generator: torch.Generator) -> bool:
     """Products in vectors, over more than one slice of the inputs."""
-    if not found.has_vectors:
+    if not found.has_avx2:
         return True
     rows, weight = (torch.randn(count, 576, generator=generator) for count in (33, 64))
-    eight = TorchPieces().norm(rows.clone(), None, torch.ones(576), 1e-6, torch.uint8)
+    eight = TorchPieces().add_rms_norm(rows.clone(), None, torch.ones(576), 1e-6, torch.uint8)
     products = {
         torch.float32: (VectorLinear(found, [weight])(Activations(rows)), rows),
         torch.bfloat16: (VectorLinear(found, [weight.bfloat16()])(Activations(rows)), rows),

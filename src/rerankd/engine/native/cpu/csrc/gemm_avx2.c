@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "numbers.h"
+#include "fast_exp.h"
 
 enum { FLOAT32, BFLOAT16, BYTES };
 #define GROUP 6             /* rows of a square */

@@ -15,9 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "numbers.h"
-#include "packed.h"
-#include "tiles.h"
+#include "fast_exp.h"
+#include "gemm_pack.h"
+#include "amx_tiles.h"
 
 enum { FLOAT32, BFLOAT16, UINT8 };
 /* What becomes of a panel's two tiles a and b: outputs side by side, a + b, or silu(a) * b, which is packed as the rows

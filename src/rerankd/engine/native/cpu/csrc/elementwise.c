@@ -4,8 +4,8 @@
    torch. Rows are split between threads. Numbers are computed in float32 whatever they are stored in:
    FLOAT32, BFLOAT16, or UINT8 (128 stands for zero, one scale a row). */
 
-#include "numbers.h"
-#include "packed.h"
+#include "fast_exp.h"
+#include "gemm_pack.h"
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "attention.h"
-#include "numbers.h"
+#include "fast_exp.h"
 
 #if defined(__AVX512F__)
 #define WIDTH 16

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "attention.h"
-#include "tiles.h"
+#include "amx_tiles.h"
 
 #define MOST_HEAD 256
 
