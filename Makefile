@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SERVE_STAMP := $(VENV)/.served
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test lint check bench faults load soak clients docs train
+.PHONY: help serve install test lint check bench faults load soak clients typescript docs train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ soak: $(STAMP) ## One hour of mixed traffic and mishaps
 
 clients: $(STAMP) ## Every client of the world against a running server, as a table
 	$(BIN)/python -m pytest tests/clients -m clients --timeout 0
+
+typescript: ## The TypeScript client: install, check, test, build
+	cd clients/typescript && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
 
 docs: $(STAMP) ## Write the generated pages and tables again
 	$(BIN)/python docs/generate.py

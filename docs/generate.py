@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: settings, metrics, errors, dialects, command line.
+"""Write what is made from the code: the reference pages, and the exports that the clients are made from.
 
 ``python docs/generate.py`` writes them, ``--check`` only says which are out of date (exit status 1).
 """
@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import exports
 
-from rerankd import errors
 from rerankd.cli.main import cli
 from rerankd.observe.metrics import Metrics
 from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, ModelSettings, Settings, fields_of
@@ -19,7 +18,10 @@ from rerankd.wire.error_shapes import DOCUMENTS_STATUS
 from rerankd.wire.registry import ROUTES
 from rerankd.wire.schema import FIELDS
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+CLIENT = ROOT / "src" / "rerankd" / "client"
+TYPESCRIPT = ROOT / "clients" / "typescript" / "src" / "generated"
 
 
 def settings_page() -> str:
@@ -70,9 +72,9 @@ def metrics_page() -> str:
 
 def errors_page() -> str:
     lines = ["# Errors", "", "| status | `code` | retry | meaning |", "| --- | --- | --- | --- |"]
-    for error in sorted(_service_errors(errors.ServiceError), key=lambda error: (error.status, error.code)):
-        meaning = (error.__doc__ or "").strip().splitlines()[0]
-        lines.append(f"| {error.status} | `{error.code}` | {'yes' if error.retryable else 'no'} | {meaning} |")
+    for error in exports.service_errors():
+        retry = "yes" if error.retryable else "no"
+        lines.append(f"| {error.status} | `{error.code}` | {retry} | {exports.meaning(error)} |")
     others = ", ".join(f"`{code}` with {status}" for code, status in DOCUMENTS_STATUS.items())
     lines += [
         "",
@@ -80,12 +82,6 @@ def errors_page() -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _service_errors(base: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
-    for error in base.__subclasses__():
-        yield error
-        yield from _service_errors(error)
 
 
 def command_page() -> str:
@@ -126,24 +122,29 @@ def dialects_page() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {
-    "dialects.md": dialects_page,
-    "settings.md": settings_page,
-    "metrics.md": metrics_page,
-    "errors.md": errors_page,
-    "command-line.md": command_page,
+FILES = {
+    REFERENCE / "dialects.md": dialects_page,
+    REFERENCE / "settings.md": settings_page,
+    REFERENCE / "metrics.md": metrics_page,
+    REFERENCE / "errors.md": errors_page,
+    REFERENCE / "command-line.md": command_page,
+    REFERENCE / "openapi.json": exports.openapi_json,
+    REFERENCE / "errors.json": exports.errors_json,
+    CLIENT / "_error_table.py": exports.python_errors,
+    TYPESCRIPT / "errors.ts": exports.typescript_errors,
+    TYPESCRIPT / "wire.ts": exports.typescript_types,
 }
 
 
 def main() -> int:
-    """Write the pages, or with ``--check`` name those that differ."""
-    pages = {REFERENCE / name: make() for name, make in PAGES.items()}
+    """Write the files, or with ``--check`` name those that differ."""
+    made = {file: make() for file, make in FILES.items()}
     if "--check" not in sys.argv:
-        REFERENCE.mkdir(parents=True, exist_ok=True)
-        for file, text in pages.items():
+        for file, text in made.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
         return 0
-    stale = [file.name for file, text in pages.items() if not file.is_file() or file.read_text("utf-8") != text]
+    stale = [file.name for file, text in made.items() if not file.is_file() or file.read_text("utf-8") != text]
     print(f"out of date: {', '.join(stale)}; run `make docs`" if stale else "up to date")
     return 1 if stale else 0
 

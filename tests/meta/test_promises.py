@@ -22,7 +22,6 @@ NAMED_OTHERWISE = {
 
 NOT_TESTED = {
     **dict.fromkeys(["B-08", "L-01", "L-02", "L-03", "L-04", "L-05"], "there is no Ray deployment"),
-    "M-04": "there is one client library, in Python; its two faces share their cases in unit/client/test_cases.py",
 }
 
 

@@ -5,58 +5,20 @@ from __future__ import annotations
 import email.utils
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import httpx
 
 from rerankd.client import errors
+from rerankd.client._error_table import BY_CODE, BY_STATUS
 from rerankd.client.values import Document, DocumentError, Query, RankedResults, Result, Timeout, Usage
 
 T = TypeVar("T")
 Json: TypeAlias = Any
 
 DEADLINE_HEADER = "X-Request-Timeout-Ms"
-
-BY_CODE: Mapping[str, type[errors.StatusError]] = {
-    "invalid_json": errors.InvalidRequest,
-    "invalid_request": errors.InvalidRequest,
-    "unauthorized": errors.Unauthorized,
-    "forbidden": errors.Forbidden,
-    "not_found": errors.NotFound,
-    "method_not_allowed": errors.MethodNotAllowed,
-    "receive_timeout": errors.ReceiveTimeout,
-    "too_large": errors.TooLarge,
-    "unsupported_media": errors.UnsupportedMedia,
-    "too_long": errors.TooLong,
-    "headers_too_large": errors.HeadersTooLarge,
-    "rate_limited": errors.RateLimited,
-    "overloaded": errors.Overloaded,
-    "engine_error": errors.ScoringError,
-    "non_finite_score": errors.NonFiniteScore,
-    "not_ready": errors.NotReady,
-    "draining": errors.Draining,
-    "engine_dead": errors.EngineDead,
-    "deadline_exceeded": errors.DeadlineExceeded,
-}
-
-# For answers without a known code: a proxy's own, or those of a newer server.
-BY_STATUS: Mapping[int, type[errors.StatusError]] = {
-    400: errors.InvalidRequest,
-    401: errors.Unauthorized,
-    403: errors.Forbidden,
-    404: errors.NotFound,
-    405: errors.MethodNotAllowed,
-    408: errors.ReceiveTimeout,
-    413: errors.TooLarge,
-    415: errors.UnsupportedMedia,
-    422: errors.TooLong,
-    429: errors.Overloaded,
-    431: errors.HeadersTooLarge,
-    503: errors.NotReady,
-    504: errors.DeadlineExceeded,
-}
 
 # From the special to the general: the first row whose left side fits counts.
 TRANSPORT_ERRORS: Sequence[tuple[type[httpx.HTTPError], type[errors.ClientError], str]] = (

@@ -1,0 +1,138 @@
+// Made by docs/generate.py from docs/reference/openapi.json; do not edit.
+
+export interface Bodies {
+  "/rerank": {
+    /** What is searched for. */
+    query: string | {
+      text: string;
+    } | {
+      content: string | Array<{
+        type?: "text";
+        text: string;
+      }>;
+    };
+    /** The texts to be ordered: strings, objects, or one string. */
+    documents: string | {
+      text: string;
+    } | {
+      content: string | Array<{
+        type?: "text";
+        text: string;
+      }>;
+    } | Array<string | {
+      text: string;
+    } | {
+      content: string | Array<{
+        type?: "text";
+        text: string;
+      }>;
+    }>;
+    /** What makes a document relevant; the model's own where not given. */
+    instruction?: string | null;
+    /** How many results to return, the best first; all where not given. */
+    top_n?: number | null;
+    /** The same as `top_n`. */
+    top_k?: number | null;
+    /** Whether the results carry the texts. */
+    return_documents?: boolean | null;
+    /** Whether to return the logit in place of the probability. */
+    raw_scores?: boolean | null;
+    /** A served name; any other is answered by the default model unless `strict_models` is set. */
+    model?: string | null;
+    /** Whether to cut a pair that is too long; false makes it an error. */
+    truncate?: boolean | null;
+    /** Which end is cut off. */
+    truncation_direction?: "Left" | "Right" | "left" | "right" | null;
+    /** Tokens after which a document is cut. */
+    max_tokens_per_doc?: number | null;
+    /** Tokens after which the query is cut. */
+    max_tokens_per_query?: number | null;
+    /** 0 is served first, 999 last. */
+    priority?: number | null;
+  } | {
+    /** What is searched for. */
+    query: string | {
+      text: string;
+    } | {
+      content: string | Array<{
+        type?: "text";
+        text: string;
+      }>;
+    };
+    /** The texts to be ordered. */
+    texts: Array<string>;
+    /** Whether to return the logit in place of the probability. */
+    raw_scores?: boolean | null;
+    /** Whether the results carry the texts. */
+    return_text?: boolean | null;
+    /** Whether to cut a pair that is too long; false makes it an error. */
+    truncate?: boolean | null;
+    /** Which end is cut off. */
+    truncation_direction?: "Left" | "Right" | "left" | "right" | null;
+  };
+  "/batch_rerank": {
+    /** Queries with their documents: each an object as `POST /rerank` takes it. */
+    pairs: Array<Record<string, unknown>>;
+  };
+}
+
+export interface Answers {
+  "/rerank": {
+    scores?: Array<number | null>;
+    ranked_documents?: Array<string>;
+    ranked_scores?: Array<number | null>;
+    id?: string;
+    object?: string;
+    model?: string;
+    results?: Array<{
+      index?: number;
+      relevance_score?: number | null;
+      document?: {
+        text?: string;
+      };
+    }>;
+    data?: Array<{
+      index?: number;
+      relevance_score?: number | null;
+    }>;
+    usage?: {
+      prompt_tokens?: number;
+      completion_tokens?: number;
+      total_tokens?: number;
+    };
+    meta?: {
+      api_version?: {
+        version?: string;
+      };
+      billed_units?: {
+        search_units?: number;
+      };
+      tokens?: {
+        input_tokens?: number;
+        output_tokens?: number;
+      };
+      cached_documents?: number;
+      timings_ms?: {
+        tokenise?: number | null;
+        queue?: number | null;
+        engine?: number | null;
+        total?: number | null;
+      };
+    };
+  } | Array<{
+    index?: number;
+    score?: number | null;
+    text?: string;
+  }>;
+  "/batch_rerank": {
+    results?: Array<{
+      query?: string;
+      scores?: Array<number | null>;
+      ranked_documents?: Array<string>;
+      ranked_scores?: Array<number | null>;
+    } | {
+      error?: string;
+      code?: string;
+    }>;
+  };
+}
