@@ -188,7 +188,7 @@ def _engine(name: str, folder: Path, device: str) -> Engine:
     kind, _, dtype = name.partition(":")
     options = EngineOptions(folder, _HEAD, dtype=dtype, device=device, max_pair_tokens=_PAIR_TOKENS)  # type: ignore[arg-type]
     if kind == "native-uncached":
-        return create_engine("native", replace(options, kept_tokens=0))
+        return create_engine("native", replace(options, prefix_cache_tokens=0))
     return create_engine(kind, options) if kind in ("native", "reference", "vllm") else Transformers(options, kind)
 
 

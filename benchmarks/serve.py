@@ -1,6 +1,6 @@
 """Load on running reranking servers, side by side.
 
-    rerankd serve --cache off --deadline-ms 300000 --model out/bench/0.6B &
+    rerankd serve --cache off --deadline-seconds 300 --model out/bench/0.6B &
     python benchmarks/serve.py --payload 10x64@0.5 --payload 50x256@0.05*5
     python benchmarks/serve.py --payload 10x64 --concurrency 1 --concurrency 8 --concurrency 64 --pid $!
     python benchmarks/serve.py --payload 10x64*5 --payload 100x512*1 --limit 120 \\

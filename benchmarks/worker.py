@@ -83,7 +83,7 @@ def _maker(name: str) -> Callable[..., Any]:
 
             return UsualCode
         case "native-uncached":
-            return lambda options: create_engine("native", replace(options, kept_tokens=0))
+            return lambda options: create_engine("native", replace(options, prefix_cache_tokens=0))
         case "vllm-uncached":
             from rerankd.engine.vllm import VllmEngine
 

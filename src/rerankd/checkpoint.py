@@ -50,7 +50,7 @@ class Checkpoint:
         threads: int = 0,
         max_pair_tokens: int = 8192,
         max_batch_tokens: int = 0,
-        kept_tokens: int = 512,
+        prefix_cache_tokens: int = 512,
         script: str = "",
     ) -> Engine:
         """An engine for this checkpoint, not loaded yet; the arguments are the settings of the same names."""
@@ -62,7 +62,7 @@ class Checkpoint:
             threads=threads,
             max_pair_tokens=max_pair_tokens,
             max_batch_tokens=max_batch_tokens,
-            kept_tokens=kept_tokens,
+            prefix_cache_tokens=prefix_cache_tokens,
             script=script,
         )
         return create_engine(name, options)

@@ -24,6 +24,26 @@ from rerankd.errors import ConfigurationError
 ENVIRONMENT_PREFIX = "RERANKD_"
 FILE_NAME = "rerankd.toml"
 
+RENAMED: Mapping[str, str] = types.MappingProxyType(
+    {
+        "kept_tokens": "prefix_cache_tokens",
+        "hang_seconds": "engine_timeout_seconds",
+        "max_waiting_bytes": "max_inflight_body_bytes",
+        "query_share": "query_truncation_share",
+        "tenant_share": "max_tenant_share",
+        "deadline_ms": "deadline_seconds",
+        "max_deadline_ms": "max_deadline_seconds",
+        "header_timeout": "header_timeout_seconds",
+        "receive_timeout": "receive_timeout_seconds",
+        "send_timeout": "send_timeout_seconds",
+        "keep_alive": "keep_alive_seconds",
+        "drain_grace": "drain_grace_seconds",
+        "cache_ttl": "cache_ttl_seconds",
+        "cache_timeout_ms": "cache_timeout_seconds",
+    }
+)
+"""Settings that had another name, old to new. The old name is refused, so that no value is read in the wrong unit."""
+
 
 def setting(
     default: Any, sentence: str, *, secret: bool = False, choices: tuple[str, ...] = (), most: float = math.inf
@@ -67,11 +87,11 @@ class Settings:
     threads: int = setting(0, "Threads of the engine on a CPU; 0 means all cores.")
     max_pair_tokens: int = setting(8192, "Tokens of one pair, prompt included.")
     max_batch_tokens: int = setting(0, "Tokens of one forward pass; 0 lets warm-up measure it.")
-    kept_tokens: int = setting(
-        512, "Tokens of common prompt beginnings whose keys and values the native engine keeps; 0 keeps none."
-    )
+    prefix_cache_tokens: int = setting(512, "Capacity of the prefix KV cache in tokens; 0 disables it.")
     tokenizer_threads: int = setting(0, "Threads that tokenise; 0 means one less than the cores, at most 4.")
-    query_share: float = setting(0.25, "Share of a pair's tokens that an over-long query is cut down to.", most=0.75)
+    query_truncation_share: float = setting(
+        0.25, "Share of a pair's tokens that an over-long query is cut down to.", most=0.75
+    )
     fake_script: str = setting("", "Times and faults of the `fake` engine, such as `seconds_per_batch=0.05`.")
     # The address
     host: str = setting("127.0.0.1", "Address to listen on.")
@@ -83,7 +103,7 @@ class Settings:
     cors_origins: str = setting("", "Origins, comma-separated, that a browser page may call from.")
     # Limits of one request
     max_body_bytes: int = setting(4 * 1024 * 1024, "Bytes of a request body.")
-    max_waiting_bytes: int = setting(256 * 1024 * 1024, "Bytes of the bodies of all requests at work together.")
+    max_inflight_body_bytes: int = setting(256 * 1024 * 1024, "Total bytes of request bodies held in memory.")
     max_header_bytes: int = setting(32 * 1024, "Bytes of all request headers together.")
     max_json_depth: int = setting(32, "Nesting depth of a JSON body.")
     max_documents: int = setting(1000, "Documents in one request.")
@@ -92,24 +112,26 @@ class Settings:
     max_query_characters: int = setting(20_000, "Characters of a query or an instruction.")
     max_request_characters: int = setting(2_000_000, "Characters of all documents of a request together.")
     # Time
-    deadline_ms: int = setting(30_000, "Milliseconds for a request that sends no `X-Request-Timeout-Ms`.")
-    max_deadline_ms: int = setting(300_000, "The longest deadline in milliseconds that a request may ask for.")
-    header_timeout: float = setting(10.0, "Seconds for the headers of a request to arrive.")
-    receive_timeout: float = setting(30.0, "Seconds for the body of a request to arrive.")
-    send_timeout: float = setting(30.0, "Seconds after which a client that does not read is dropped.")
-    keep_alive: float = setting(75.0, "Seconds for which an idle connection stays open.")
-    drain_grace: float = setting(2.0, "Seconds after SIGTERM in which new requests are still taken.")
+    deadline_seconds: float = setting(30.0, "Seconds for a request that sends no `X-Request-Timeout-Ms`.")
+    max_deadline_seconds: float = setting(300.0, "The longest deadline that a request may ask for, in seconds.")
+    header_timeout_seconds: float = setting(10.0, "Seconds for the headers of a request to arrive.")
+    receive_timeout_seconds: float = setting(30.0, "Seconds for the body of a request to arrive.")
+    send_timeout_seconds: float = setting(30.0, "Seconds after which a client that does not read is dropped.")
+    keep_alive_seconds: float = setting(75.0, "Seconds for which an idle connection stays open.")
+    drain_grace_seconds: float = setting(2.0, "Seconds after SIGTERM in which new requests are still taken.")
     drain_seconds: float = setting(25.0, "Seconds after SIGTERM within which the process ends.")
-    hang_seconds: float = setting(30.0, "Seconds of a pass of one token budget until the engine counts as hung.")
+    engine_timeout_seconds: float = setting(
+        30.0, "Watchdog: the longest forward pass of a full token budget, in seconds."
+    )
     # The queue
     queue_tokens: int = setting(0, "Tokens that may wait; 0 means what the largest request can hold, twice.")
     queue_requests: int = setting(512, "Requests that may wait or run.")
-    tenant_share: float = setting(0.5, "Share of the queue that one caller may take while others wait.", most=1)
+    max_tenant_share: float = setting(0.5, "Share of the queue that one caller may take while others wait.", most=1)
     # The score cache
     cache: str = setting("memory", "Score cache: `memory`, `off`, or a `redis://` address.", secret=True)
     cache_bytes: int = setting(64 * 1024 * 1024, "Bytes of the score cache in memory.")
-    cache_ttl: float = setting(3600.0, "Seconds for which a score stays in the cache.")
-    cache_timeout_ms: int = setting(20, "Milliseconds that one request may spend asking Redis.")
+    cache_ttl_seconds: float = setting(3600.0, "Seconds for which a score stays in the cache.")
+    cache_timeout_seconds: float = setting(0.02, "Seconds that one request may spend asking Redis.")
     cache_per_tenant: bool = setting(False, "Keep the cache of every API key apart.")
     # Keys and rates
     api_keys: str = setting("", "API keys, `name:secret` separated by commas.", secret=True)
@@ -185,6 +207,8 @@ def _model(name: str, row: Any) -> ModelSettings:
 
 def _convert(table: type[Settings] | type[ModelSettings], name: str, value: Any) -> Any:
     rows = fields_of(table)
+    if name in RENAMED:
+        raise ConfigurationError(f"the setting {name!r} is now {RENAMED[name]!r}{_unit_note(name)}")
     if name not in rows:
         near = difflib.get_close_matches(name, rows, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -203,6 +227,11 @@ def _convert(table: type[Settings] | type[ModelSettings], name: str, value: Any)
         bounds = "0 or more" if most == math.inf else f"from 0 to {most:g}"
         raise ConfigurationError(f"the setting {name!r} has to be {bounds}")
     return converted
+
+
+def _unit_note(old: str) -> str:
+    """What a value has to be rewritten to, where the unit changed with the name."""
+    return ", in seconds instead of milliseconds" if old.endswith("_ms") else ""
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

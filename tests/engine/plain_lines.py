@@ -59,16 +59,16 @@ def passes_on_cpu(
     dtype: str,
     *,
     pieces: Pieces | None = None,
-    kept_tokens: int = 0,
+    prefix_cache_tokens: int = 0,
     attend: Attend = attend,
     most_rows: int = 8192,
 ) -> tuple[Callable[[Batch], np.ndarray], Kept]:
     """Raw scores of the checkpoint in ``folder``, computed as on CUDA, and what is kept meanwhile."""
-    kept = Kept(kept_tokens)
+    kept = Kept(prefix_cache_tokens)
     config, numbers = ModelConfig.read(folder), NUMBERS[dtype]
     loader = Loader(config, WeightFiles(folder), numbers, CPU)
     head = HeadSpec("words", positive=9, negative=8)
     with torch.inference_mode():
         model = Model(config, loader, pieces or TorchPieces(), 2**31, head, 8192)
-    passes = Passes(config, CPU, numbers.rows, kept_tokens, attend, most_rows)
+    passes = Passes(config, CPU, numbers.rows, prefix_cache_tokens, attend, most_rows)
     return lambda batch: forward(batch, kept, passes.plan, partial(passes.run, model)), kept

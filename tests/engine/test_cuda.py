@@ -31,11 +31,13 @@ def probability(scores: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-scores.astype(np.float64)))
 
 
-def loaded(folder: Path, dtype: str, name: str = "native", device: str = "cuda", kept_tokens: int = 512) -> Engine:
+def loaded(
+    folder: Path, dtype: str, name: str = "native", device: str = "cuda", prefix_cache_tokens: int = 512
+) -> Engine:
     if dtype == "fp8" and not has_fp8(CUDA):
         pytest.skip("this card does not multiply in fp8")
     head = HeadSpec("words", positive=9, negative=8)
-    options = EngineOptions(folder, head, dtype=dtype, device=device, kept_tokens=kept_tokens)
+    options = EngineOptions(folder, head, dtype=dtype, device=device, prefix_cache_tokens=prefix_cache_tokens)
     engine = create_engine(name, options)
     engine.load()
     return engine
@@ -135,13 +137,13 @@ def test_a_recorded_pass_gives_the_scores_of_its_first_run(
 ) -> None:
     """Batches of like size in turns, each of which finds nothing of the last one."""
     batches = [Batch.of(make_groups([count, 40, 33, 70 - count], groups=1)) for count in (20, 30, 21, 31)]
-    fresh = loaded(small_checkpoint, dtype, kept_tokens=0)
+    fresh = loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
     expected = []
     for batch in batches:
         expected.append(fresh.score(batch))
         fresh.close()
         fresh.load()
-    engine = loaded(small_checkpoint, dtype, kept_tokens=0)
+    engine = loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
     for _ in range(3):
         for batch, scores in zip(batches, expected, strict=True):
             assert np.array_equal(engine.score(batch), scores)
@@ -171,7 +173,7 @@ def test_fp8_products_on_the_card_are_those_of_the_arithmetic(rows: int, has_bia
 def test_a_pass_waits_for_the_device_once_for_its_scores(
     dtype: str, is_kept: bool, small_checkpoint: Path, batch: Batch
 ) -> None:
-    engine = loaded(small_checkpoint, dtype, kept_tokens=2048 * is_kept)
+    engine = loaded(small_checkpoint, dtype, prefix_cache_tokens=2048 * is_kept)
     engine.warm_up()
     # A pass that keeps something takes a look at it; of this batch each group has something. The second is recorded.
     for _ in range(3 + 20 * is_kept):
@@ -223,7 +225,7 @@ def alike(groups: list[Group], rng: np.random.Generator) -> list[Group]:
 def test_scores_on_cuda_are_those_of_an_engine_that_keeps_nothing(
     dtype: str, small_checkpoint: Path, make_groups: Groups, rng: np.random.Generator
 ) -> None:
-    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, kept_tokens=0)
+    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
     for _ in range(20):
         batch = Batch.of(alike(make_groups(rng.integers(2, 100, 8).tolist(), int(rng.integers(1, 8))), rng))
         found, expected = (probability(engine.score(batch)) for engine in (keeping, forgetful))

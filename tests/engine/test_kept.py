@@ -26,9 +26,11 @@ BAD = 500
 """A token whose embedding is no number, in `broken`."""
 
 
-def loaded(folder: Path, dtype: str = "float32", kept_tokens: int = 512) -> NativeEngine:
+def loaded(folder: Path, dtype: str = "float32", prefix_cache_tokens: int = 512) -> NativeEngine:
     head = HeadSpec("words", positive=9, negative=8)
-    options = EngineOptions(folder, head, dtype=dtype, device="cpu", threads=1, kept_tokens=kept_tokens)  # type: ignore[arg-type]
+    options = EngineOptions(
+        folder, head, dtype=dtype, device="cpu", threads=1, prefix_cache_tokens=prefix_cache_tokens
+    )  # type: ignore[arg-type]
     engine = NativeEngine(options)
     engine.load()
     return engine
@@ -94,7 +96,7 @@ def test_scores_are_those_of_an_engine_that_keeps_nothing(
 ) -> None:
     if attention == "stacks":
         monkeypatch.setattr(native, "has_kernel", lambda *_: False)
-    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, kept_tokens=0)
+    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
     rows, all_rows = rows_of(keeping, monkeypatch), rows_of(forgetful, monkeypatch)
     for batch in traffic.batches(40):
         found, expected = probability(keeping.score(batch)), probability(forgetful.score(batch))
@@ -106,8 +108,8 @@ def test_scores_are_those_of_an_engine_that_keeps_nothing(
 def test_packed_rows_give_the_scores_of_an_engine_that_keeps_nothing(
     dtype: str, checkpoint: Path, traffic: Traffic
 ) -> None:
-    score, kept = passes_on_cpu(checkpoint, dtype, kept_tokens=512)
-    fresh = loaded(checkpoint, "float32", kept_tokens=0).score
+    score, kept = passes_on_cpu(checkpoint, dtype, prefix_cache_tokens=512)
+    fresh = loaded(checkpoint, "float32", prefix_cache_tokens=0).score
     for batch in traffic.batches(30):
         assert np.abs(probability(score(batch)) - probability(fresh(batch))).max() <= BOUNDS[dtype]
     assert len(kept._beginnings) >= 3

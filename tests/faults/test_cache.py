@@ -191,7 +191,7 @@ async def test_cached_scores_equal_fresh_ones_to_the_bit(
         f"query {rng.random()}": [f"{rng.random()} " * rng.randint(1, 8) for _ in range(100)] for _ in range(100)
     }
     # A look-up that a busy machine delays is a miss: this test is about bits, not about time.
-    async with served(cache="memory" if store == "memory" else redis_server.url, cache_timeout_ms=5_000) as server:
+    async with served(cache="memory" if store == "memory" else redis_server.url, cache_timeout_seconds=5.0) as server:
         fresh = [await ask(server, query, documents) for query, documents in requests.items()]
         if store == "redis":
             await until(lambda: redis_server.send("DBSIZE") == b":10000")
@@ -210,7 +210,7 @@ async def test_cached_scores_equal_fresh_ones_to_the_bit(
 
 
 async def test_corrupt_values_are_misses_and_counted(redis_server: RedisServer, measured: Measured) -> None:
-    async with served(cache=redis_server.url, cache_timeout_ms=5_000) as server:
+    async with served(cache=redis_server.url, cache_timeout_seconds=5.0) as server:
         right = await ask(server, "query", DOCUMENTS)
         await until(lambda: redis_server.send("DBSIZE") == b":10")
         spoil(redis_server)
@@ -243,7 +243,7 @@ def spoil(redis_server: RedisServer) -> None:
 async def test_a_full_redis_refuses_writes_and_still_answers_look_ups(
     redis_server: RedisServer, measured: Measured
 ) -> None:
-    async with served(cache=redis_server.url, cache_timeout_ms=5_000) as server:
+    async with served(cache=redis_server.url, cache_timeout_seconds=5.0) as server:
         known = await ask(server, "query", DOCUMENTS)
         await until(lambda: redis_server.send("DBSIZE") == b":10")
         redis_server.send("CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -291,16 +291,16 @@ def test_the_cache_in_memory_stays_within_its_bound(measured: Measured) -> None:
 
 
 async def test_two_replicas_share_what_they_know(redis_server: RedisServer) -> None:
-    async with served(cache=redis_server.url, cache_timeout_ms=5_000) as one:
+    async with served(cache=redis_server.url, cache_timeout_seconds=5.0) as one:
         first = await ask(one, "query", DOCUMENTS)
         await until(lambda: redis_server.send("DBSIZE") == b":10")
-        async with served(cache=redis_server.url, cache_timeout_ms=5_000) as two:
+        async with served(cache=redis_server.url, cache_timeout_seconds=5.0) as two:
             assert await ask(two, "query", DOCUMENTS) == first
             assert two.engine.pairs == 0
 
 
 async def test_a_flush_deletes_the_scores_and_nothing_else_in_redis(redis_server: RedisServer) -> None:
-    async with served(cache=redis_server.url, cache_timeout_ms=5_000) as server:
+    async with served(cache=redis_server.url, cache_timeout_seconds=5.0) as server:
         for number in range(110):
             await ask(server, f"other {number}", DOCUMENTS)
         await ask(server, "query", DOCUMENTS)

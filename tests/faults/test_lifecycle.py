@@ -61,7 +61,7 @@ def wait_in_flight(server: LiveServer, client: httpx.Client, count: int) -> None
 
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, measured: Measured) -> None:
     with (
-        server_of(tmp_path, "--drain-grace", "0.5", script=SLOW) as server,
+        server_of(tmp_path, "--drain-grace-seconds", "0.5", script=SLOW) as server,
         ThreadPoolExecutor(8) as pool,
         httpx.Client(base_url=server.url, timeout=20) as client,
     ):
@@ -92,7 +92,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, measured: Measured) 
 
 @pytest.mark.slow
 def test_idle_connections_do_not_hold_the_exit(tmp_path: Path, measured: Measured) -> None:
-    with server_of(tmp_path, "--drain-grace", "0.2") as server, contextlib.ExitStack() as open_connections:
+    with server_of(tmp_path, "--drain-grace-seconds", "0.2") as server, contextlib.ExitStack() as open_connections:
         for start in (head("/livez", method="GET"), post(body_of(1)), b"POST /rerank HT", head(content_length=9)):
             connection = open_connections.enter_context(RawConnection(server.port))
             connection.send(start)
@@ -108,7 +108,7 @@ def test_idle_connections_do_not_hold_the_exit(tmp_path: Path, measured: Measure
 
 @pytest.mark.slow
 def test_the_drain_limit_is_kept_and_answered(tmp_path: Path, measured: Measured) -> None:
-    flags = ("--drain-grace", "0.2", "--drain-seconds", "2")
+    flags = ("--drain-grace-seconds", "0.2", "--drain-seconds", "2")
     with (
         server_of(tmp_path, *flags, script="seconds_per_batch=5.0") as server,
         ThreadPoolExecutor(8) as pool,
@@ -152,7 +152,7 @@ def wait_alive(server: LiveServer) -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, first: signal.Signals) -> None:
-    with server_of(tmp_path, "--drain-grace", "20") as server:
+    with server_of(tmp_path, "--drain-grace-seconds", "20") as server:
         server.process.send_signal(first)
         time.sleep(0.2 if first is signal.SIGTERM else 0.02)
         server.process.send_signal(signal.SIGTERM)
@@ -162,7 +162,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, first: signal.Signals) 
 
 @pytest.mark.slow
 def test_a_person_who_presses_control_c_does_not_wait_for_load_balancers(tmp_path: Path) -> None:
-    with server_of(tmp_path, "--drain-grace", "20") as server:
+    with server_of(tmp_path, "--drain-grace-seconds", "20") as server:
         server.process.send_signal(signal.SIGINT)
         code, seconds = exit_of(server)
     assert code == 0
@@ -275,7 +275,7 @@ def test_requests_during_a_reload_are_answered(tmp_path: Path, own_model: Path) 
 
 @pytest.mark.slow
 def test_the_port_is_free_as_soon_as_the_process_has_ended(tmp_path: Path) -> None:
-    with server_of(tmp_path, "--drain-grace", "0.1") as server:
+    with server_of(tmp_path, "--drain-grace-seconds", "0.1") as server:
         assert server.stop() == 0
         with socket.socket() as again:
             again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -118,7 +118,9 @@ def test_a_sticky_fault_ends_the_process_after_everybody_was_told(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_hung_engine_ends_the_process(tmp_path: Path, measured: Measured) -> None:
-    with fake_server(tmp_path, f"seconds_per_batch=1,{poison_script('hang_on')}", "--hang-seconds", "2") as server:
+    with fake_server(
+        tmp_path, f"seconds_per_batch=1,{poison_script('hang_on')}", "--engine-timeout-seconds", "2"
+    ) as server:
         server.wait_ready()
         death = outlive(server)
     measured(

@@ -17,7 +17,16 @@ from tests.figures import Measured
 from tests.live import ROOT, LiveServer, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-FLAGS = ("--engine", "fake", "--drain-grace", "1", "--cache", "off", "--fake-script", "seconds_per_batch=0.01")
+FLAGS = (
+    "--engine",
+    "fake",
+    "--drain-grace-seconds",
+    "1",
+    "--cache",
+    "off",
+    "--fake-script",
+    "seconds_per_batch=0.01",
+)
 RATE = 50
 
 pytestmark = [

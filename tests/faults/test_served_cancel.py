@@ -116,7 +116,7 @@ async def test_after_a_flood_that_left_the_next_request_is_answered_soon(measure
 async def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
     stage: str, monkeypatch: pytest.MonkeyPatch, measured: Measured
 ) -> None:
-    async with served(receive_timeout=5.0) as server:
+    async with served(receive_timeout_seconds=5.0) as server:
         tasks = len(asyncio.all_tasks())
         held = await hold_one(server) if stage in ("queue", "batch") else None
         if stage in ("header", "body"):

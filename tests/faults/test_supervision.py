@@ -55,7 +55,7 @@ async def test_a_cancelled_dispatcher_is_a_dead_one() -> None:
 
 
 async def test_a_hung_engine_is_declared_dead(measured: Measured) -> None:
-    async with running(FakeScript(hang_on=POISON), hang_seconds=0.3) as bench:
+    async with running(FakeScript(hang_on=POISON), engine_timeout_seconds=0.3) as bench:
         work = make_work(5)
         assert is_right(work, await bench.scheduler.score(work))
         started = time.monotonic()
@@ -76,7 +76,7 @@ async def test_a_hung_engine_is_declared_dead(measured: Measured) -> None:
 
 
 async def test_a_slow_engine_is_not_a_hung_one() -> None:
-    async with running(FakeScript(seconds_per_batch=0.25), hang_seconds=0.3) as bench:
+    async with running(FakeScript(seconds_per_batch=0.25), engine_timeout_seconds=0.3) as bench:
         await bench.scheduler.score(make_work())
         bench.engine.script = FakeScript(seconds_per_batch=0.4)
         work = make_work(seed=1)
@@ -84,7 +84,7 @@ async def test_a_slow_engine_is_not_a_hung_one() -> None:
 
 
 async def test_a_pair_longer_than_the_budget_may_take_longer() -> None:
-    async with running(FakeScript(seconds_per_batch=0.7), max_batch_tokens=20, hang_seconds=0.3) as bench:
+    async with running(FakeScript(seconds_per_batch=0.7), max_batch_tokens=20, engine_timeout_seconds=0.3) as bench:
         work = make_work(length=50)
         assert is_right(work, await bench.scheduler.score(work)), "three budgets have thrice the time"
         with pytest.raises(EngineDead):

@@ -35,7 +35,7 @@ async def test_a_flood_of_large_texts_is_refused_and_not_all_of_it_late(
     monkeypatch: pytest.MonkeyPatch, measured: Measured
 ) -> None:
     keys = "flood:secret-a,other:secret-b"
-    async with served(api_keys=keys, tokenizer_threads=1, deadline_ms=3000) as server:
+    async with served(api_keys=keys, tokenizer_threads=1, deadline_seconds=3.0) as server:
         slow_down(server, monkeypatch)
 
         async def ask(secret: str, query: str, documents: list[str]) -> int:

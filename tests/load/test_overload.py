@@ -22,8 +22,8 @@ FLAGS = (
         "off",
         "--log-level",
         "error",
-        "--deadline-ms",
-        str(int(DEADLINE_SECONDS * 1000)),
+        "--deadline-seconds",
+        str(DEADLINE_SECONDS),
     ),
     *("--fake-script", "seconds_per_batch=0.3", "--max-batch-tokens", "2000"),
 )

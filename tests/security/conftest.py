@@ -17,7 +17,16 @@ def fake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
 @pytest.fixture(scope="session")
 def impatient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Its deadlines are short, so that a test need not wait for the real ones."""
-    flags = ("--header-timeout", "1", "--receive-timeout", "1", "--send-timeout", "1", "--keep-alive", "2")
+    flags = (
+        "--header-timeout-seconds",
+        "1",
+        "--receive-timeout-seconds",
+        "1",
+        "--send-timeout-seconds",
+        "1",
+        "--keep-alive-seconds",
+        "2",
+    )
     log = tmp_path_factory.mktemp("impatient") / "server.log"
     with running_server("--engine", "fake", *flags, log=log) as server:
         yield server

@@ -135,7 +135,14 @@ def test_a_keep_alive_connection_goes_on_after_a_refused_body(fake_server: LiveS
 
 def test_many_bodies_at_once_are_refused_before_memory_is_full(tmp_path: Path, measured: Measured) -> None:
     """Each is below its own limit and never ends; a caller with another key is served beside them."""
-    flags = ("--engine", "fake", "--api-keys", "flood:secret-a,other:secret-b", "--max-waiting-bytes", str(16 * MB))
+    flags = (
+        "--engine",
+        "fake",
+        "--api-keys",
+        "flood:secret-a,other:secret-b",
+        "--max-inflight-body-bytes",
+        str(16 * MB),
+    )
     with running_server(*flags, log=tmp_path / "server.log") as server, contextlib.ExitStack() as open_ones:
         url, headers = f"{server.url}/rerank", {"Authorization": "Bearer secret-b"}
         httpx.post(url, json={"query": "warm", "documents": ["up"]}, headers=headers).raise_for_status()

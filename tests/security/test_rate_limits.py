@@ -60,7 +60,7 @@ async def test_without_a_rate_nothing_is_counted_and_no_header_is_sent() -> None
 
 @pytest.mark.redis
 async def test_two_replicas_share_a_rate_and_go_on_without_redis(redis_server: RedisServer) -> None:
-    shared = {"rate_limit": "4/minute", "rate_limit_store": redis_server.url, "cache_timeout_ms": 2_000}
+    shared = {"rate_limit": "4/minute", "rate_limit_store": redis_server.url, "cache_timeout_seconds": 2.0}
     async with served(**shared) as one, served(**shared) as two:
         servers = [one, two, one, two, one, two]
         assert [(await ask(server)).status_code for server in servers] == [200, 200, 200, 200, 429, 429]

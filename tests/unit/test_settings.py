@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rerankd.errors import ConfigurationError
-from rerankd.settings import Settings, fields_of, load_settings
+from rerankd.settings import RENAMED, Settings, fields_of, load_settings
 
 
 @pytest.fixture
@@ -40,7 +40,9 @@ def test_every_source_starts_from_the_same_defaults() -> None:
         ("port = 1.5", ["'port'", "int"]),
         ("port = -1", ["'port'", "65535"]),
         ("max_documents = -1", ["'max_documents'", "0 or more"]),
-        ("query_share = nan", ["'query_share'", "0.75"]),
+        ("query_truncation_share = nan", ["'query_truncation_share'", "0.75"]),
+        ("deadline_ms = 500", ["'deadline_ms'", "'deadline_seconds'", "in seconds instead of milliseconds"]),
+        ("tenant_share = 0.1", ["'tenant_share'", "'max_tenant_share'"]),
         ("port = true", ["'port'", "int"]),
         ('insecure = "perhaps"', ["'insecure'", "bool"]),
         ('dtype = "float8"', ["'dtype'", "float32"]),
@@ -62,6 +64,23 @@ def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path: Path, text: str, 
 def test_an_unknown_variable_of_ours_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'max_documents'"):
         load_settings(environ={"RERANKD_MAX_DOCUMENT": "1", "PATH": "/bin"})
+
+
+def test_an_old_name_is_refused_with_the_new_one_from_every_source() -> None:
+    for old, new in RENAMED.items():
+        for source in ({"environ": {f"RERANKD_{old.upper()}": "1"}}, {"environ": {}, "flags": {old: 1}}):
+            with pytest.raises(ConfigurationError, match=f"'{old}' is now '{new}'"):
+                load_settings(**source)  # type: ignore[arg-type]
+
+
+def test_every_new_name_exists_and_no_old_one_does() -> None:
+    assert set(RENAMED.values()) <= set(fields_of(Settings))
+    assert not set(RENAMED) & set(fields_of(Settings))
+
+
+def test_times_are_named_by_their_unit() -> None:
+    timed = [name for name in fields_of(Settings) if any(part in name for part in ("timeout", "deadline", "ttl"))]
+    assert [name for name in timed if not name.endswith("_seconds")] == []
 
 
 def test_every_setting_has_a_sentence() -> None:

@@ -28,7 +28,7 @@ async def open_cache(
     if settings.cache == "off" or (settings.cache == "memory" and settings.cache_bytes == 0):
         return NoCache()
     if settings.cache == "memory":
-        return MemoryCache(settings.cache_bytes, settings.cache_ttl, metrics.cache_evictions)
+        return MemoryCache(settings.cache_bytes, settings.cache_ttl_seconds, metrics.cache_evictions)
     if settings.cache.startswith(REDIS_SCHEMES):
         return await _open_redis(settings, metrics, on_change)
     # The value is not shown: it may be an address with a password and a slip in its scheme.
@@ -41,6 +41,6 @@ async def _open_redis(settings: Settings, metrics: Metrics, on_change: Callable[
     except ModuleNotFoundError as error:
         raise ConfigurationError("a score cache in Redis needs: pip install 'rerankd[redis]'") from error
     await check_connection(settings.cache)
-    budget = settings.cache_timeout_ms / 1000
-    store = RedisCache(connect(settings.cache, timeout=max(budget, 1.0)), settings.cache_ttl, metrics)
+    budget = settings.cache_timeout_seconds
+    store = RedisCache(connect(settings.cache, timeout=max(budget, 1.0)), settings.cache_ttl_seconds, metrics)
     return FailOpen(store, budget, metrics, on_change)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rerankd.cli.options import settings_from, settings_options
+from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -48,7 +48,7 @@ class _Output(click.Path):
 _OUTPUT = _Output()
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.argument("folders", nargs=-1, required=True, type=_FOLDER)
 @click.option("--model", "models", multiple=True, help="A served name, `tiny`, a folder or a hub name.")
 @click.option("--url", help="Ask the running server at this address instead of loading a model.")

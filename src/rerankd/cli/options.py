@@ -8,9 +8,30 @@ from typing import Any, TypeVar
 
 import click
 
-from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, Settings, fields_of, load_settings
+from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, RENAMED, Settings, fields_of, load_settings
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of a setting: ``max_documents`` -> ``--max-documents``."""
+    return f"--{name.replace('_', '-')}"
+
+
+_RENAMED_FLAGS = {flag_of(old): flag_of(new) for old, new in RENAMED.items()}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class SettingsCommand(click.Command):
+    """A command with flags of the settings table; an old flag is refused with its new name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            new = _RENAMED_FLAGS.get(error.option_name)
+            if new is None:
+                raise
+            raise click.UsageError(f"{error.option_name} is now {new}", ctx) from None
 
 
 def settings_options(names: Iterable[str] | None = None) -> Callable[[_Command], _Command]:
@@ -31,8 +52,8 @@ def settings_options(names: Iterable[str] | None = None) -> Callable[[_Command],
 
 
 def _option(name: str, default: Any, metadata: Any) -> Callable[[_Command], _Command]:
-    flag = f"--{name.replace('_', '-')}"
-    declaration = f"{flag}/--no-{name.replace('_', '-')}" if isinstance(default, bool) else flag
+    flag = flag_of(name)
+    declaration = f"{flag}/--no-{flag.removeprefix('--')}" if isinstance(default, bool) else flag
     shown = "" if isinstance(default, bool) or default == "" else f" [default: {default}]"
     return click.option(
         declaration,

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from rerankd.cli.options import settings_from, settings_options
+from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 from rerankd.errors import InvalidRequest, TooLarge
 from rerankd.types import RerankResult
 
@@ -16,7 +16,7 @@ _MODEL_SETTINGS = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.argument("query")
 @click.option(
     "--documents",

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from rerankd.cli.options import settings_from, settings_options
+from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @settings_options()
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve a reranker over HTTP."""

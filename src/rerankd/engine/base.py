@@ -123,7 +123,7 @@ class EngineOptions:
     max_pair_tokens: int = 8192
     max_batch_tokens: int = 0
     """Tokens of one forward pass; 0 lets warm-up measure it."""
-    kept_tokens: int = 512
+    prefix_cache_tokens: int = 512
     """Tokens of prompt beginnings whose keys and values are kept for later batches; 0 keeps none."""
     script: str = ""
     """Faults and times for the fake engine; the others ignore it."""

@@ -24,8 +24,8 @@ class BodyQuota:
     Bytes count when they are there and not when they are announced: announcing costs a hostile client nothing.
     """
 
-    def __init__(self, limit: int, tenant_share: float) -> None:
-        self._room = Room("bytes", limit, tenant_share, "max_waiting_bytes")
+    def __init__(self, limit: int, max_tenant_share: float) -> None:
+        self._room = Room("bytes", limit, max_tenant_share, "max_inflight_body_bytes")
         self._held: dict[str, int] = {}
 
     @contextlib.contextmanager
@@ -68,7 +68,8 @@ async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: in
             return await _collect(receive, state, take, max_bytes)
     except TimeoutError:
         raise ReceiveTimeout(
-            f"the body did not arrive within {seconds:g} seconds (receive_timeout)", setting="receive_timeout"
+            f"the body did not arrive within {seconds:g} seconds (receive_timeout_seconds)",
+            setting="receive_timeout_seconds",
         ) from None
 
 

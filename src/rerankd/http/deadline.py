@@ -12,17 +12,17 @@ HEADER = b"x-request-timeout-ms"
 _WHOLE_NUMBER = re.compile(rb"[0-9]{1,9}")
 
 
-def deadline_from(given: bytes | None, default_ms: int, max_ms: int) -> float:
-    """``time.monotonic()`` of the deadline; what the client asks for is capped at ``max_ms``.
+def deadline_from(given: bytes | None, default_seconds: float, max_seconds: float) -> float:
+    """``time.monotonic()`` of the deadline; what the client asks for is capped at ``max_seconds``.
 
     Raises:
         InvalidRequest: the header is no whole number of milliseconds, or zero.
     """
-    milliseconds = default_ms
+    seconds = default_seconds
     if given is not None:
         if not _WHOLE_NUMBER.fullmatch(given) or not int(given):
             raise InvalidRequest(
                 "X-Request-Timeout-Ms has to be a whole number of milliseconds from 1", param="X-Request-Timeout-Ms"
             )
-        milliseconds = int(given)
-    return time.monotonic() + min(milliseconds, max_ms) / 1000
+        seconds = int(given) / 1000
+    return time.monotonic() + min(seconds, max_seconds)

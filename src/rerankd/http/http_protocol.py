@@ -3,10 +3,10 @@
 Measured on uvicorn 0.54: half a header or half a body stays open for ever, a header of 2 MB is accepted, and a
 client that never reads its answer holds the connection until it leaves. Here
 
-* the headers of a request have ``header_timeout`` seconds from the connection, or from their own first byte;
-* the body has ``receive_timeout`` seconds (the handler answers 408; a handler that does not read is cut off here);
+* the headers of a request have ``header_timeout_seconds`` from the connection, or from their own first byte;
+* the body has ``receive_timeout_seconds`` (the handler answers 408; a handler that does not read is cut off here);
 * headers are limited in bytes and in number, whether they are complete or not: 431;
-* an answer that is not read is dropped after ``send_timeout`` seconds;
+* an answer that is not read is dropped after ``send_timeout_seconds``;
 * bytes that are no HTTP request get an error in JSON;
 * an offer to upgrade the connection is passed over. Java's HTTP client makes one with its first request, and the
   parser would leave that request's body unread.
@@ -51,10 +51,10 @@ class SocketLimits:
     def from_settings(cls, settings: Settings) -> SocketLimits:
         return cls(
             header_bytes=settings.max_header_bytes,
-            header_seconds=settings.header_timeout,
+            header_seconds=settings.header_timeout_seconds,
             # A second more than the handler has, whose answer says more.
-            body_seconds=settings.receive_timeout + 1,
-            send_seconds=settings.send_timeout,
+            body_seconds=settings.receive_timeout_seconds + 1,
+            send_seconds=settings.send_timeout_seconds,
         )
 
 
@@ -209,7 +209,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._watch()
         elif self._head_bytes:
             seconds = self._limits.header_seconds
-            self._refuse(ReceiveTimeout(f"the headers did not arrive within {seconds:g} seconds (header_timeout)"))
+            self._refuse(
+                ReceiveTimeout(f"the headers did not arrive within {seconds:g} seconds (header_timeout_seconds)")
+            )
         else:
             self.transport.close()
 

@@ -72,7 +72,7 @@ class InFlight:
             raise cancel_scope.reason from None
         except TimeoutError:
             raise DeadlineExceeded(
-                "the deadline passed before the scores were there", setting="deadline_ms"
+                "the deadline passed before the scores were there", setting="deadline_seconds"
             ) from None
         finally:
             listener.cancel()

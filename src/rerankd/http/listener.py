@@ -61,7 +61,7 @@ class Listener:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=max(1, round(settings.keep_alive)),
+            timeout_keep_alive=max(1, round(settings.keep_alive_seconds)),
         )
         self._config.load()
         self._limits = SocketLimits.from_settings(settings)

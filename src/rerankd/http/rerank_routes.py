@@ -37,7 +37,9 @@ class RerankRoutes(BaseRoute):
         self._settings = settings
         self._service = service
         self._in_flight = in_flight
-        self._bodies = BodyQuota(max(settings.max_waiting_bytes, settings.max_body_bytes), settings.tenant_share)
+        self._bodies = BodyQuota(
+            max(settings.max_inflight_body_bytes, settings.max_body_bytes), settings.max_tenant_share
+        )
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         found = self._table.find(scope["path"]) if scope["type"] == "http" else None
@@ -62,7 +64,7 @@ class RerankRoutes(BaseRoute):
         settings = self._settings
         decoded = decode_json(
             await read_body(
-                scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout
+                scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds
             ),
             settings.max_json_depth,
         )
@@ -82,7 +84,7 @@ class RerankRoutes(BaseRoute):
         cache_control = header(scope, b"cache-control")
         return CallContext(
             request_id=state.request_id,
-            deadline=deadline.deadline_from(given, settings.deadline_ms, settings.max_deadline_ms),
+            deadline=deadline.deadline_from(given, settings.deadline_seconds, settings.max_deadline_seconds),
             tenant=state.tenant,
             use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
         )

@@ -1,7 +1,7 @@
 """The life of the process: listen, load, serve, drain, exit.
 
 socket listens -> models load (livez 200, readyz 503) -> ready
-SIGTERM  -> not ready at once -> ``drain_grace`` seconds in which new requests are still taken
+SIGTERM  -> not ready at once -> ``drain_grace_seconds`` in which new requests are still taken
          -> refused with 503 -> requests in flight end -> exit 0 within ``drain_seconds``
 SIGINT   -> the same without the grace: a person waits, not a load balancer
 another signal while draining -> exit at once
@@ -174,7 +174,7 @@ class Server:
     def _on_signal(self, number: signal.Signals) -> None:
         if self._end_asked.is_set():
             _leave(128 + number)
-        self._grace = 0.0 if number is signal.SIGINT else self._settings.drain_grace
+        self._grace = 0.0 if number is signal.SIGINT else self._settings.drain_grace_seconds
         self._end_asked.set()
 
     def _end_when_dead(self, state: State) -> None:

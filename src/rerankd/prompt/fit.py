@@ -24,7 +24,7 @@ class PromptLimits:
     """
 
     max_pair_tokens: int = 8192
-    query_share: float = 0.25
+    query_truncation_share: float = 0.25
     max_tokens_per_document: int | None = None
     max_tokens_per_query: int | None = None
     truncate: bool = True
@@ -122,7 +122,9 @@ class Fitting:
                 f"it may take {max(int(budget * INSTRUCTION_SHARE), 0)}"
             )
             raise TooLong(message, param="instruction", setting="max_pair_tokens")
-        return divide(budget, instruction_tokens, self._query_tokens, document_tokens, self._limits.query_share)
+        return divide(
+            budget, instruction_tokens, self._query_tokens, document_tokens, self._limits.query_truncation_share
+        )
 
     def _query_within(self, tokens: int) -> tuple[str, int]:
         """The query cut to some tokens, and the tokens of the prompt with it and an empty document."""

@@ -6,8 +6,8 @@ The budget is what the limit leaves beside the template's own tokens. Instructio
 2. The instruction is never cut, for half an instruction is another instruction. One that takes more than half
    of the budget is refused.
 3. The document goes first, down to a quarter of the budget.
-4. Where that is not enough the query is over-long: it is cut to its share (``query_share`` of the budget, less
-   if the document's quarter needs it), and the document gets all that this frees.
+4. Where that is not enough the query is over-long: it is cut to its share (``query_truncation_share`` of the budget,
+   less if the document's quarter needs it), and the document gets all that this frees.
 
 The rule looks at one pair alone: a pair that fits is never touched, and its score does not depend on the other
 documents of the request. A query loses its end, a document its end or (side ``left``) its beginning.
@@ -31,7 +31,7 @@ class Shares:
     document: int
 
 
-def divide(budget: int, instruction: int, query: int, document: int, query_share: float) -> Shares:
+def divide(budget: int, instruction: int, query: int, document: int, query_truncation_share: float) -> Shares:
     """Divide a budget of tokens by the rule above.
 
     Args:
@@ -39,7 +39,7 @@ def divide(budget: int, instruction: int, query: int, document: int, query_share
         instruction: tokens of the instruction, at most half of the budget.
         query: tokens of the whole query.
         document: tokens of the whole document.
-        query_share: share of the budget that an over-long query is cut down to.
+        query_truncation_share: share of the budget that an over-long query is cut down to.
 
     Returns:
         Shares with instruction + query + document <= budget.
@@ -47,5 +47,5 @@ def divide(budget: int, instruction: int, query: int, document: int, query_share
     room = budget - instruction
     floor = min(document, int(budget * DOCUMENT_SHARE))
     if query + floor > room:
-        query = min(query, int(budget * query_share), room - floor)
+        query = min(query, int(budget * query_truncation_share), room - floor)
     return Shares(query=query, document=min(document, room - query))

@@ -113,14 +113,16 @@ class Dispatcher:
         return max(1.0, tokens / self.budget.full)
 
     async def _on_thread(self, tokens: int, function: Callable[..., T], *args: Any) -> T:
-        limit = max(self._options.hang_seconds, 2 * self._longest_pass) * self._passes(tokens)
+        limit = max(self._options.engine_timeout_seconds, 2 * self._longest_pass) * self._passes(tokens)
         try:
             async with asyncio.timeout(limit):
                 return await self._thread.call(function, *args)
         except TimeoutError:
             self._metrics.engine_failures.labels("hang").inc()
-            message = f"a forward pass of {tokens} tokens did not return within {limit:.3g} s (setting hang_seconds)"
-            raise EngineGone(message) from None
+            raise EngineGone(
+                f"a forward pass of {tokens} tokens did not return within {limit:.3g} s"
+                " (setting engine_timeout_seconds)"
+            ) from None
 
     async def _idle(self) -> None:
         """Wait for work; ask an engine that is idle for long whether it is still able to score."""

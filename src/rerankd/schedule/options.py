@@ -21,8 +21,8 @@ class ScheduleOptions:
 
     queue_tokens: int
     queue_requests: int = 512
-    tenant_share: float = 0.5
-    hang_seconds: float = 30.0
+    max_tenant_share: float = 0.5
+    engine_timeout_seconds: float = 30.0
     """A forward pass that takes longer than this, and than twice the longest so far, hangs. One pair that is longer
     than the token budget may take as many times longer."""
     check_seconds: float = 10.0
@@ -37,8 +37,8 @@ class ScheduleOptions:
         return cls(
             queue_tokens=settings.queue_tokens or default_queue_tokens(settings),
             queue_requests=settings.queue_requests,
-            tenant_share=settings.tenant_share,
-            hang_seconds=settings.hang_seconds,
+            max_tenant_share=settings.max_tenant_share,
+            engine_timeout_seconds=settings.engine_timeout_seconds,
         )
 
 
@@ -54,5 +54,5 @@ def turn_limits(settings: Settings) -> TurnLimits:
     return TurnLimits(
         requests=settings.queue_requests,
         characters=max(CHARACTERS_A_TOKEN * tokens, 2 * settings.max_request_characters),
-        tenant_share=settings.tenant_share,
+        max_tenant_share=settings.max_tenant_share,
     )

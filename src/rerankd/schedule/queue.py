@@ -29,7 +29,7 @@ class QueueLimits:
 
     tokens: int
     requests: int
-    tenant_share: float
+    max_tenant_share: float
 
 
 class Tenant:
@@ -61,8 +61,8 @@ class Queue:
         """Tokens that wait, those in a batch not counted."""
         self.jobs: set[Job] = set()
         """Every request that waits or runs."""
-        self._request_room = Room("requests", limits.requests, limits.tenant_share, "queue_requests")
-        self._token_room = Room("tokens", limits.tokens, limits.tenant_share, "queue_tokens")
+        self._request_room = Room("requests", limits.requests, limits.max_tenant_share, "queue_requests")
+        self._token_room = Room("tokens", limits.tokens, limits.max_tenant_share, "queue_tokens")
         self._metrics = metrics
         self._tenants: dict[str, Tenant] = {}
         self._in_flight: dict[bytes, Ticket] = {}

@@ -16,13 +16,13 @@ class Room:
     Attributes:
         what: requests, tokens or characters, for the message.
         limit: for all callers together.
-        tenant_share: of it, for one caller while others wait too.
+        max_tenant_share: of it, for one caller while others wait too.
         setting: the setting that moves the limit.
     """
 
     what: str
     limit: int
-    tenant_share: float
+    max_tenant_share: float
     setting: str
 
     def check(self, asked: int, own: int, others: Sequence[int], retry_after: float) -> None:
@@ -31,9 +31,9 @@ class Room:
         Raises:
             Overloaded: there is no room now.
         """
-        share = math.ceil(self.limit * self.tenant_share)
+        share = math.ceil(self.limit * self.max_tenant_share)
         if own and others and own + asked > share:
-            raise Overloaded("your share of the queue is full", retry_after=retry_after, setting="tenant_share")
+            raise Overloaded("your share of the queue is full", retry_after=retry_after, setting="max_tenant_share")
         # What others hold beyond their share does not count: a caller that found the queue empty and filled
         # it must not lock out the next one.
         if asked + own + sum(min(other, share) for other in others) > self.limit:

@@ -49,7 +49,9 @@ class Scheduler:
         self._metrics = metrics
         self._on_death = on_death
         self._thread = EngineThread()
-        self._queue = Queue(QueueLimits(options.queue_tokens, options.queue_requests, options.tenant_share), metrics)
+        self._queue = Queue(
+            QueueLimits(options.queue_tokens, options.queue_requests, options.max_tenant_share), metrics
+        )
         self._dispatcher: Dispatcher
         self._loop_task: asyncio.Task[None]
         self._empty = asyncio.Event()

@@ -31,7 +31,7 @@ class TurnLimits:
 
     requests: int = 1024
     characters: int = 16_000_000
-    tenant_share: float = 0.5
+    max_tenant_share: float = 0.5
 
 
 class Line:
@@ -59,8 +59,8 @@ class Turns:
     def __init__(self, threads: int, limits: TurnLimits) -> None:
         self._threads = threads
         self._free = threads
-        self._requests = Room("requests", limits.requests, limits.tenant_share, "queue_requests")
-        self._characters = Room("characters", limits.characters, limits.tenant_share, "queue_tokens")
+        self._requests = Room("requests", limits.requests, limits.max_tenant_share, "queue_requests")
+        self._characters = Room("characters", limits.characters, limits.max_tenant_share, "queue_tokens")
         self._lines: set[Line] = set()
         self._clock = 0.0
         self._is_fair_turn = True

@@ -165,7 +165,7 @@ async def load_model(
         threads=settings.threads,
         max_pair_tokens=settings.max_pair_tokens,
         max_batch_tokens=settings.max_batch_tokens,
-        kept_tokens=settings.kept_tokens,
+        prefix_cache_tokens=settings.prefix_cache_tokens,
         script=settings.fake_script,
     )
     scheduler = Scheduler(engine, ScheduleOptions.from_settings(settings), metrics, on_death)

@@ -92,7 +92,7 @@ class RateLimiter:
             _windows(settings.rate_limit),
             counts_documents=settings.rate_limit_unit == "documents",
             shared=await _shared_store(settings.rate_limit_store),
-            timeout=settings.cache_timeout_ms / 1000,
+            timeout=settings.cache_timeout_seconds,
         )
 
     async def spend(self, tenant: str, documents: int) -> RateState:

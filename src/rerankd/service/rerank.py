@@ -217,7 +217,7 @@ class Reranker:
     def _limits(self, model: ServedModel, request: RerankRequest) -> PromptLimits:
         return PromptLimits(
             max_pair_tokens=model.max_pair_tokens,
-            query_share=self._settings.query_share,
+            query_truncation_share=self._settings.query_truncation_share,
             max_tokens_per_document=request.max_tokens_per_document,
             max_tokens_per_query=request.max_tokens_per_query,
             truncate=request.truncate is not False,

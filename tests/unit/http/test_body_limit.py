@@ -107,12 +107,12 @@ async def test_the_answer_to_an_endless_body_says_the_limit_and_closes(connect: 
 
 
 def test_bodies_together_have_a_limit_and_give_back_what_they_took() -> None:
-    room = BodyQuota(100, tenant_share=0.5)
+    room = BodyQuota(100, max_tenant_share=0.5)
     with room.of("a") as take:
         take(60)
         with room.of("a") as second:
             second(30)
-            with pytest.raises(Overloaded, match="max_waiting_bytes"):
+            with pytest.raises(Overloaded, match="max_inflight_body_bytes"):
                 second(20)
             with room.of("b") as other:
                 other(50)

@@ -17,18 +17,18 @@ def seconds_left(deadline: float) -> float:
 
 
 def test_the_default_holds_where_nothing_was_asked_for() -> None:
-    assert seconds_left(deadline_from(None, 2_000, 9_000)) == pytest.approx(2, abs=0.1)
+    assert seconds_left(deadline_from(None, 2.0, 9.0)) == pytest.approx(2, abs=0.1)
 
 
 def test_a_client_may_ask_for_its_own_deadline_up_to_the_limit() -> None:
-    assert seconds_left(deadline_from(b"500", 2_000, 9_000)) == pytest.approx(0.5, abs=0.1)
-    assert seconds_left(deadline_from(b"999999999", 2_000, 9_000)) == pytest.approx(9, abs=0.1)
+    assert seconds_left(deadline_from(b"500", 2.0, 9.0)) == pytest.approx(0.5, abs=0.1)
+    assert seconds_left(deadline_from(b"999999999", 2.0, 9.0)) == pytest.approx(9, abs=0.1)
 
 
 @pytest.mark.parametrize("given", [b"0", b"-1", b"1.5", b"soon", b"", b"1e3", b"9" * 40, "１".encode()])
 def test_a_header_that_is_no_whole_number_is_refused_without_an_echo(given: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        deadline_from(given, 2_000, 9_000)
+        deadline_from(given, 2.0, 9.0)
     assert caught.value.param == "X-Request-Timeout-Ms"
 
 

@@ -30,10 +30,10 @@ def test_the_share_of_the_query_yields_to_the_floor_of_the_document() -> None:
 
 @given(st.integers(0, 10_000), st.floats(0, INSTRUCTION_SHARE), TOKENS, TOKENS, st.floats(0, 1))
 def test_every_division_keeps_the_budget_and_the_floor(
-    budget: int, instruction_share: float, query: int, document: int, query_share: float
+    budget: int, instruction_share: float, query: int, document: int, query_truncation_share: float
 ) -> None:
     instruction = int(budget * instruction_share)
-    shares = divide(budget, instruction, query, document, query_share)
+    shares = divide(budget, instruction, query, document, query_truncation_share)
     assert 0 <= shares.query <= query
     assert 0 <= shares.document <= document
     assert instruction + shares.query + shares.document <= budget
@@ -41,4 +41,6 @@ def test_every_division_keeps_the_budget_and_the_floor(
     if instruction + query + document <= budget:
         assert shares == Shares(query, document)
     if shares.query < query:
-        assert shares.query >= min(int(budget * query_share), int(budget * (1 - DOCUMENT_SHARE)) - instruction)
+        assert shares.query >= min(
+            int(budget * query_truncation_share), int(budget * (1 - DOCUMENT_SHARE)) - instruction
+        )

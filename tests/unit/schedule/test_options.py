@@ -16,5 +16,5 @@ def test_the_default_queue_holds_a_pair_of_any_allowed_length() -> None:
 
 
 def test_a_queue_of_a_given_size_has_that_size() -> None:
-    options = ScheduleOptions.from_settings(Settings(queue_tokens=123, queue_requests=4, hang_seconds=5.0))
-    assert (options.queue_tokens, options.queue_requests, options.hang_seconds) == (123, 4, 5.0)
+    options = ScheduleOptions.from_settings(Settings(queue_tokens=123, queue_requests=4, engine_timeout_seconds=5.0))
+    assert (options.queue_tokens, options.queue_requests, options.engine_timeout_seconds) == (123, 4, 5.0)

@@ -83,7 +83,7 @@ async def test_a_tenant_keeps_to_its_share_while_others_wait() -> None:
         admit(queue, make_work(seed=seed, tenant="a"))
     with pytest.raises(Overloaded) as refused:
         admit(queue, make_work(seed=6, tenant="a"))
-    assert refused.value.setting == "tenant_share"
+    assert refused.value.setting == "max_tenant_share"
 
 
 async def test_a_tenant_with_nothing_waiting_may_exceed_its_share_once() -> None:

@@ -118,7 +118,9 @@ async def test_a_store_that_cannot_be_used_is_refused_without_its_password(store
 
 @pytest.mark.redis
 async def test_replicas_share_their_counts_in_redis(redis_server: RedisServer) -> None:
-    one, two = [await limiter("5/minute;100/day", store=redis_server.url, cache_timeout_ms=5_000) for _ in range(2)]
+    one, two = [
+        await limiter("5/minute;100/day", store=redis_server.url, cache_timeout_seconds=5.0) for _ in range(2)
+    ]
     assert await accepted(one, "a", 3) + await accepted(two, "a", 4) == 5
     assert (await two.spend("a", 1)).limit == 5
     await one.close()

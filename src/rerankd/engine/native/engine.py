@@ -59,7 +59,7 @@ class NativeEngine:
         self._budget = options.max_batch_tokens
         self._model: Model | None = None
         self._kernels: CpuKernels | None = None
-        self._kept = Kept(options.kept_tokens)
+        self._kept = Kept(options.prefix_cache_tokens)
         self._passes = self._made_passes() if self._is_packed else None
 
     def load(self) -> None:
@@ -141,7 +141,7 @@ class NativeEngine:
         # Imported here, and in `_pieces`: a CPU need not have Triton.
         from rerankd.engine.native.cuda.pieces import attend
 
-        return Passes(self._config, self._device, self._numbers.rows, self._options.kept_tokens, attend)
+        return Passes(self._config, self._device, self._numbers.rows, self._options.prefix_cache_tokens, attend)
 
     def _pieces(self, tiles: CpuKernels | None) -> Pieces:
         if tiles:
