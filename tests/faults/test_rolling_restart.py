@@ -40,11 +40,15 @@ pytestmark = [
 def proxy(folder: Path, ports: list[int]) -> Iterator[str]:
     """nginx with the shipped configuration, whose three addresses alone are changed."""
     own = free_port()
-    text = (ROOT / "deploy" / "nginx.conf").read_text()
-    text = text.replace("127.0.0.1:8080", f"127.0.0.1:{own}")
-    for shipped, port in zip((8000, 8001), ports, strict=True):
-        text = text.replace(f"127.0.0.1:{shipped} ", f"127.0.0.1:{port} ")
-    (folder / "nginx.conf").write_text(text)
+    shutil.copytree(ROOT / "deploy" / "nginx", folder, dirs_exist_ok=True)
+    for name, addresses in (
+        ("nginx.conf", {8080: own}),
+        ("least-connections.conf", dict(zip((8000, 8001), ports, strict=True))),
+    ):
+        text = (folder / name).read_text()
+        for shipped, port in addresses.items():
+            text = text.replace(f"127.0.0.1:{shipped}", f"127.0.0.1:{port}")
+        (folder / name).write_text(text)
     assert NGINX is not None
     log = (folder / "nginx.log").open("wb")
     process = subprocess.Popen(
