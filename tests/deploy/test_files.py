@@ -1,0 +1,117 @@
+"""The deployment files say what their own tools accept, and name settings, metrics and routes that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.live import ROOT
+
+from rerankd.observe.metrics import Metrics
+from rerankd.settings import Settings
+
+DEPLOY = ROOT / "deploy"
+SERIES = re.compile(r"\b(?:reranker_\w+|rerankd:[\w:]+)")
+
+
+def needs(tool: str) -> str:
+    """The path of a command, or a skip that names it."""
+    found = shutil.which(tool, path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"needs {tool}")
+    return found
+
+
+def run(words: Sequence[str | Path], **options: Any) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def declared_series() -> set[str]:
+    """Every name that a scrape of the server can have."""
+    names: set[str] = set()
+    for family in Metrics().registry.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+        names.update(family.name + suffix for suffix in suffixes)
+    return names
+
+
+def recorded() -> set[str]:
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
+    return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+
+
+def panels() -> Iterator[dict[str, Any]]:
+    board = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    return (panel for panel in board["panels"] if panel["type"] != "row")
+
+
+def test_the_dockerfile_is_clean() -> None:
+    run([needs("hadolint"), "--config", DEPLOY / "docker" / "hadolint.yaml", DEPLOY / "docker" / "Dockerfile"])
+
+
+@pytest.mark.parametrize("overlay", ["base", "keda", "gpu"])
+def test_manifests_fit_the_schemas_of_kubernetes(overlay: str, tmp_path: Path) -> None:
+    manifests = tmp_path / "manifests.yaml"
+    manifests.write_text(run([needs("kubectl"), "kustomize", DEPLOY / "kubernetes" / overlay]))
+    validate = needs("kubernetes-validate")
+    run([validate, "--strict", manifests])
+    kinds = {document["kind"] for document in yaml.safe_load_all(manifests.read_text())}
+    assert {"Deployment", "Service", "PodDisruptionBudget"} <= kinds
+    assert ("ScaledObject" in kinds) == (overlay == "keda")
+    assert ("HorizontalPodAutoscaler" in kinds) == (overlay != "keda")
+
+
+def test_alerts_fire_when_they_shall_and_only_then() -> None:
+    run([needs("promtool"), "test", "rules", DEPLOY / "prometheus" / "rules_test.yml"])
+
+
+def test_rules_and_panels_ask_for_series_that_exist() -> None:
+    known = declared_series() | recorded()
+    rules = set(SERIES.findall((DEPLOY / "prometheus" / "rules.yml").read_text()))
+    queries = {target["expr"] for panel in panels() for target in panel["targets"]}
+    asked = {name for query in queries for name in SERIES.findall(query)}
+    assert rules - known == set()
+    assert asked - known == set()
+    assert recorded() - asked - rules == set()
+
+
+def test_the_dashboard_is_what_its_generator_writes() -> None:
+    run([sys.executable, DEPLOY / "grafana" / "generate.py", "--check"])
+
+
+@pytest.mark.parametrize("upstream", ["least-connections.conf", "hash-by-query.conf"])
+def test_nginx_takes_its_files(upstream: str, tmp_path: Path) -> None:
+    nginx = needs("nginx")
+    shutil.copytree(DEPLOY / "nginx", tmp_path, dirs_exist_ok=True)
+    main = tmp_path / "nginx.conf"
+    main.write_text(main.read_text().replace("least-connections.conf;", f"{upstream};"))
+    run([nginx, "-t", "-p", tmp_path, "-c", "nginx.conf", "-g", "user root;"])
+
+
+def test_compose_documents_every_variable_that_it_reads() -> None:
+    text = "".join(file.read_text() for file in (DEPLOY / "compose").glob("*.yaml"))
+    read = set(re.findall(r"\$\{(\w+)", text))
+    documented = set(re.findall(r"^(\w+)=", (DEPLOY / "compose" / ".env.example").read_text(), re.MULTILINE))
+    assert read == documented
+
+
+def test_files_name_settings_that_exist() -> None:
+    known = {f"RERANKD_{name.upper()}" for name in Settings.__dataclass_fields__}
+    # Of the compose file itself, not of the server.
+    known |= {"RERANKD_IMAGE", "RERANKD_METRICS_KEY"}
+    files = [file for file in DEPLOY.rglob("*") if file.is_file() and file.suffix != ".py"]
+    named = {name for file in files for name in re.findall(r"\bRERANKD_[A-Z_]+\b", file.read_text())}
+    assert named - known == set()
+    settings = tomllib.loads((DEPLOY / "kubernetes" / "base" / "rerankd.toml").read_text())
+    assert settings.keys() <= Settings.__dataclass_fields__.keys()
