@@ -5,8 +5,8 @@
     sudo python deploy/docker/rehearse.py --target cpu --work /var/tmp/rehearsal run --memory 512M
 
 Where no image can be built, this shows that its steps work and that what they make answers: as the image's user, on a
-read-only root with a fresh /tmp, within a memory limit where control groups can be set. It knows the instructions that
-our Dockerfile uses (FROM, RUN, COPY, ENV, USER, WORKDIR, EXPOSE, HEALTHCHECK, ENTRYPOINT, CMD) and refuses others.
+read-only root with a fresh /tmp, within a memory limit where control groups can be set. It knows the instructions of
+our Dockerfile (FROM, RUN, COPY, ENV, USER, WORKDIR, EXPOSE, HEALTHCHECK, ENTRYPOINT, CMD) and refuses others.
 
 The image's `debian:RELEASE-slim` is debootstrap's minimal variant of the same release, from the mirror of --mirror. A
 machine that reaches its package index in its own way hands that in: --env NAME copies a variable of this process into
