@@ -269,7 +269,7 @@ def main() -> None:
         words = chosen.words or [*image.entrypoint, *image.command]
         env = {**image.env, **{name: value for name, value in os.environ.items() if name.startswith("RERANKD_")}}
         command = container_words(root, image, words, chosen.memory)
-        os.execve(shutil.which(command[0]) or command[0], command, env)  # noqa: S606
+        os.execve(shutil.which(command[0]) or command[0], command, env)
 
 
 if __name__ == "__main__":
