@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import exports
 
 from rerankd.cli.main import cli
+from rerankd.cli.options import flag_of
 from rerankd.observe.metrics import Metrics
 from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, ModelSettings, Settings, fields_of
 from rerankd.wire.error_shapes import DOCUMENTS_STATUS
@@ -28,18 +30,27 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        f"From a flag, else the environment, else `{FILE_NAME}`, else the default. An unknown key is an error.",
+        f"From a flag, else the environment, else `{FILE_NAME}`, else the default. An unknown key or flag is an",
+        f"error; an unknown `{ENVIRONMENT_PREFIX}…` variable is a warning, for an environment is not always ours, and",
+        "an empty one sets nothing. An error names the place that the value came from. Choices are taken in any case.",
         "",
-        "| key | flag | environment | default | what it does |",
-        "| --- | --- | --- | --- | --- |",
     ]
-    for name, row in fields_of(Settings).items():
-        flag, variable = f"--{name.replace('_', '-')}", f"{ENVIRONMENT_PREFIX}{name.upper()}"
-        lines.append(f"| `{name}` | `{flag}` | `{variable}` | {_shown(row.default)} | {_help(row.metadata)} |")
+    rows = fields_of(Settings)
+    lines += _settings_table(name for name, row in rows.items() if not row.metadata["advanced"])
+    lines += ["", "## For special cases", "", "Flags too, but left out of `rerankd serve --help`.", ""]
+    lines += _settings_table(name for name, row in rows.items() if row.metadata["advanced"])
     lines += ["", "## `[models.NAME]`", "", "| key | default | what it does |", "| --- | --- | --- |"]
     for name, row in fields_of(ModelSettings).items():
         lines.append(f"| `{name}` | {_shown(row.default)} | {_help(row.metadata)} |")
     return "\n".join([*lines, ""])
+
+
+def _settings_table(names: Iterable[str]) -> Iterator[str]:
+    yield "| key | flag | environment | default | what it does |"
+    yield "| --- | --- | --- | --- | --- |"
+    for name in names:
+        row, variable = fields_of(Settings)[name], f"{ENVIRONMENT_PREFIX}{name.upper()}"
+        yield f"| `{name}` | `{flag_of(name)}` | `{variable}` | {_shown(row.default)} | {_help(row.metadata)} |"
 
 
 def _shown(default: object) -> str:
@@ -48,7 +59,7 @@ def _shown(default: object) -> str:
 
 def _help(metadata: object) -> str:
     row = dict(metadata)  # type: ignore[call-overload]
-    choices = f" One of {', '.join(f'`{choice}`' for choice in row['choices'])}." if row["choices"] else ""
+    choices = f" One of {', '.join(f'`{choice}`' for choice in row['choices'] if choice)}." if row["choices"] else ""
     return str(row["help"]) + choices
 
 

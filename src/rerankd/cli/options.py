@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +35,10 @@ class SettingsCommand(click.Command):
 
 
 def settings_options(names: Iterable[str] | None = None) -> Callable[[_Command], _Command]:
-    """Add one flag for every named setting (all of them by default), and ``--config``."""
+    """Add one flag for every named setting (all of them by default), and ``--config``.
+
+    Flags take texts; :func:`settings_from` reads them by the same rules as variables and the file.
+    """
     rows = fields_of(Settings)
     chosen = list(rows) if names is None else list(names)
 
@@ -53,24 +56,35 @@ def settings_options(names: Iterable[str] | None = None) -> Callable[[_Command],
 
 def _option(name: str, default: Any, metadata: Any) -> Callable[[_Command], _Command]:
     flag = flag_of(name)
-    declaration = f"{flag}/--no-{flag.removeprefix('--')}" if isinstance(default, bool) else flag
-    shown = "" if isinstance(default, bool) or default == "" else f" [default: {default}]"
+    is_switch = isinstance(default, bool)
+    shown = "" if is_switch or default == "" else f" [default: {default}]"
     return click.option(
-        declaration,
+        f"{flag}/--no-{flag.removeprefix('--')}" if is_switch else flag,
         default=None,
-        type=click.Choice(metadata["choices"])
-        if metadata["choices"]
-        else None
-        if default is False
-        else type(default),
+        type=None if is_switch else str,
+        metavar=None if is_switch else _metavar(default, metadata["choices"]),
+        hidden=metadata["advanced"],
         help=f"{metadata['help']}{shown} ({ENVIRONMENT_PREFIX}{name.upper()})",
     )
 
 
-def settings_from(config: Path | None, flags: dict[str, Any]) -> Settings:
+def _metavar(default: Any, choices: Sequence[str]) -> str:
+    return f"[{'|'.join(choices)}]" if choices else {int: "INTEGER", float: "FLOAT"}.get(type(default), "TEXT")
+
+
+def settings_from(
+    config: Path | None, flags: Mapping[str, Any], warn: Callable[[str], None] | None = None
+) -> Settings:
     """The settings of a command: its flags over the environment over the file.
+
+    Args:
+        warn: told of variables that are not used; by default they are printed to standard error.
 
     Raises:
         ConfigurationError: an unknown key, or a value of the wrong type.
     """
-    return load_settings(file=config, flags=flags)
+    return load_settings(file=config, flags=flags, warn=warn or _print_warning)
+
+
+def _print_warning(message: str) -> None:
+    click.echo(f"rerankd: {message}", err=True)

@@ -13,8 +13,19 @@ from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 @click.command(cls=SettingsCommand)
 @settings_options()
 def serve(config: Path | None, **flags: Any) -> None:
-    """Serve a reranker over HTTP."""
-    # Imported here: the other commands start faster without the web side.
-    from rerankd.http.server import run
+    """Serve a reranker over HTTP.
 
-    raise SystemExit(run(settings_from(config, flags)))
+    More settings, for special cases, are in docs/reference/settings.md.
+    """
+    # Imported here: the other commands start faster without the web side.
+    import structlog
+
+    from rerankd.http.server import run
+    from rerankd.observe.logs import configure_logs
+
+    unused: list[str] = []
+    settings = settings_from(config, flags, warn=unused.append)
+    configure_logs(settings.log_format, settings.log_level)
+    for message in unused:
+        structlog.get_logger(__name__).warning("unused variable", reason=message)
+    raise SystemExit(run(settings))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from rerankd.cores import usable_cores
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions
 from rerankd.engine.native.config import read_config
 from rerankd.errors import ConfigurationError
@@ -115,7 +116,7 @@ class VllmEngine:
         where it would leave one to its front end, which only waits."""
         cores = sorted(os.sched_getaffinity(0))
         # vLLM reads the cores from here alone.
-        chosen = ",".join(map(str, cores[: self._options.threads or len(cores)]))
+        chosen = ",".join(map(str, cores[: self._options.threads or usable_cores()]))
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", chosen)
         config = self._config
         wide = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from rerankd.cores import usable_cores
 from rerankd.errors import Draining
 from rerankd.prompt.build import Prompt, PromptBuilder
 from rerankd.prompt.fit import Pair, PromptLimits
@@ -30,7 +31,7 @@ class PromptWorkers:
 
     Args:
         builder: never changes, so sharing it is safe (tests compare eight threads with one).
-        threads: how many; 0 means one less than the cores, at most four.
+        threads: how many; 0 means one less than the usable cores, at most four.
         limits: how much may be in here at once; more is refused.
     """
 
@@ -38,7 +39,7 @@ class PromptWorkers:
         # These threads are all the parallelism there is: the library's own pool would take every core.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.builder = builder
-        self._threads = threads or min(max((os.cpu_count() or 2) - 1, 1), _MOST_THREADS)
+        self._threads = threads or min(max(usable_cores() - 1, 1), _MOST_THREADS)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tokenise")
         self._is_closed = False
         self._turns = Turns(self._threads, limits or TurnLimits())

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rerankd.cores import usable_cores
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
 from rerankd.engine.native.attention import Attention
 from rerankd.engine.native.config import ModelConfig
@@ -68,8 +69,9 @@ class NativeEngine:
         Raises:
             ConfigurationError: the checkpoint is incomplete or does not fit its config.json.
         """
-        if self._options.threads and self._is_cpu:
-            torch.set_num_threads(self._options.threads)
+        if self._is_cpu:
+            # Torch's own choice knows the affinity, but not the CPU quota of a container.
+            torch.set_num_threads(self._options.threads or min(torch.get_num_threads(), usable_cores()))
         with pages_for_loading() if self._is_cpu else nullcontext():
             self._load()
 
