@@ -159,7 +159,9 @@ class Rehearsal:
     def _run(self, root: Path, image: Image, command: str) -> None:
         with mounted(root, self._binds):
             words = ["chroot", f"--userspec={image.user}", str(root), *_SHELL, command]
-            subprocess.run(words, check=True, env={**self._env, **image.env}, stdout=subprocess.DEVNULL)
+            done = subprocess.run(words, env={**self._env, **image.env}, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}exit status {done.returncode}")
 
     def _copy(self, root: Path, words: list[str]) -> None:
         stage = next((word.partition("=")[2] for word in words if word.startswith("--from=")), "")
