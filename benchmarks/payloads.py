@@ -6,39 +6,9 @@ import random
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Body: TypeAlias = dict[str, Any]
+from rerankd.cli.load import WORDS
 
-_WORDS = [
-    "river",
-    "mountain",
-    "copper",
-    "engine",
-    "winter",
-    "garden",
-    "letter",
-    "bridge",
-    "market",
-    "silver",
-    "window",
-    "harvest",
-    "planet",
-    "ladder",
-    "signal",
-    "forest",
-    "mirror",
-    "anchor",
-    "pepper",
-    "castle",
-    "rocket",
-    "valley",
-    "thunder",
-    "candle",
-    "lantern",
-    "compass",
-    "island",
-    "doctor",
-]
-"""One token each in the Qwen3 vocabulary, the space before them included."""
+Body: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +22,8 @@ class Payload:
         """The ``number``-th request of the set: its texts differ from all others, so that no cache helps."""
         source = random.Random(f"{self}/{number}")
         return {
-            "query": " ".join(source.choices(_WORDS, k=8)),
-            "documents": [" ".join(source.choices(_WORDS, k=self.tokens)) for _ in range(self.documents)],
+            "query": " ".join(source.choices(WORDS, k=8)),
+            "documents": [" ".join(source.choices(WORDS, k=self.tokens)) for _ in range(self.documents)],
             "return_documents": False,
         }
 

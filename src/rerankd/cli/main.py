@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import rerankd
+from rerankd.cli.bench import bench
 from rerankd.cli.evaluate import evaluate
 from rerankd.cli.rank import rank
 from rerankd.cli.serve import serve
@@ -31,3 +32,4 @@ def cli() -> None:
 cli.add_command(serve)
 cli.add_command(rank)
 cli.add_command(evaluate)
+cli.add_command(bench)

@@ -23,7 +23,8 @@ needs_node = pytest.mark.skipif(
     not (shutil.which("node") and shutil.which("npm")), reason="node and npm are not installed"
 )
 needs_packages = pytest.mark.skipif(
-    not (PACKAGE / "node_modules").is_dir(), reason="no clients/typescript/node_modules: `make typescript` installs them"
+    not (PACKAGE / "node_modules").is_dir(),
+    reason="no clients/typescript/node_modules: `make typescript` installs them",
 )
 
 
@@ -54,7 +55,10 @@ def test_both_languages_pass_the_same_cases() -> None:
     assert report["success"]
     cases = json.loads((Path(__file__).parent / "cases.json").read_text(encoding="utf-8"))
     ran = {
-        test["title"] for file in report["testResults"] for test in file["assertionResults"] if test["status"] == "passed"
+        test["title"]
+        for file in report["testResults"]
+        for test in file["assertionResults"]
+        if test["status"] == "passed"
     }
     assert [case["name"] for case in cases if "python_only" not in case and case["name"] not in ran] == []
 
@@ -100,7 +104,7 @@ def test_a_users_file_passes_strict_and_runs(installed: Path, tiny_server: LiveS
 def test_require_gives_the_same_client(installed: Path, tiny_server: LiveServer) -> None:
     (installed / "user.cjs").write_text(
         'const { RerankerClient } = require("rerankd");\n'
-        'new RerankerClient(process.argv[2]).healthCheck().then((health) => console.log(health.status));\n',
+        "new RerankerClient(process.argv[2]).healthCheck().then((health) => console.log(health.status));\n",
         encoding="utf-8",
     )
     assert run("node", "user.cjs", tiny_server.url, cwd=installed) == "healthy\n"
