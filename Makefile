@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SERVE_STAMP := $(VENV)/.served
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test lint check bench faults load soak clients typescript docs train
+.PHONY: help serve install test lint check bench faults load soak clients typescript playground docs train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ clients: $(STAMP) ## Every client of the world against a running server, as a ta
 
 typescript: ## The TypeScript client: install, check, test, build
 	cd clients/typescript && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
+
+playground: $(STAMP) ## The playground in Chromium
+	$(BIN)/python -m pytest tests/playground -m slow
 
 docs: $(STAMP) ## Write the generated pages and tables again
 	$(BIN)/python docs/generate.py

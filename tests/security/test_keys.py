@@ -11,6 +11,7 @@ from starlette.routing import Route
 from tests.figures import Measured
 from tests.standin import StandInService
 
+from rerankd.http import playground_routes
 from rerankd.http.app import create_app
 from rerankd.http.auth import OPEN_ROUTES
 from rerankd.http.rerank_routes import RerankRoutes
@@ -65,7 +66,8 @@ async def test_every_route_needs_a_key_except_the_list(
 
 
 async def test_the_open_list_is_what_a_load_balancer_needs_and_no_more(client: httpx.AsyncClient) -> None:
-    assert {path for _, path in OPEN_ROUTES} == {"/", "/health", "/livez", "/readyz"}
+    open_paths = {"/", "/health", "/livez", "/readyz", *playground_routes.FILES}
+    assert {path for _, path in OPEN_ROUTES} == open_paths
     for method, path in OPEN_ROUTES:
         assert (await client.request(method, path)).status_code == 200
 

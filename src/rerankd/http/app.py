@@ -26,6 +26,7 @@ from rerankd.http.in_flight import InFlight
 from rerankd.http.model_routes import ModelRoutes
 from rerankd.http.openapi import document
 from rerankd.http.ops_routes import OpsRoutes
+from rerankd.http.playground_routes import playground_routes
 from rerankd.http.rerank_routes import RerankRoutes
 from rerankd.http.route import MeasuredRoute
 from rerankd.http.route_table import RouteTable
@@ -59,10 +60,11 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
     table = RouteTable(ROUTES)
     app.router.routes += [
         RerankRoutes(table, settings, service, InFlight() if in_flight is None else in_flight),
-        *OpsRoutes(service).routes(),
+        *OpsRoutes(settings, service).routes(),
         *ModelRoutes(settings, service).routes(),
         *AdminRoutes(service).routes(),
         *docs_routes(),
+        *(playground_routes() if settings.playground else ()),
         _openapi_route(app),
     ]
     # The last one added is the outermost.

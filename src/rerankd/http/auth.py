@@ -17,13 +17,16 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import ConfigurationError, Forbidden, Unauthorized
+from rerankd.http import playground_routes
 from rerankd.http.request_state import header, state_of
 from rerankd.settings import Settings
 
 OPEN_ROUTES = frozenset(
-    (method, path) for method in ("GET", "HEAD") for path in ("/", "/health", "/livez", "/readyz")
+    (method, path)
+    for method in ("GET", "HEAD")
+    for path in ("/", "/health", "/livez", "/readyz", *playground_routes.FILES)
 )
-"""Method and path that need no key: what a load balancer has to see, and that the server runs."""
+"""Method and path that need no key: what a load balancer has to see, that the server runs, and the static page."""
 
 ADMIN_PREFIX = "/admin"
 

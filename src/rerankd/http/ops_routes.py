@@ -10,7 +10,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import rerankd
+from rerankd.http.playground_routes import PAGE
 from rerankd.http.route import MeasuredRoute
+from rerankd.settings import Settings
 
 if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
@@ -23,8 +25,9 @@ _NOT_NOW: dict[int | str, dict[str, Any]] = {503: {"description": "No"}}
 class OpsRoutes:
     """The state of the server, in the forms that each asker reads."""
 
-    def __init__(self, service: RerankService) -> None:
+    def __init__(self, settings: Settings, service: RerankService) -> None:
         self._service = service
+        self._pages = {"docs": "/docs"} | ({"playground": PAGE} if settings.playground else {})
 
     def routes(self) -> list[MeasuredRoute]:
         probes = {
@@ -49,7 +52,7 @@ class OpsRoutes:
                 "version": rerankd.__version__,
                 "status": "running",
                 "state": self._service.lifecycle.state,
-                "docs": "/docs",
+                **self._pages,
             }
         )
 

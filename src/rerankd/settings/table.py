@@ -138,6 +138,7 @@ class Settings:
         "", "Addresses of proxies, comma-separated, whose `X-Forwarded-For` says who the caller is."
     )
     cors_origins: str = setting("", "Origins, comma-separated, that a browser page may call from.")
+    playground: bool = setting(True, "Serve `/playground`, a page to try rankings on.")
     # Limits of one request
     max_body_bytes: int = setting(4 * 1024 * 1024, "Bytes of a request body.", least=1024)
     max_inflight_body_bytes: int = setting(
