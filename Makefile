@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SERVE_STAMP := $(VENV)/.served
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test lint check bench faults load soak clients typescript playground docs train
+.PHONY: help serve install test lint check bench faults fuzz load soak clients typescript playground docs train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,11 @@ bench: $(STAMP) ## The engines side by side on the two workloads
 faults: $(STAMP) ## Every fault and attack, the slow ones too, as a table
 	$(BIN)/python -m pytest tests/faults tests/security tests/golden tests/unit/prompt \
 		tests/unit/cache/test_key.py tests/contract/test_same_scores.py -m 'not gpu'
+
+fuzz: $(STAMP) ## Ten minutes of coverage-guided fuzzing of each reader of foreign bytes
+	$(BIN)/pip install --quiet --disable-pip-version-check --group fuzz
+	for target in body dialect settings checkpoint http; do \
+		$(BIN)/python -m tests.fuzz $$target --seconds 600 --corpus out/fuzz/$$target || exit 1; done
 
 load: $(STAMP) ## The server under load, as a table
 	$(BIN)/python -m pytest tests/load -m load

@@ -1,0 +1,25 @@
+"""Every target of the fuzzer takes its seeds and whatever earlier runs found; ``make fuzz`` looks for more."""
+
+from __future__ import annotations
+
+import pytest
+from tests.fuzz.targets import TARGETS, TooSlow, seeds, within_a_second
+
+
+@pytest.mark.parametrize("name", sorted(set(TARGETS) - {"http"}))
+def test_seeds_and_findings_are_taken_or_refused(name: str) -> None:
+    for data in seeds(name):
+        TARGETS[name](data)
+        TARGETS[name](data[: len(data) // 2])
+
+
+@pytest.mark.slow
+def test_the_server_takes_its_seeds_and_findings() -> None:
+    for data in seeds("http"):
+        TARGETS["http"](data)
+
+
+def test_an_input_that_takes_long_is_a_fault() -> None:
+    spend = within_a_second(lambda data: [None for _ in range(60_000_000)] and None)
+    with pytest.raises(TooSlow):
+        spend(b"x")
