@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks import proc
+from benchmarks import process_stats
 
 ROOT = Path(__file__).parents[1]
 RIVALS = ROOT / "out" / "rivals"
@@ -33,14 +33,14 @@ class Scored:
 class EngineProcess:
     """One engine, loaded under the Python that has it.
 
-    ``idle_mb`` is the memory of its own once it was loaded; see :func:`benchmarks.proc.anonymous_mb`.
+    ``idle_mb`` is the memory of its own once it was loaded; see :func:`benchmarks.process_stats.anonymous_mb`.
     """
 
     def __init__(self, python: Path, options: dict[str, Any]) -> None:
         self._log = _log(options)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(python), "-m", "benchmarks.worker"],
+                [str(python), "-m", "benchmarks.engine_worker"],
                 cwd=ROOT,
                 env={**os.environ, **_environment(python), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
                 stdin=subprocess.PIPE,
@@ -55,19 +55,19 @@ class EngineProcess:
             raise
         self.load_seconds = float(answer["seconds"])
         self.details = str(answer["details"])
-        self.idle_mb = proc.anonymous_mb(self._process.pid)
+        self.idle_mb = process_stats.anonymous_mb(self._process.pid)
 
     def score(self, request: dict[str, Any]) -> Scored:
         """Let it work on one request."""
-        processor = proc.processor_seconds(self._process.pid)
-        with proc.watched(self._process.pid) as peak:
+        processor = process_stats.processor_seconds(self._process.pid)
+        with process_stats.watched(self._process.pid) as peak:
             answer = self._ask({"score": request})
-        used = proc.processor_seconds(self._process.pid) - processor
+        used = process_stats.processor_seconds(self._process.pid) - processor
         return Scored(answer["seconds"], used, peak.mb, answer["probabilities"], answer["tokens"])
 
     def close(self) -> None:
         """End the process and its children."""
-        pids = proc.tree(self._process.pid)
+        pids = process_stats.tree(self._process.pid)
         if self._process.stdin:
             # A process that is gone has closed it.
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""One engine in a process of its own, driven by lines of JSON: ``python -m benchmarks.worker``.
+"""One engine in a process of its own, driven by lines of JSON: ``python -m benchmarks.engine_worker``.
 
 Each line on standard input is one request, each line on standard output its answer:
 
@@ -79,9 +79,9 @@ def _maker(name: str) -> Callable[..., Any]:
 
     match name:
         case "usual":
-            from benchmarks.usual_code import UsualCode
+            from benchmarks.transformers_baseline import TransformersBaseline
 
-            return UsualCode
+            return TransformersBaseline
         case "native-uncached":
             return lambda options: create_engine("native", replace(options, prefix_cache_tokens=0))
         case "vllm-uncached":

@@ -6,7 +6,7 @@ from benchmarks.checkpoints import Layout
 from benchmarks.workloads import Workload
 
 
-def work(workload: Workload, layout: Layout) -> float:
+def request_flops(workload: Workload, layout: Layout) -> float:
     """Operations that the request needs: the prefix once, causal attention, and in the last layer keys and values
     for all tokens, everything else for the last token of each pair."""
     size, wide = layout.hidden_size, layout.intermediate_size

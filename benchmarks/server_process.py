@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import proc
+from benchmarks import process_stats
 from benchmarks.payloads import Body
 
 _STARTUP_SECONDS = 600
@@ -42,7 +42,7 @@ def started(words: str | None, url: str, extra: Body) -> Iterator[int | None]:
             time.sleep(0.5)
         yield process.pid
     finally:
-        pids = proc.tree(process.pid)
+        pids = process_stats.tree(process.pid)
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(15)

@@ -12,7 +12,7 @@ from rerankd.engine.base import Batch, EngineInfo, EngineOptions
 from rerankd.engine.reference import ReferenceEngine
 
 
-class UsualCode(ReferenceEngine):
+class TransformersBaseline(ReferenceEngine):
     """The reference engine's model, used the usual way, in the number format of the options."""
 
     def __init__(self, options: EngineOptions) -> None:

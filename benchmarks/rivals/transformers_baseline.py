@@ -1,4 +1,7 @@
-"""The model card's code behind FastAPI, as blog posts serve it: python benchmarks/rivals/usual_code.py FOLDER."""
+"""The model card's code behind FastAPI, as blog posts serve it.
+
+python benchmarks/rivals/transformers_baseline.py FOLDER [PORT]
+"""
 
 from __future__ import annotations
 

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from rerankd.engine.base import Batch, HeadSpec
+from rerankd.engine.native.activations import FP8
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.cuda.lines import Attend
-from rerankd.engine.native.cuda.passes import Passes
+from rerankd.engine.native.cpu.torch_ops import TorchOps
+from rerankd.engine.native.cuda.attention_metadata import Attend
+from rerankd.engine.native.cuda.backend import CudaBackend
+from rerankd.engine.native.cuda.graph_runner import CudaGraphRunner
 from rerankd.engine.native.engine import forward
 from rerankd.engine.native.kept import Kept
-from rerankd.engine.native.layers import FP8, Pieces, TorchPieces
-from rerankd.engine.native.loading import Loader
-from rerankd.engine.native.model import Model
-from rerankd.engine.native.numbers import Numbers
-from rerankd.engine.native.weights import WeightFiles
+from rerankd.engine.native.models.qwen3 import Qwen3Reranker
+from rerankd.engine.native.ops import FusedOps
+from rerankd.engine.native.precision import Precision
+from rerankd.engine.native.safetensors_reader import SafetensorsCheckpoint
+from rerankd.engine.native.weight_loader import WeightLoader
 
 CPU = torch.device("cpu")
-NUMBERS = {
-    "float32": Numbers("float32", *[torch.float32] * 4, ""),
-    "bfloat16": Numbers("bfloat16", *[torch.bfloat16] * 3, torch.float32, ""),
-    "fp8": Numbers("fp8", FP8, FP8, torch.bfloat16, torch.float32, ""),
+PRECISIONS = {
+    "float32": Precision("float32", *[torch.float32] * 4, ""),
+    "bfloat16": Precision("bfloat16", *[torch.bfloat16] * 3, torch.float32, ""),
+    "fp8": Precision("fp8", FP8, FP8, torch.bfloat16, torch.float32, ""),
 }
 """The formats that CUDA computes in."""
 
@@ -54,21 +56,39 @@ def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> 
     return torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), wide_values).to(queries.dtype)
 
 
+class OnCpu(CudaBackend):
+    """The same backend without a card."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        precision: Precision,
+        ops: FusedOps,
+        kept_tokens: int,
+        attend: Attend,
+        most_rows: int,
+    ) -> None:
+        self.device = CPU
+        self.precision = precision
+        self.ops = ops
+        self._runner = CudaGraphRunner(config, CPU, precision.compute_dtype, kept_tokens, attend, most_rows)
+
+
 def passes_on_cpu(
     folder: Path,
     dtype: str,
     *,
-    pieces: Pieces | None = None,
-    prefix_cache_tokens: int = 0,
+    pieces: FusedOps | None = None,
+    kept_tokens: int = 0,
     attend: Attend = attend,
     most_rows: int = 8192,
 ) -> tuple[Callable[[Batch], np.ndarray], Kept]:
     """Raw scores of the checkpoint in ``folder``, computed as on CUDA, and what is kept meanwhile."""
-    kept = Kept(prefix_cache_tokens)
-    config, numbers = ModelConfig.read(folder), NUMBERS[dtype]
-    loader = Loader(config, WeightFiles(folder), numbers, CPU)
+    kept = Kept(kept_tokens)
+    config, numbers = ModelConfig.read(folder), PRECISIONS[dtype]
+    backend = OnCpu(config, numbers, pieces or TorchOps(), kept_tokens, attend, most_rows)
+    loader = WeightLoader(config, SafetensorsCheckpoint(folder), backend)
     head = HeadSpec("words", positive=9, negative=8)
     with torch.inference_mode():
-        model = Model(config, loader, pieces or TorchPieces(), 2**31, head, 8192)
-    passes = Passes(config, CPU, numbers.rows, prefix_cache_tokens, attend, most_rows)
-    return lambda batch: forward(batch, kept, passes.plan, partial(passes.run, model)), kept
+        model = Qwen3Reranker(config, loader, head, 8192)
+    return lambda batch: forward(batch, kept, backend, model), kept

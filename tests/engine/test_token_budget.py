@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rerankd.engine.base import Batch, EngineOutOfMemory
-from rerankd.engine.native.memory import find_budget
+from rerankd.engine.native.token_budget import profile_max_batch_tokens
 
 LENGTH = 8192
 GIB = 2**30
@@ -47,7 +47,7 @@ def budget_of(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * GIB + card.peak)
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (card.free - GIB, 80 * GIB))
-        return find_budget(card.score, torch.device("cuda"), LENGTH)
+        return profile_max_batch_tokens(card.score, torch.device("cuda"), LENGTH)
 
     return budget
 

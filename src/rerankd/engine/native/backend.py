@@ -1,4 +1,4 @@
-"""One object for each kind of device: it owns the GEMMs, the fused operations, attention, and what is said of them."""
+"""One object for each kind of device: it owns GEMMs, fused operations, attention, and its own description."""
 
 from __future__ import annotations
 
@@ -47,7 +47,12 @@ class Backend(Protocol):
         ...
 
     def linear(
-        self, weights: Weights, biases: Weights | None = None, *, keep_unquantized: bool = False, two_term_int8: int = 0
+        self,
+        weights: Weights,
+        biases: Weights | None = None,
+        *,
+        keep_unquantized: bool = False,
+        two_term_int8: int = 0,
     ) -> Linear:
         """A linear layer with one output for each matrix.
 

@@ -227,8 +227,14 @@ def _refuse_unsupported(raw: Json) -> None:
     if raw.get("hidden_act", "silu") != "silu":
         raise ConfigurationError(f"the native engine knows the activation silu, not {_shown(raw['hidden_act'])}")
     kinds = raw.get("layer_types") or ["full_attention"]
-    if raw.get("use_sliding_window") or not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-        raise ConfigurationError("the native engine has no sliding-window attention (use_sliding_window, layer_types)")
+    if (
+        raw.get("use_sliding_window")
+        or not isinstance(kinds, list)
+        or any(kind != "full_attention" for kind in kinds)
+    ):
+        raise ConfigurationError(
+            "the native engine has no sliding-window attention (use_sliding_window, layer_types)"
+        )
     if raw.get("mlp_bias"):
         raise ConfigurationError("the native engine has no biases in the MLP (mlp_bias)")
 

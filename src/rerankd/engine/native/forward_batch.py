@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch
-from rerankd.engine.native.attention import Attention
+from rerankd.engine.native.attention import AttentionBackend
 from rerankd.engine.native.kept import Exchange, Loan
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ForwardBatch:
     """One batch, ready for the model.
 
     Attributes:
@@ -37,12 +37,12 @@ class Plan:
     ids: torch.Tensor
     positions: torch.Tensor
     last: torch.Tensor
-    attention: Attention
+    attention: AttentionBackend
     exchange: Exchange
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class TokenLayout:
     """Where the tokens of a batch lie.
 
     Attributes:
@@ -85,19 +85,19 @@ class Placed:
         return np.concatenate([prefix, tail])[:tokens]
 
 
-LayOut: TypeAlias = Callable[[Placed], Attention]
+LayOut: TypeAlias = Callable[[TokenLayout], AttentionBackend]
 """Prepares attention for a batch, once for all layers."""
 
 
-def plan_batch(batch: Batch, loan: Loan, device: torch.device, lay_out: LayOut) -> Plan:
+def plan_batch(batch: Batch, loan: Loan, device: torch.device, lay_out: LayOut) -> ForwardBatch:
     """Lay ``batch`` out on ``device``."""
-    placed = Placed.of(batch, loan)
+    placed = TokenLayout.of(batch, loan)
     is_computed = placed.rows < placed.computed
 
     def sent(rows: NDArray[np.int32] | Rows) -> torch.Tensor:
         return torch.from_numpy(rows.astype(np.int64)).to(device, non_blocking=True)
 
-    return Plan(
+    return ForwardBatch(
         ids=sent(np.concatenate([batch.prefix_ids, batch.tail_ids])[is_computed]),
         positions=sent(positions_of(batch)[is_computed]),
         last=sent(placed.last),

@@ -68,7 +68,7 @@ class SafetensorsCheckpoint:
             more = f" and {len(unread) - _SHOWN_NAMES} more" if len(unread) > _SHOWN_NAMES else ""
             shown = ", ".join(f"{name[:100]!r}" for name in unread[:_SHOWN_NAMES])
             raise ConfigurationError(
-                f"the checkpoint has tensors that config.json does not speak of, and that would be ignored: {shown}{more}"
+                f"the checkpoint has tensors that config.json does not account for: {shown}{more}"
             )
 
     def dtypes(self, suffix: str) -> frozenset[str]:

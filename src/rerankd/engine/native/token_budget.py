@@ -35,7 +35,9 @@ def profile_max_batch_tokens(score: Score, device: torch.device, max_pair_tokens
         device: what it runs on.
         max_pair_tokens: of the longest pair, which always has to be allowed.
     """
-    return _by_memory(score, device, max_pair_tokens) if device.type == "cuda" else _by_latency(score, max_pair_tokens)
+    return (
+        _by_memory(score, device, max_pair_tokens) if device.type == "cuda" else _by_latency(score, max_pair_tokens)
+    )
 
 
 def _by_latency(score: Score, max_pair_tokens: int) -> int:
@@ -81,9 +83,12 @@ def _tokens_per_second(score: Score, batch: Batch) -> float:
     return batch.tokens / (time.perf_counter() - began)
 
 
-def probe_batch(tokens: int, pair_tokens: int) -> Batch:
-    """``tokens`` in as few pairs as ``pair_tokens`` allows, that share next to nothing: the worst case of its size."""
+def probe_batch(tokens: int, pair_tokens: int, vocabulary: int = 1) -> Batch:
+    """``tokens`` in as few pairs as ``pair_tokens`` allows, that share next to nothing: the worst case of its size.
+
+    Their ids are spread over the vocabulary.
+    """
     pairs = -(-tokens // pair_tokens)
-    prompt = np.zeros(tokens // pairs, dtype=np.int32)
-    prefix = prompt[1:][:_SHARED_PREFIX]
+    prompt = np.linspace(0, vocabulary - 1, tokens // pairs).astype(np.int32)
+    prefix = prompt[:-1][:_SHARED_PREFIX]
     return Batch.of([Group(prefix, (prompt[len(prefix) :],) * pairs)])

@@ -50,9 +50,7 @@ class WeightLoader:
         weights = [self._read(f"{name}.weight", out, size) for name, out in outputs.items()]
         dtype = self.backend.precision.compute_dtype
         biases = [self.vector(f"{name}.bias", out).to(dtype) for name, out in outputs.items()] if bias else None
-        return self.backend.linear(
-            weights, biases, keep_unquantized=keep_unquantized, two_term_int8=two_term_int8
-        )
+        return self.backend.linear(weights, biases, keep_unquantized=keep_unquantized, two_term_int8=two_term_int8)
 
     def gate_up(self, gate: str, up: str) -> GateUp:
         """The first half of the MLP, from the matrices (intermediate, hidden) of these names."""

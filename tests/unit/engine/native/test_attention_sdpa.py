@@ -1,4 +1,4 @@
-"""Stacks: every row attended once, little padding."""
+"""PaddedSDPA: every row attended once, little padding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, placed_of
 
-from rerankd.engine.native.plan import Placed
-from rerankd.engine.native.stacks import Stacks
+from rerankd.engine.native.cpu.attention_sdpa import PaddedSDPA
+from rerankd.engine.native.forward_batch import TokenLayout
 
 
-def stacks_of(placed: Placed) -> Stacks:
-    return Stacks(placed, torch.device("cpu"), torch.float32)
+def stacks_of(placed: TokenLayout) -> PaddedSDPA:
+    return PaddedSDPA(placed, torch.device("cpu"), torch.float32)
 
 
 @given(GROUPS, KEPT)
@@ -40,8 +40,8 @@ def test_a_pair_that_is_not_numbers_is_seen_by_no_other(shape: Shape, kept: list
     bad = placed.first_of(pair=0, tokens=20)
     is_bad[bad] = True
     rows = torch.where(is_bad[:, None, None], torch.nan, torch.ones(len(is_bad), 1, 8))
-    found = stacks.every(rows[: placed.computed], rows, rows)
+    found = stacks.prefill(rows[: placed.computed], rows, rows)
     assert torch.equal(found.isnan().any(dim=1), is_bad[: placed.computed])
-    assert stacks.last(rows[placed.last], rows, rows).isnan().any(dim=1).tolist() == [True] + [False] * (
+    assert stacks.last_token(rows[placed.last], rows, rows).isnan().any(dim=1).tolist() == [True] + [False] * (
         placed.batch.pairs - 1
     )

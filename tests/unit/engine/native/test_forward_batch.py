@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from tests.unit.engine.native.shapes import GROUPS, batch_of
 
 from rerankd.engine.base import Batch
+from rerankd.engine.native.cpu.attention_sdpa import PaddedSDPA
+from rerankd.engine.native.forward_batch import ForwardBatch, plan_batch
 from rerankd.engine.native.kept import Loan
-from rerankd.engine.native.plan import Plan, plan_batch
-from rerankd.engine.native.stacks import Stacks
 
 CPU = torch.device("cpu")
 
 
-def plan_of(batch: Batch) -> Plan:
+def plan_of(batch: Batch) -> ForwardBatch:
     nothing = Loan.of([None] * batch.groups)
-    return plan_batch(batch, nothing, CPU, lambda placed: Stacks(placed, CPU, torch.float32))
+    return plan_batch(batch, nothing, CPU, lambda placed: PaddedSDPA(placed, CPU, torch.float32))
 
 
 @given(GROUPS)

@@ -17,13 +17,14 @@ from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, batch_of, place
 
 from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.native import engine as native
+from rerankd.engine.native.activations import ZERO_POINT, AmxPackedActivations, QuantizedTensor
 from rerankd.engine.native.cpu import library as module
+from rerankd.engine.native.cpu.attention_sdpa import PaddedSDPA
+from rerankd.engine.native.cpu.attention_varlen import VarlenAttention
 from rerankd.engine.native.cpu.library import CpuKernels
+from rerankd.engine.native.cpu.linear_amx import AmxLinear, in_place, pack_int8
 from rerankd.engine.native.cpu.selftest import kernels
-from rerankd.engine.native.kernel_attention import KernelAttention, has_kernel
-from rerankd.engine.native.layers import MIDDLE, Activations, Packed, TorchPieces
-from rerankd.engine.native.stacks import Stacks
-from rerankd.engine.native.tiled import TiledLinear, in_place, rounded
+from rerankd.engine.native.cpu.torch_ops import TorchOps
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the C kernels need a C compiler")
 FORMATS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.uint8: 4e-2}
@@ -49,15 +50,15 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
-def whole(found: Activations) -> torch.Tensor:
+def whole(found: QuantizedTensor) -> torch.Tensor:
     if found.values.dtype != torch.uint8:
         return found.values.float()
     assert found.scales is not None
-    return (found.values.float() - MIDDLE) * found.scales[:, None]
+    return (found.values.float() - ZERO_POINT) * found.scales[:, None]
 
 
-def scaled(*shape: int, dtype: torch.dtype) -> Activations:
-    return Activations(random(*shape, dtype=dtype), random(shape[0]).abs() + 0.5)
+def scaled(*shape: int, dtype: torch.dtype) -> QuantizedTensor:
+    return QuantizedTensor(random(*shape, dtype=dtype), random(shape[0]).abs() + 0.5)
 
 
 @needs_compiler
@@ -69,7 +70,7 @@ def test_norm_is_that_of_torch(built: CpuKernels, dtype: torch.dtype, added: tor
     rows = [random(9, width), random(9, width)]
     found = [
         pieces.add_rms_norm(at, more, weight, 1e-6, dtype)
-        for pieces, at in zip((built, TorchPieces()), rows, strict=True)
+        for pieces, at in zip((built, TorchOps()), rows, strict=True)
     ]
     assert torch.allclose(rows[0], rows[1], atol=1e-5)
     assert (whole(found[0]) - whole(found[1])).abs().max() <= FORMATS[dtype]
@@ -79,9 +80,9 @@ def test_norm_is_that_of_torch(built: CpuKernels, dtype: torch.dtype, added: tor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_turn_is_that_of_torch_on_a_slice_of_wider_rows(built: CpuKernels, dtype: torch.dtype) -> None:
     wide, angles = random(7, 200, dtype=dtype), random(7, 16)
-    heads = Activations(wide[:, 8:136], random(7).abs()).heads(32)
+    heads = QuantizedTensor(wide[:, 8:136], random(7).abs()).split_heads(32)
     out = [torch.empty(7, 4, 32, dtype=dtype) for _ in range(2)]
-    for pieces, at in zip((built, TorchPieces()), out, strict=True):
+    for pieces, at in zip((built, TorchOps()), out, strict=True):
         pieces.qk_norm_rope(heads, random(4, 32), 1e-6, (angles.cos(), angles.sin()), at)
     assert (out[0].float() - out[1].float()).abs().max() <= FORMATS[dtype]
 
@@ -90,8 +91,8 @@ def test_turn_is_that_of_torch_on_a_slice_of_wider_rows(built: CpuKernels, dtype
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_gate_is_that_of_torch(built: CpuKernels, dtype: torch.dtype) -> None:
     both = random(5, 400) * 3
-    gate, up = Activations(both[:, :200]), Activations(both[:, 200:])
-    found, expected = built.silu_and_mul(gate, up, dtype), TorchPieces().silu_and_mul(gate, up, dtype)
+    gate, up = QuantizedTensor(both[:, :200]), QuantizedTensor(both[:, 200:])
+    found, expected = built.silu_and_mul(gate, up, dtype), TorchOps().silu_and_mul(gate, up, dtype)
     largest = float(whole(expected).abs().max())
     assert (whole(found) - whole(expected)).abs().max() <= FORMATS[dtype] * max(1.0, largest / 5)
 
@@ -101,7 +102,7 @@ def test_gate_is_that_of_torch(built: CpuKernels, dtype: torch.dtype) -> None:
 def test_a_number_that_is_none_is_not_lost_in_eight_bits(built: CpuKernels, value: float) -> None:
     both = random(2, 128)
     both[1, 3] = value
-    gate = built.silu_and_mul(Activations(both[:, :64]), Activations(both[:, 64:]), torch.uint8)
+    gate = built.silu_and_mul(QuantizedTensor(both[:, :64]), QuantizedTensor(both[:, 64:]), torch.uint8)
     assert gate.scales is not None
     assert torch.isfinite(gate.scales).tolist() == [True, False]
 
@@ -116,20 +117,20 @@ def test_packed_rows_attend_as_stacks_do(
 ) -> None:
     built = kernels()
     heads, kv_heads, d = sizes
-    if built is None or not has_kernel(built, dtype, d):
+    if built is None or not VarlenAttention.supports(built, dtype, d):
         pytest.skip("this processor has no AMX tiles")
     placed = placed_of(shape, kept)
     keys, values = (random(placed.computed + max(kept), kv_heads, d, dtype=dtype) for _ in range(2))
     queries = random(placed.computed, heads, d, dtype=dtype)
     packed, stacks = (
-        KernelAttention(placed, built, heads // kv_heads),
-        Stacks(placed, torch.device("cpu"), torch.float32),
+        VarlenAttention(placed, built, heads // kv_heads),
+        PaddedSDPA(placed, torch.device("cpu"), torch.float32),
     )
     wide = [queries.float(), keys.float(), values.float()]
-    assert (packed.every(queries, keys, values) - stacks.every(*wide)).abs().max() <= bound
+    assert (packed.prefill(queries, keys, values) - stacks.prefill(*wide)).abs().max() <= bound
     last = torch.from_numpy(placed.last)
-    found = packed.last(queries[last], keys, values)
-    assert (found - stacks.last(wide[0][last], *wide[1:])).abs().max() <= bound
+    found = packed.last_token(queries[last], keys, values)
+    assert (found - stacks.last_token(wide[0][last], *wide[1:])).abs().max() <= bound
 
 
 @needs_compiler
@@ -158,11 +159,11 @@ def test_a_product_in_tiles_is_the_product_in_fewer_bits(
     count, size, outs = shape
     rows, weight = random(count, size), random(outs, size, dtype=torch.bfloat16)
     exact = rows @ weight.float().t()
-    panels = rounded(weight) if dtype == torch.uint8 else in_place(weight)
+    panels = pack_int8(weight) if dtype == torch.uint8 else in_place(weight)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        (product,) = TiledLinear(built, [panels], torch.bfloat16)(Activations(rows.bfloat16()))
+        (product,) = AmxLinear(built, [panels], torch.bfloat16)(QuantizedTensor(rows.bfloat16()))
     finally:
         torch.set_num_threads(before)
     assert (product.values.float() - exact).abs().max() <= bound * exact.abs().max()
@@ -204,7 +205,7 @@ def test_a_product_in_vectors_is_exact_in_eight_bits(built: CpuKernels, shape: t
     rows[0], weight[:2], scales = 255, 127, random(outs).abs()
     out = torch.empty(count, outs)
     built.gemm(rows, weight, out, scales)
-    sums = (rows.double() - MIDDLE) @ weight.double().t()
+    sums = (rows.double() - ZERO_POINT) @ weight.double().t()
     assert torch.equal(out, sums.float() * scales)
 
 
@@ -251,7 +252,7 @@ def test_kernels_that_do_not_give_what_torch_gives_are_not_used(
         """The right numbers but for one."""
         returned = right(self, *arguments)
         written = returned.values if place is None else arguments[place]
-        written = written.tiles.view(torch.bfloat16) if isinstance(written, Packed) else written
+        written = written.tiles.view(torch.bfloat16) if isinstance(written, AmxPackedActivations) else written
         written.view(-1)[0] += 1.0
         return returned
 

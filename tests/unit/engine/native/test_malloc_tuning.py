@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from rerankd.engine.native.memory import keep_freed_pages, pages_for_loading, return_freed_pages
+from rerankd.engine.native.malloc_tuning import keep_freed_pages, return_freed_pages, returned_while_loading
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33"
@@ -70,7 +70,7 @@ def test_what_a_layer_frees_is_kept() -> None:
 
 
 def fail_to_load() -> None:
-    with suppress(OSError), pages_for_loading():
+    with suppress(OSError), returned_while_loading():
         raise OSError
 
 

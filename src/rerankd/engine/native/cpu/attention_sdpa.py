@@ -1,4 +1,4 @@
-"""Attention in stacks: on every device and in every number format, by torch's own scaled dot products.
+"""AttentionBackend in stacks: on every device and in every number format, by torch's own scaled dot products.
 
 A pair is the sequence of its group's prefix rows and its own tail rows. Sequences of similar length are gathered into
 a *stack*, padded at the end, where causal attention never looks.
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from rerankd.engine.native.plan import Placed, Rows
+from rerankd.engine.native.forward_batch import Rows, TokenLayout
 
 _STACK_ROWS = 2048
 """Most padded rows of one stack: keeps the copies that attention makes small, and enough of them for all threads."""
@@ -49,10 +49,10 @@ class Stack:
     """int64: ... and the rows they belong to."""
 
 
-class Stacks:
-    """Attention of one batch by torch's scaled dot products, a call for each stack."""
+class PaddedSDPA:
+    """AttentionBackend of one batch by torch's scaled dot products, a call for each stack."""
 
-    def __init__(self, placed: Placed, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, placed: TokenLayout, device: torch.device, dtype: torch.dtype) -> None:
         """Lay a batch out on ``device``; ``dtype`` is that of the masks."""
         pairs = _pairs(placed)
         squares, rectangles = _shapes(placed, pairs)
@@ -65,10 +65,10 @@ class Stacks:
         self.last_stacks = tuple(place.last_stack(stack) for stack in _stacks(pairs))
         """One query a pair."""
 
-    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def prefill(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return _attend(queries, keys, values, self.stacks)
 
-    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def last_token(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return _attend(queries, keys, values, self.last_stacks)
 
 
@@ -102,7 +102,7 @@ class _Sequence:
     pair: int = -1
 
 
-def _pairs(placed: Placed) -> list[_Sequence]:
+def _pairs(placed: TokenLayout) -> list[_Sequence]:
     """Every pair; the first of each group is asked for its prefix rows too: causal, so its tail changes nothing."""
     batch = placed.batch
     prefixes, tails = placed.rows[: len(batch.prefix_ids)], placed.rows[len(batch.prefix_ids) :]
@@ -117,7 +117,7 @@ def _pairs(placed: Placed) -> list[_Sequence]:
     return sequences
 
 
-def _shapes(placed: Placed, pairs: Sequence[_Sequence]) -> tuple[list[_Sequence], list[_Sequence]]:
+def _shapes(placed: TokenLayout, pairs: Sequence[_Sequence]) -> tuple[list[_Sequence], list[_Sequence]]:
     """Which sequences go into squares and which into rectangles."""
     batch = placed.batch
     prefixes = np.repeat(np.diff(batch.prefix_offsets), np.diff(batch.group_offsets))

@@ -6,20 +6,14 @@ import numpy as np
 import torch
 
 from rerankd.engine.native.cpu.library import CpuKernels, Table
-from rerankd.engine.native.plan import Placed
+from rerankd.engine.native.forward_batch import TokenLayout
 
 _BLOCK = 32
 """Keys, and query rows, that the kernels take together."""
-_MOST_HEAD = 256
+_MAX_HEAD_DIM = 256
 
 
-def has_kernel(kernels: CpuKernels, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether there is a kernel for heads of this format and size."""
-    known = dtype == torch.float32 or (dtype == torch.bfloat16 and kernels.has_amx)
-    return known and head_dim % 32 == 0 and head_dim <= _MOST_HEAD
-
-
-class KernelAttention:
+class VarlenAttention:
     """Attention of one batch.
 
     Attributes:
@@ -27,7 +21,7 @@ class KernelAttention:
         everything, lasts: the work for all rows and for the last ones.
     """
 
-    def __init__(self, placed: Placed, kernels: CpuKernels, shared: int) -> None:
+    def __init__(self, placed: TokenLayout, kernels: CpuKernels, shared: int) -> None:
         """``shared``: query heads that share a key head."""
         batch = placed.batch
         # Every prefix, then every tail; what is kept of a prefix has keys like the rest of it, and no queries.
@@ -36,18 +30,26 @@ class KernelAttention:
         self._kernels = kernels
         self.blocks = _blocks(placed.rows, tokens, counts)
         sequences = _sequences(placed, tokens, counts)
-        self.everything = _Work(sequences, shared)
+        self.everything = AttentionWorklist(sequences, shared)
         pairs = sequences[batch.groups :].copy()
         pairs[:, 4], pairs[:, 5] = np.arange(batch.pairs), 1
-        self.lasts = _Work(pairs, shared)
+        self.lasts = AttentionWorklist(pairs, shared)
 
-    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def supports(kernels: CpuKernels, dtype: torch.dtype, head_dim: int) -> bool:
+        """Whether there is a kernel for heads of this dtype and size."""
+        has_kernel = dtype == torch.float32 or (dtype == torch.bfloat16 and kernels.has_amx)
+        return has_kernel and head_dim % 32 == 0 and head_dim <= _MAX_HEAD_DIM
+
+    def prefill(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return self._attend(queries, keys, values, self.everything)
 
-    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def last_token(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return self._attend(queries, keys, values, self.lasts)
 
-    def _attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, work: _Work) -> torch.Tensor:
+    def _attend(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, work: AttentionWorklist
+    ) -> torch.Tensor:
         out = torch.empty_like(queries)
         # Float32's kernel reads the values where they lie.
         kinds = 1 if keys.dtype == torch.float32 else 2
@@ -58,7 +60,7 @@ class KernelAttention:
         return out.flatten(1)
 
 
-class _Work:
+class AttentionWorklist:
     """What one call computes.
 
     Attributes:
@@ -77,7 +79,7 @@ class _Work:
         self.width = int((_blocks_of(sequences[:, 1]) + _blocks_of(sequences[:, 3])).max() * _BLOCK)
 
 
-def _sequences(placed: Placed, tokens: Table, counts: Table) -> Table:
+def _sequences(placed: TokenLayout, tokens: Table, counts: Table) -> Table:
     """The prefixes, which see themselves alone, then the pairs."""
     batch = placed.batch
     firsts = np.cumsum(_blocks_of(counts)) - _blocks_of(counts)

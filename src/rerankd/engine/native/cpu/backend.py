@@ -64,7 +64,12 @@ class CpuBackend:
         self._use(kernels() if width <= MAX_WIDTH and config.head_dim <= MAX_HEAD_DIM else None, stored)
 
     def linear(
-        self, weights: Weights, biases: Weights | None = None, *, keep_unquantized: bool = False, two_term_int8: int = 0
+        self,
+        weights: Weights,
+        biases: Weights | None = None,
+        *,
+        keep_unquantized: bool = False,
+        two_term_int8: int = 0,
     ) -> Linear:
         if keep_unquantized or self.precision.weight_dtype != torch.int8:
             return self._float_gemm.linear(weights, biases)
@@ -83,10 +88,7 @@ class CpuBackend:
         """Nothing is held between passes."""
 
     def describe(self) -> str:
-        if self._kernels is None:
-            how = "torch alone: no C kernels"
-        else:
-            how = f"C kernels, {self._gemm.name} GEMMs"
+        how = f"C kernels, {self._gemm.name} GEMMs" if self._kernels else "torch alone: no C kernels"
         return f"{self.precision.reason}, {how}, {torch.get_num_threads()} threads"
 
     def _use(self, found: CpuKernels | None, stored: frozenset[str]) -> None:

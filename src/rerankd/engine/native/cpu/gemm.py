@@ -33,7 +33,9 @@ class GemmTarget:
     sides: tuple[int, ...]
 
     @classmethod
-    def of(cls, kernels: CpuKernels | None, precision: Precision, stored: frozenset[str], config: ModelConfig) -> GemmTarget:
+    def of(
+        cls, kernels: CpuKernels | None, precision: Precision, stored: frozenset[str], config: ModelConfig
+    ) -> GemmTarget:
         heads = (config.heads * config.head_dim, config.kv_heads * config.head_dim)
         return cls(kernels, precision, stored, (config.hidden, config.intermediate, *heads))
 

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerankd.engine.native.layers import Activations, Angles, Inputs, Packed
+from rerankd.engine.native.activations import AmxPackedActivations, LinearInput, QuantizedTensor
+from rerankd.engine.native.ops import CosSin
 
 _CSRC = Path(__file__).with_name("csrc")
 _SOURCES = ("elementwise.c", "attention_amx_bf16.c", "attention_f32.c", "gemm_amx.c", "gemm_avx2.c")
@@ -105,8 +106,8 @@ class CpuKernels:
     """The built library. Tensors are on the CPU; rows are contiguous but for what a product gave, which may be a
     slice of wider rows."""
 
-    def __init__(self, library: ctypes.CDLL, packs: bool = False) -> None:
-        """``packs``: norms give rows as products in tiles take them."""
+    def __init__(self, library: ctypes.CDLL, supports_packed: bool = False) -> None:
+        """``supports_packed``: norms give rows as products in tiles take them."""
         for name, arguments in _SIGNATURES.items():
             getattr(library, name).argtypes = arguments
             getattr(library, name).restype = None
@@ -117,23 +118,23 @@ class CpuKernels:
         """Whether `gemm` runs here: AVX2 ..."""
         self.prefers_avx2 = bool(library.rerankd_vectors_are_widest())
         """... and nothing wider."""
-        self._packs = packs
+        self._packs = supports_packed
 
     def with_amx_packing(self) -> CpuKernels:
         """The same, whose norms give rows as products in tiles take them. Needs tiles."""
-        return CpuKernels(self._library, packs=True)
+        return CpuKernels(self._library, supports_packed=True)
 
     def add_rms_norm(
-        self, rows: torch.Tensor, added: Activations | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
-    ) -> Inputs:
-        out: Inputs
+        self, rows: torch.Tensor, added: QuantizedTensor | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
+    ) -> LinearInput:
+        out: LinearInput
         if self._packs:
-            out = Packed.empty(rows.shape, dtype)
+            out = AmxPackedActivations.empty(rows.shape, dtype)
             into = out.tiles
         else:
             out = _empty(rows.shape, dtype)
             into = out.values
-        added = added or Activations(rows.new_empty(0))
+        added = added or QuantizedTensor(rows.new_empty(0))
         self._library.rerankd_norm(
             rows.data_ptr(), added.values.data_ptr() or None, _KINDS[added.values.dtype], _at(added.scales),
             weight.data_ptr(), eps, into.data_ptr(), _KINDS[dtype], self._packs, _at(out.scales), *rows.shape,
@@ -142,7 +143,7 @@ class CpuKernels:
         return out
 
     def qk_norm_rope(
-        self, heads: Activations, weight: torch.Tensor | None, eps: float, angles: Angles, out: torch.Tensor
+        self, heads: QuantizedTensor, weight: torch.Tensor | None, eps: float, angles: CosSin, out: torch.Tensor
     ) -> None:
         cosines, sines = angles
         self._library.rerankd_turn(
@@ -150,7 +151,7 @@ class CpuKernels:
             *heads.values.shape, _at(weight), eps, cosines.data_ptr(), sines.data_ptr(), _threads(),
         )  # fmt: skip
 
-    def silu_and_mul(self, gate: Activations, up: Activations, dtype: torch.dtype) -> Activations:
+    def silu_and_mul(self, gate: QuantizedTensor, up: QuantizedTensor, dtype: torch.dtype) -> QuantizedTensor:
         out = _empty(gate.values.shape, dtype)
         self._library.rerankd_gate(
             gate.values.data_ptr(), up.values.data_ptr(), gate.values.stride(0), _KINDS[gate.values.dtype],
@@ -162,7 +163,7 @@ class CpuKernels:
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, out: torch.Tensor, room: torch.Tensor,
         sequences: Table, blocks: Table, items: Table, width: int,
     ) -> None:  # fmt: skip
-        """Attention of queries (n, heads, d) among keys and values (rows, kv_heads, d), into ``out``.
+        """AttentionBackend of queries (n, heads, d) among keys and values (rows, kv_heads, d), into ``out``.
 
         ``kernel_attention.py`` makes the tables; keys, and values in bfloat16, are packed in ``room``
         (1 or 2, blocks, kv_heads, 32, d).
@@ -174,26 +175,28 @@ class CpuKernels:
         else:
             self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
 
-    def pack(self, rows: torch.Tensor, dtype: torch.dtype) -> Packed:
+    def pack(self, rows: torch.Tensor, dtype: torch.dtype) -> AmxPackedActivations:
         """Rows (n, width), float32 or bfloat16, as `gemm_packed` takes them, in that format."""
-        out = Packed.empty(rows.shape, dtype)
+        out = AmxPackedActivations.empty(rows.shape, dtype)
         self._library.rerankd_pack(
             rows.data_ptr(), _KINDS[rows.dtype], out.tiles.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape,
             _threads(),
         )  # fmt: skip
         return out
 
-    def gemm_packed(self, rows: Packed, weight: PackedWeight, out: torch.Tensor | Packed) -> None:
+    def gemm_packed(
+        self, rows: AmxPackedActivations, weight: PackedWeight, out: torch.Tensor | AmxPackedActivations
+    ) -> None:
         """Rows (n, in) times ``weight``, into ``out`` (n, out). Needs tiles.
 
         It is float32 for float32 rows, to float32's last bits, and bfloat16 for others.
         """
-        if isinstance(out, Packed):
-            into, apart = out.tiles, out.steps
+        if isinstance(out, AmxPackedActivations):
+            into, apart = out.tiles, out.k_tiles
         else:
             into, apart = out, out.stride(0) * out.element_size()
         self._library.rerankd_product(
-            rows.tiles.data_ptr(), rows.count, rows.steps, _KINDS[rows.dtype], weight.left.data_ptr(),
+            rows.tiles.data_ptr(), rows.num_rows, rows.k_tiles, _KINDS[rows.dtype], weight.left.data_ptr(),
             weight.right.data_ptr(), weight.panel_stride_bytes, weight.num_panels, weight.epilogue,
             _at(rows.scales), _at(weight.scales), _at(weight.zero_point_corrections),
             into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
@@ -204,8 +207,8 @@ class CpuKernels:
     ) -> None:
         """Rows (n, in) times a weight (out, in), into ``out``, float32 (n, out). Needs vectors.
 
-        Rows are float32 and the weight float32 or bfloat16; or rows are uint8 around `MIDDLE`, the weight int8, and
-        what comes out is multiplied with ``scales``, float32 (out,). Both sides of the weight are multiples of 16.
+        Rows are float32 and the weight float32 or bfloat16; or rows are uint8 around `ZERO_POINT`, the weight int8,
+        and what comes out is multiplied with ``scales``, float32 (out,). Both sides of a weight are multiples of 16.
         """
         outputs, width = weight.shape
         self._library.rerankd_vector_product(
@@ -214,9 +217,9 @@ class CpuKernels:
         )  # fmt: skip
 
 
-def _empty(shape: torch.Size, dtype: torch.dtype) -> Activations:
+def _empty(shape: torch.Size, dtype: torch.dtype) -> QuantizedTensor:
     scales = torch.empty(shape[0]) if dtype == torch.uint8 else None
-    return Activations(torch.empty(shape, dtype=dtype), scales)
+    return QuantizedTensor(torch.empty(shape, dtype=dtype), scales)
 
 
 def _at(tensor: torch.Tensor | None) -> int | None:

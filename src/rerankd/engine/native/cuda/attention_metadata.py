@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch
+from rerankd.engine.native.forward_batch import TokenLayout, positions_of
 from rerankd.engine.native.kept import Loan
-from rerankd.engine.native.plan import Placed, positions_of
 
 Numbers = NDArray[np.integer]
 
-LAST_BLOCK = 16
+LAST_TOKEN_BLOCK = 16
 """Queries, times heads that share a head of keys, that one program attends with where every pair has one: the least
 that tensor cores take."""
 _EVERY_BLOCK = 128
@@ -28,12 +28,12 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int],
 """Queries, keys, values, lines and the block: what the queries of each line attend to."""
 
 
-def every_block(shared: int, size: int) -> int:
+def prefill_block(shared: int, size: int) -> int:
     """Queries, times the ``shared`` heads of one head of keys, each of ``size``, that one program attends with."""
     return _EVERY_BLOCK if shared < 4 and size <= 128 else _SMALLER_BLOCK
 
 
-class Lines:
+class AttentionMetadata:
     """Attention of one batch; a line is some queries of one sequence and three ranges of keys that they see.
 
     Lines are int32 (n, 8): first row and count of the queries; then first row and count of the keys of their own
@@ -47,16 +47,16 @@ class Lines:
         self._attend = attend
         self._block = block
 
-    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def prefill(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return self._attend(queries, keys, values, self._every, self._block).flatten(1)
 
-    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return self._attend(queries, keys, values, self._last, LAST_BLOCK).flatten(1)
+    def last_token(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return self._attend(queries, keys, values, self._last, LAST_TOKEN_BLOCK).flatten(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of each kind there is. Passes of the same sizes differ in nothing but their numbers."""
+    """How much of each kind there is. CudaGraphRunner of the same sizes differ in nothing but their numbers."""
 
     rows: int
     pairs: int
@@ -74,14 +74,20 @@ class Sizes:
         kept = sum(part.tokens for part in loan.parts)
         return cls(int(counts.sum()), batch.pairs, int(lines.sum()), kept, loan.tokens)
 
-    def roomy(self) -> Sizes:
+    def padded(self) -> Sizes:
         """Sizes that many a batch has when it is filled up: an eighth more rows at most."""
-        return Sizes(room(self.rows, 64, 8), room(self.pairs, 8), room(self.lines, 16), room(self.kept), 0)
+        return Sizes(
+            round_up_to_bucket(self.rows, 64, 8),
+            round_up_to_bucket(self.pairs, 8),
+            round_up_to_bucket(self.lines, 16),
+            round_up_to_bucket(self.kept),
+            0,
+        )
 
 
-def numbers_of(batch: Batch, loan: Loan, most: int, rows: int) -> dict[str, Numbers]:
+def metadata_of(batch: Batch, loan: Loan, most: int, rows: int) -> dict[str, Numbers]:
     """What a pass reads. A line has at most ``most`` queries, and kept rows lie behind ``rows`` others."""
-    placed = Placed.of(batch, loan, rows)
+    placed = TokenLayout.of(batch, loan, rows)
     is_computed = placed.rows < rows
     sequences = _sequences(placed)
     pairs = sequences[batch.groups :].copy()
@@ -96,7 +102,7 @@ def numbers_of(batch: Batch, loan: Loan, most: int, rows: int) -> dict[str, Numb
     }
 
 
-def _sequences(placed: Placed) -> Numbers:
+def _sequences(placed: TokenLayout) -> Numbers:
     """A line for what is new of each prefix, then one for each tail."""
     batch, rows = placed.batch, placed.rows
     prefixes, tails = np.diff(batch.prefix_offsets), np.diff(batch.tail_offsets)
@@ -129,7 +135,7 @@ def _pieces(counts: Numbers, most: int) -> Numbers:
     return pieces
 
 
-def room(count: int, least: int = 32, parts: int = 2) -> int:
-    """``count`` rounded up to a multiple of ``least``, and of one of ``parts`` of the power of two below it."""
+def round_up_to_bucket(count: int, least: int = 32, parts: int = 2) -> int:
+    """``count`` pack_int8 up to a multiple of ``least``, and of one of ``parts`` of the power of two below it."""
     step = max(least, (1 << count.bit_length() >> 1) // parts)
     return -(-count // step) * step

@@ -10,10 +10,9 @@ from typing import Final
 import torch
 
 from rerankd.engine.base import Batch, DType, EngineOptions
-from rerankd.engine.native.activations import FP8
+from rerankd.engine.native.activations import FP8, LinearInput
 from rerankd.engine.native.attention import AttentionBackend
 from rerankd.engine.native.backend import GateUp, Linear, Run, Weights
-from rerankd.engine.native.activations import LinearInput
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.cpu.attention_sdpa import PaddedSDPA
 from rerankd.engine.native.cpu.torch_ops import TorchOps
@@ -59,7 +58,12 @@ class CudaBackend:
         """Triton compiles a kernel when it is first used."""
 
     def linear(
-        self, weights: Weights, biases: Weights | None = None, *, keep_unquantized: bool = False, two_term_int8: int = 0
+        self,
+        weights: Weights,
+        biases: Weights | None = None,
+        *,
+        keep_unquantized: bool = False,
+        two_term_int8: int = 0,
     ) -> Linear:
         precision = self.precision
         if precision.weight_dtype == FP8 and not keep_unquantized:

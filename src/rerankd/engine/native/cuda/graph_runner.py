@@ -7,9 +7,6 @@ filled up with rows and lines that nobody looks at.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,37 +16,29 @@ import torch
 
 from rerankd.engine.base import Batch
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.cuda.lines import Attend, Lines, Numbers, Sizes, every_block, numbers_of, room
+from rerankd.engine.native.cuda.attention_metadata import (
+    Attend,
+    AttentionMetadata,
+    Numbers,
+    Sizes,
+    metadata_of,
+    prefill_block,
+    round_up_to_bucket,
+)
+from rerankd.engine.native.forward_batch import ForwardBatch
 from rerankd.engine.native.kept import Beginning, Exchange, Known, Loan
-from rerankd.engine.native.plan import Plan
 
 _MOST_ROWS = 16_384
 """Larger passes keep the card busy for longer than the host needs to start their kernels."""
-_MOST_RECORDINGS = 64
-_AMPERE = (8, 0)
-_HEADS = (16, 32, 64, 128, 256)
+_MAX_GRAPHS = 64
 _ALIGNED = 4
 """Arrays begin at multiples of so many numbers: 16 bytes, which kernels read at once."""
 
-Run = Callable[[Plan], torch.Tensor]
-_LayOut = Callable[[torch.Tensor, torch.Tensor], Lines]
+Run = Callable[[ForwardBatch], torch.Tensor]
+_LayOut = Callable[[torch.Tensor, torch.Tensor], AttentionMetadata]
 
 
-def packs(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether rows of this format are computed without padding there: that takes a card of Ampere or later, Triton,
-    and for Triton a C compiler."""
-    has_compiler = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
-    return (
-        device.type == "cuda"
-        and torch.cuda.get_device_capability(device) >= _AMPERE
-        and dtype in (torch.bfloat16, torch.float16)
-        and head_dim in _HEADS
-        and has_compiler
-        and importlib.util.find_spec("triton") is not None
-    )
-
-
-class Passes:
+class CudaGraphRunner:
     """Plans batches for one model and runs it on them.
 
     Args:
@@ -71,55 +60,55 @@ class Passes:
         self._attend = attend
         self._most_rows = most_rows
         shared = config.heads // config.kv_heads
-        self._block = every_block(shared, config.head_dim)
+        self._block = prefill_block(shared, config.head_dim)
         self._most = self._block // shared
-        self._kept_shape = (config.layers, 2, room(most_kept), config.kv_heads, config.head_dim)
+        self._kept_shape = (config.layers, 2, round_up_to_bucket(most_kept), config.kv_heads, config.head_dim)
         self._dtype = dtype
         self.clear()
 
     def clear(self) -> None:
         """Let all recordings go, and the memory they work in."""
-        self._recordings: OrderedDict[Sizes, _Recording] = OrderedDict()
+        self._recordings: OrderedDict[Sizes, CapturedGraph] = OrderedDict()
         """Least recently used first."""
         self._kept: torch.Tensor | None = None
         """Where recorded passes find kept rows, (layers, 2, rows, kv_heads, d); keys, then values."""
         self._lent: Sequence[Known] = ()
         """What lies there."""
-        self._place: _Place | None = None
+        self._place: CapturePool | None = None
 
-    def plan(self, batch: Batch, loan: Loan) -> Plan:
+    def plan(self, batch: Batch, loan: Loan) -> ForwardBatch:
         """Send what the pass of ``batch``, which has pairs, has to know; nobody waits for the copy."""
         sizes = Sizes.of(batch, loan, self._most)
         if sizes.wanted or sizes.rows > self._most_rows:
-            sheet = _Sheet(sizes, self._device, self._lay_out, loan.parts)
+            sheet = StaticInputs(sizes, self._device, self._lay_out, loan.parts)
         else:
-            sheet = self._recording(sizes.roomy()).sheet
+            sheet = self._recording(sizes.padded()).sheet
             self._lend(loan.parts)
-        sheet.write(numbers_of(batch, loan, self._most, sheet.sizes.rows))
+        sheet.write(metadata_of(batch, loan, self._most, sheet.sizes.rows))
         return sheet.plan
 
-    def run(self, model: Run, plan: Plan) -> torch.Tensor:
+    def run(self, model: Run, plan: ForwardBatch) -> torch.Tensor:
         """Scores, float32 (n,), of the pairs of the plan; others may follow, which mean nothing."""
         recording = next((one for one in self._recordings.values() if one.sheet.plan is plan), None)
         if recording is None or self._device.type != "cuda":
             return model(plan)
         with torch.cuda.device(self._device):
-            self._place = self._place or _Place()
+            self._place = self._place or CapturePool()
             return recording.run(model, self._place)
 
-    def _recording(self, sizes: Sizes) -> _Recording:
+    def _recording(self, sizes: Sizes) -> CapturedGraph:
         found = self._recordings.pop(sizes, None)
         if not found:
             kept = self._rows()[:, :, : sizes.kept]
             part = Known(Beginning(np.zeros(sizes.kept, dtype=np.int32), tuple(kept)), sizes.kept)
-            found = _Recording(_Sheet(sizes, self._device, self._lay_out, (part,) if sizes.kept else ()))
+            found = CapturedGraph(StaticInputs(sizes, self._device, self._lay_out, (part,) if sizes.kept else ()))
         self._recordings[sizes] = found
-        if len(self._recordings) > _MOST_RECORDINGS:
+        if len(self._recordings) > _MAX_GRAPHS:
             self._recordings.popitem(last=False)
         return found
 
-    def _lay_out(self, every: torch.Tensor, last: torch.Tensor) -> Lines:
-        return Lines(every, last, self._attend, self._block)
+    def _lay_out(self, every: torch.Tensor, last: torch.Tensor) -> AttentionMetadata:
+        return AttentionMetadata(every, last, self._attend, self._block)
 
     def _rows(self) -> torch.Tensor:
         if self._kept is None:
@@ -138,7 +127,7 @@ class Passes:
         self._lent = parts
 
 
-class _Sheet:
+class StaticInputs:
     """The numbers of one pass on the host and on the device, and its plan, which is made of the latter."""
 
     def __init__(self, sizes: Sizes, device: torch.device, lay_out: _LayOut, parts: Sequence[Known]) -> None:
@@ -158,7 +147,7 @@ class _Sheet:
         self._numbers = dict(zip(counts, torch.split(self._host, rooms), strict=True))
         parted = zip(counts.items(), torch.split(self._sent, rooms), strict=True)
         sent = {name: part[:count] for (name, count), part in parted}
-        self.plan = Plan(
+        self.plan = ForwardBatch(
             ids=sent["ids"],
             positions=sent["positions"],
             last=sent["last"],
@@ -175,7 +164,7 @@ class _Sheet:
         self._sent.copy_(self._host, non_blocking=True)
 
 
-class _Place:
+class CapturePool:
     """Where passes are recorded: a stream of their own, and memory that all of them work in, one after another."""
 
     def __init__(self) -> None:
@@ -183,16 +172,16 @@ class _Place:
         self.pool = torch.cuda.graph_pool_handle()
 
 
-class _Recording:
+class CapturedGraph:
     """The pass of one size."""
 
-    def __init__(self, sheet: _Sheet) -> None:
+    def __init__(self, sheet: StaticInputs) -> None:
         self.sheet = sheet
         self._is_known = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._scores = torch.empty(0)
 
-    def run(self, model: Run, place: _Place) -> torch.Tensor:
+    def run(self, model: Run, place: CapturePool) -> torch.Tensor:
         """Scores of the plan as it is now."""
         if not self._is_known:
             # Many a size comes once; and what kernels need is brought along before the card may only listen.
@@ -203,7 +192,7 @@ class _Recording:
         self._graph.replay()
         return self._scores
 
-    def _record(self, model: Run, place: _Place) -> torch.cuda.CUDAGraph:
+    def _record(self, model: Run, place: CapturePool) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         place.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(place.stream):
