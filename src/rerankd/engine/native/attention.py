@@ -1,8 +1,4 @@
-"""Attention of one batch, prepared once for all layers.
-
-Implemented by ``cpu/attention_varlen.py`` (C), ``cpu/attention_sdpa.py`` (torch, any device) and
-``cuda/attention_metadata.py`` (Triton).
-"""
+"""What the model asks of attention; ``kernel_attention.py``, ``cuda/lines.py`` and ``stacks.py`` answer."""
 
 from __future__ import annotations
 
@@ -11,17 +7,16 @@ from typing import Protocol
 import torch
 
 
-class AttentionBackend(Protocol):
-    """Causal varlen attention: each token sees itself and what comes before it in its prompt.
+class Attention(Protocol):
+    """Attention over one batch: its tokens lie as `plan.Placed` says, causal within each pair.
 
-    ``keys`` and ``values`` are (rows, kv_heads, head_dim), laid out as `TokenLayout` says: computed rows first, then
-    those from the KV cache. The number of query heads is a multiple of kv_heads (grouped-query attention).
+    ``keys`` and ``values`` are (rows, kv_heads, d), kept rows last; heads is a multiple of kv_heads.
     """
 
-    def prefill(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Queries of every computed token, (tokens, heads, d) -> (tokens, heads * d)."""
+    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Queries of all rows that are computed, (rows, heads, d) -> (rows, heads * d)."""
         ...
 
-    def last_token(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Queries of the last token of each pair, (pairs, heads, d) -> (pairs, heads * d)."""
+    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Queries of the last row of each pair, (pairs, heads, d) -> (pairs, heads * d)."""
         ...

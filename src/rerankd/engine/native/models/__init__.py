@@ -1,1 +1,0 @@
-"""Networks that the native engine runs, one file a family."""
