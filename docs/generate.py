@@ -17,8 +17,8 @@ from rerankd.cli.options import flag_of
 from rerankd.observe.metrics import Metrics
 from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, ModelSettings, Settings, fields_of
 from rerankd.wire.error_shapes import DOCUMENTS_STATUS
+from rerankd.wire.fields import COMMON
 from rerankd.wire.registry import ROUTES
-from rerankd.wire.schema import FIELDS
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -125,11 +125,15 @@ def dialects_page() -> str:
         lines.append(f"| `POST {route.path}` | {', '.join(names)} |")
     lines += ["", "## Fields", "", "| dialect | required | optional |", "| --- | --- | --- |"]
     for kind in {kind.name: kind for route in ROUTES for kind in route.dialects}.values():
-        fields = [f"`{name}`" for name in kind.takes]
-        required, optional = ", ".join(fields[: kind.required]), ", ".join(fields[kind.required :])
+        required = ", ".join(f"`{field.name}`" for field in kind.fields if field.required)
+        optional = ", ".join(f"`{field.name}`" for field in kind.fields if not field.required)
         lines.append(f"| {kind.title} | {required} | {optional} |")
     lines += ["", "## What a field means", "", "| field | meaning |", "| --- | --- |"]
-    lines += [f"| `{name}` | {schema['description']} |" for name, schema in sorted(FIELDS.items())]
+    meanings = {
+        (field.name, field.description) for route in ROUTES for kind in route.dialects for field in kind.fields
+    }
+    meanings |= {(field.name, field.description) for field in COMMON}
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in sorted(meanings)]
     return "\n".join([*lines, ""])
 
 

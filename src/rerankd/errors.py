@@ -5,6 +5,7 @@
     └── ServiceError                answered over HTTP: ``code`` in the JSON, ``status``, ``retryable``
         ├── InvalidJSON             400 invalid_json
         ├── InvalidRequest          400 invalid_request
+        │   └── EmptyInput          400 invalid_request
         ├── Unauthorized            401 unauthorized
         ├── Forbidden               403 forbidden
         ├── NotFound                404 not_found
@@ -85,6 +86,10 @@ class InvalidRequest(ServiceError):
 
     code = "invalid_request"
     status = 400
+
+
+class EmptyInput(InvalidRequest):
+    """A list that has to hold something holds nothing."""
 
 
 class Unauthorized(ServiceError):

@@ -10,7 +10,7 @@ from typing import Any
 from rerankd.errors import InvalidRequest, ServiceError
 from rerankd.http.route_table import RouteTable
 from rerankd.types import DocumentScore, RerankRequest, RerankResult, Timings
-from rerankd.wire.base import WireResponse
+from rerankd.wire.base import ReadLimits, WireResponse
 from rerankd.wire.json_guard import decode_json
 from rerankd.wire.registry import ROUTES
 
@@ -48,9 +48,9 @@ def play(path: str, body: Any) -> dict[str, Any]:
     dialect = route.dialects[0]
     played: dict[str, Any] = {}
     try:
-        decoded = decode_json(json.dumps(body).encode(), max_depth=32)
+        decoded = decode_json(json.dumps(body).encode(), max_depth=32).value
         dialect = route.choose(decoded)
-        call = dialect.parse(route.with_path(decoded, parameters))
+        call = dialect.parse(route.with_path(decoded, parameters), ReadLimits())
         played["asks"] = [_asked(request) for request in call.requests]
         answer = dialect.render(call, [answer_to(request, number) for number, request in enumerate(call.requests)])
     except InvalidRequest as error:
@@ -63,7 +63,7 @@ def render(path: str, body: Any, results: Sequence[RerankResult | ServiceError])
     found = TABLE.find(path)
     assert found is not None
     dialect = found[0].choose(body)
-    return dialect.render(dialect.parse(body), results)
+    return dialect.render(dialect.parse(body, ReadLimits()), results)
 
 
 def shown(answer: WireResponse) -> dict[str, Any]:

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from rerankd.errors import ServiceError
 from rerankd.types import RerankRequest, RerankResult
 
+if TYPE_CHECKING:
+    from rerankd.wire.fields import Field
+
 Json: TypeAlias = Any
 """A decoded JSON value: dict, list, str, int, float, bool or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How much of a body is read: lists are counted before their items are looked at.
+
+    The service checks each request by its own model's limits; these are the widest of all served models.
+    """
+
+    max_documents: int = 1000
+    max_queries: int = 256
+
+    @property
+    def max_pairs(self) -> int:
+        return self.max_queries * self.max_documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +41,8 @@ class ParsedCall:
 
     requests: tuple[RerankRequest, ...]
     echo: Any = None
+    warnings: tuple[str, ...] = ()
+    """What was read otherwise than it was sent, or not at all; answered beside the result's own warnings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +71,8 @@ class Dialect(Protocol):
         ...
 
     @property
-    def takes(self) -> tuple[str, ...]:
-        """The fields it reads, as rows of ``wire.schema.FIELDS``, the required ones first."""
-        ...
-
-    @property
-    def required(self) -> int:
-        """How many of ``takes`` are required."""
+    def fields(self) -> tuple[Field, ...]:
+        """The fields that its own API knows, the required ones first: what it reads, and what is shown of it."""
         ...
 
     @property
@@ -70,8 +85,13 @@ class Dialect(Protocol):
         """Bodies whose answers have a form of their own, for the schema of the answer."""
         ...
 
-    def parse(self, body: Json) -> ParsedCall:
-        """Read a decoded body; raises InvalidRequest that names the field and never repeats its value."""
+    def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
+        """Read a decoded body.
+
+        Raises:
+            InvalidRequest: names the field and never repeats its value.
+            TooLarge: a list is longer than ``limits`` allow.
+        """
         ...
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
+from rerankd.wire.fields import (
+    DOCUMENTS,
+    MAX_TOKENS_PER_DOC,
+    MODEL,
+    PRIORITY,
+    QUERY,
+    RANK_FIELDS,
+    RETURN_DOCUMENTS,
+    TOP_N,
+)
 
 
 class CohereV1(DocumentsDialect):
@@ -11,7 +21,7 @@ class CohereV1(DocumentsDialect):
 
     name = "cohere-v1"
     title = "Cohere v1"
-    takes = ("query", "documents", "model", "top_n", "rank_fields", "return_documents")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_N, RANK_FIELDS, RETURN_DOCUMENTS)
 
     def body(self, context: RenderContext) -> Json:
         return {"id": context.result.id, "results": context.rows(), "meta": context.meta("1")}
@@ -22,7 +32,7 @@ class CohereV2(DocumentsDialect):
 
     name = "cohere-v2"
     title = "Cohere v2"
-    takes = ("query", "documents", "model", "top_n", "max_tokens_per_doc", "priority", "return_documents")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_N, MAX_TOKENS_PER_DOC, PRIORITY, RETURN_DOCUMENTS)
 
     def body(self, context: RenderContext) -> Json:
         return {"id": context.result.id, "results": context.rows(), "meta": context.meta("2")}

@@ -5,10 +5,37 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rerankd.errors import ServiceError
-from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire import schema, values
+from rerankd.wire.base import Json, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import dashscope_error
-from rerankd.wire.fields import Fields
+from rerankd.wire.fields import (
+    DOCUMENTS,
+    INSTRUCT,
+    MODEL,
+    QUERY,
+    RETURN_DOCUMENTS,
+    TOP_N,
+    Field,
+    check_object,
+    read_fields,
+)
+
+INPUT = Field(
+    "input",
+    "input",
+    "The query and the texts to be ordered.",
+    {
+        "type": "object",
+        "required": ["query", "documents"],
+        "properties": {"query": schema.TEXT_OR_OBJECT, "documents": schema.TEXTS},
+    },
+    values.as_sent,
+    required=True,
+)
+PARAMETERS = Field(
+    "parameters", "parameters", "`top_n`, `return_documents`, `instruct`.", schema.OBJECT, values.as_sent
+)
 
 
 class DashScope(DocumentsDialect):
@@ -17,18 +44,19 @@ class DashScope(DocumentsDialect):
     name = "dashscope"
     title = "DashScope"
     keys = ("input",)
-    takes = ("input", "parameters", "model")
-    required = 1
+    fields = (INPUT, PARAMETERS, MODEL)
+    inner = (QUERY, DOCUMENTS)
     example: ClassVar[Json] = {
         "model": "qwen3-rerank",
         "input": {"query": "capital of France", "documents": ["Berlin", "Paris"]},
         "parameters": {"top_n": 1, "return_documents": True, "instruct": "Given a question, find its answer"},
     }
 
-    def parse(self, body: Json) -> ParsedCall:
-        fields = Fields(body)
-        fields.required("input")
-        return super().parse({**body, **fields.inner("parameters").given, **fields.inner("input").given})
+    def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
+        """The two objects are laid flat: what is left is a body like any other."""
+        said = read_fields(body, (INPUT, PARAMETERS))
+        parameters = check_object(said.get("parameters", {}), "parameters")
+        return super().parse({**body, **parameters, **check_object(said["input"], "input")}, limits)
 
     def body(self, context: RenderContext) -> Json:
         return {
@@ -46,7 +74,7 @@ class DashScopeCompatible(DocumentsDialect):
 
     name = "dashscope-compatible"
     title = "DashScope, compatible mode"
-    takes = ("query", "documents", "model", "top_n", "instruct", "return_documents")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_N, INSTRUCT, RETURN_DOCUMENTS)
 
     def body(self, context: RenderContext) -> Json:
         return {

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from rerankd.errors import ServiceError
 from rerankd.types import RerankResult
-from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire.base import Json, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.documents import require_all_scored
 from rerankd.wire.error_shapes import documents_error
-from rerankd.wire.fields import Fields
-from rerankd.wire.pairs import call_for, pair_up, scores_of, usage_of
+from rerankd.wire.fields import DOCUMENTS, INSTRUCTION, read_fields, with_common
+from rerankd.wire.pairs import QUERIES, call_for, read_pairs, scores_of, usage_of
 
 
 class DeepInfra:
@@ -20,15 +20,13 @@ class DeepInfra:
     name = "deepinfra"
     title = "DeepInfra"
     keys = ("queries",)
-    takes = ("queries", "documents", "instruction")
-    required = 2
+    fields = (QUERIES.needed(), DOCUMENTS, INSTRUCTION)
     example: ClassVar[Json] = {"queries": ["capital of France"], "documents": ["Berlin", "Paris"]}
     other_bodies: ClassVar[tuple[Json, ...]] = ()
 
-    def parse(self, body: Json) -> ParsedCall:
-        fields = Fields(body)
-        queries, documents = fields.texts("queries"), fields.texts("documents")
-        return call_for(fields, pair_up(queries, documents, "queries and documents"))
+    def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
+        said = read_fields(body, with_common(self.fields))
+        return call_for(said, read_pairs(body, "queries", "documents", limits), limits)
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
         tokens = usage_of(results)["prompt_tokens"]

@@ -6,23 +6,30 @@ A dialect of this family is a class with a few attributes and a ``body``: see ``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from rerankd.errors import ServiceError
 from rerankd.types import DocumentScore, RerankRequest, RerankResult
-from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire import values
+from rerankd.wire.base import Json, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.error_shapes import documents_error
-from rerankd.wire.fields import Fields, flat
+from rerankd.wire.fields import (
+    DOCUMENTS,
+    INSTRUCTION,
+    MODEL,
+    QUERY,
+    RETURN_DOCUMENTS,
+    TOP_N,
+    Field,
+    read_fields,
+    request_options,
+    with_common,
+)
 
 DOCUMENTS_PER_SEARCH_UNIT = 100
 """Cohere bills one search unit for a query with up to so many documents."""
-
-LOWEST_PRIORITY = 999
-
-_NO_MODEL = "default/not-specified"
-"""What Infinity's client sends for a model that was not named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +38,12 @@ class Echo:
 
     documents: tuple[Json, ...]
     """The documents as they were sent: strings or objects."""
-    return_documents: bool
+    return_documents: bool | None
+    """None where the body does not say."""
     raw_scores: bool
-    voyage_keys: bool
-    """Whether ``top_k`` or ``truncation`` was there, null or not: a client of Voyage's shape."""
+    score_threshold: float | None
+    keys: frozenset[str]
+    """The keys of the body, null or not: shapes are told apart by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +53,33 @@ class RenderContext:
     request: RerankRequest
     echo: Echo
     result: RerankResult
+    return_documents: bool
+    warnings: tuple[str, ...]
 
     def rows(
         self, score: str = "relevance_score", document: str = "document", *, as_object: bool = True
     ) -> list[dict[str, Json]]:
         """One object a ranked document, best first, with its text where the client asked for it."""
         rows: list[dict[str, Json]] = []
-        for place in self.result.ranked:
+        for place in self.ranked:
             row: dict[str, Json] = {"index": place.index, score: self.value(place)}
-            if self.echo.return_documents:
+            if self.return_documents:
                 row[document] = self.object(place.index) if as_object else self.request.documents[place.index]
             rows.append(row)
         return rows
+
+    @property
+    def ranked(self) -> tuple[DocumentScore, ...]:
+        """The documents of the answer, best first: as many as were asked for, and none below the threshold."""
+        least = self.echo.score_threshold
+        if least is None:
+            return self.result.ranked
+        return tuple(place for place in self.result.ranked if (value := self.value(place)) is None or value >= least)
+
+    @property
+    def verdict(self) -> dict[str, Json]:
+        """Whether nothing reached the threshold, for a client that set one."""
+        return {} if self.echo.score_threshold is None else {"nothing_relevant": not self.ranked}
 
     def value(self, place: DocumentScore) -> float | None:
         """The score as the client asked for it: the probability, or the logit."""
@@ -70,7 +94,7 @@ class RenderContext:
         if not isinstance(sent, dict):
             return {"text": self.request.documents[index]}
         own = sent.get("text")
-        return {**sent, "text": self.request.documents[index] if own is None else flat(own)}
+        return {**sent, "text": self.request.documents[index] if own is None else values.flat(own)}
 
     @property
     def total_tokens(self) -> dict[str, int]:
@@ -96,8 +120,8 @@ class RenderContext:
             "billed_units": {"search_units": units},
             "tokens": self.tokens,
         }
-        if self.result.warnings:
-            meta["warnings"] = list(self.result.warnings)
+        if self.warnings:
+            meta["warnings"] = list(self.warnings)
         return meta
 
 
@@ -107,37 +131,54 @@ class DocumentsDialect(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     keys: ClassVar[tuple[str, ...]] = ("documents",)
-    takes: ClassVar[tuple[str, ...]] = ("query", "documents", "model", "top_n", "return_documents", "instruction")
-    required: ClassVar[int] = 2
+    fields: ClassVar[tuple[Field, ...]] = (QUERY, DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS, INSTRUCTION)
     example: ClassVar[Json] = {
         "query": "What is the capital of France?",
         "documents": ["Berlin is the capital of Germany.", "Paris is the capital of France."],
         "top_n": 1,
     }
+    inner: ClassVar[tuple[Field, ...]] = ()
+    """Fields that its bodies hold in objects of their own, for a dialect that lays them flat."""
     other_bodies: ClassVar[tuple[Json, ...]] = ()
-    document_key: ClassVar[str] = "documents"
-    return_key: ClassVar[str] = "return_documents"
     returns_documents: ClassVar[bool] = False
     """The dialect's own default."""
-    zero_is_all: ClassVar[bool] = False
-    """Whether ``top_n: 0`` asks for all documents; elsewhere it is an error."""
+    _read: ClassVar[tuple[Field, ...]]
 
-    def parse(self, body: Json) -> ParsedCall:
-        fields = Fields(body)
-        query = fields.query("query")
-        texts, sent = fields.documents(self.document_key)
-        top_n = fields.whole("top_n", "top_k", least=0 if self.zero_is_all else 1)
-        echo = Echo(
-            documents=sent,
-            return_documents=bool(fields.flag(self.return_key, self.returns_documents)),
-            raw_scores=bool(fields.flag("raw_scores", False)) or fields.flag("use_activation", True) is False,
-            voyage_keys="top_k" in fields or "truncation" in fields,
+    def __init_subclass__(cls) -> None:
+        cls._read = with_common((*cls.fields, *cls.inner))
+
+    def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
+        said = read_fields(body, self._read)
+        where = next(
+            field.name for field in self._read if field.meaning == "documents" and body.get(field.name) is not None
         )
-        return ParsedCall((read_request(fields, query, texts, top_n or None),), echo)
+        sent = values.items(said["documents"], where, limits.max_documents)
+        texts = values.texts(sent, said.get("rank_fields", ("text",)), where)
+        echo = Echo(
+            documents=tuple(sent),
+            return_documents=said.get("return_documents"),
+            raw_scores=said.get("raw_scores", False),
+            score_threshold=said.get("score_threshold"),
+            keys=frozenset(body),
+        )
+        request = RerankRequest(query=said["query"], documents=texts, **request_options(said))
+        return ParsedCall((request,), echo, self.warnings(said))
+
+    def warnings(self, said: Mapping[str, Any]) -> tuple[str, ...]:
+        """What of the body was read and is not done."""
+        return ()
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
-        context = RenderContext(call.requests[0], call.echo, require_all_scored(results[0]))
-        return WireResponse(self.body(context), headers=self.headers(context))
+        context = self.context(call, require_all_scored(results[0]))
+        body = self.body(context)
+        if isinstance(body, dict):
+            body |= context.verdict
+        return WireResponse(body, headers=self.headers(context))
+
+    def context(self, call: ParsedCall, result: RerankResult) -> RenderContext:
+        echo: Echo = call.echo
+        return_documents = self.returns_documents if echo.return_documents is None else echo.return_documents
+        return RenderContext(call.requests[0], echo, result, return_documents, call.warnings + result.warnings)
 
     @abstractmethod
     def body(self, context: RenderContext) -> Json:
@@ -150,32 +191,10 @@ class DocumentsDialect(ABC):
         return documents_error(error, request_id)
 
 
-def read_request(fields: Fields, query: str, documents: tuple[str, ...], top_n: int | None = None) -> RerankRequest:
-    """The request with every option that any dialect has a name for."""
-    model = fields.text("model")
-    priority = fields.whole("priority", least=-(2**31)) or 0
-    return RerankRequest(
-        query=query,
-        documents=documents,
-        model=None if model in (None, "", _NO_MODEL) else model,
-        instruction=fields.instruction(),
-        top_n=top_n,
-        truncate=read_truncate(fields),
-        truncation_side=fields.side("truncation_direction", "truncation_side"),
-        max_tokens_per_document=fields.whole("max_tokens_per_doc", "max_tokens_per_document") or None,
-        max_tokens_per_query=fields.whole("max_tokens_per_query") or None,
-        priority=min(max(priority, 0), LOWEST_PRIORITY),
-    )
-
-
-def read_truncate(fields: Fields) -> bool | None:
-    """Whether to cut what is too long, by any of its names; None where the client does not say."""
-    truncate = fields.flag("truncate")
-    if truncate is None:
-        truncate = fields.flag("truncation")
-    # vLLM's clients ask for it by a count of tokens, where -1 stands for the model's own limit.
-    asked_by_count = fields.whole("truncate_prompt_tokens", least=-1) is not None
-    return True if truncate is None and asked_by_count else truncate
+def requests_for(said: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> tuple[RerankRequest, ...]:
+    """A request a query, each with every option that the body has."""
+    plain = RerankRequest(query="", documents=(), **request_options(said))
+    return tuple(replace(plain, query=query, documents=tuple(texts)) for query, texts in groups.items())
 
 
 def require_all_scored(result: RerankResult | ServiceError) -> RerankResult:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from rerankd.errors import ServiceError
+from rerankd.errors import EmptyInput, ServiceError
 from rerankd.wire.base import Json, WireResponse
 
 DOCUMENTS_STATUS: Mapping[str, int] = MappingProxyType({"too_long": 400})
@@ -101,7 +101,7 @@ def openai_error(error: ServiceError, request_id: str) -> WireResponse:
 
 
 def tei_error(error: ServiceError, request_id: str) -> WireResponse:
-    status, kind = TEI_ERRORS[error.code]
+    status, kind = (400, "Empty") if isinstance(error, EmptyInput) else TEI_ERRORS[error.code]
     return error_answer(error, {"error": error.message, "error_type": kind}, status)
 
 

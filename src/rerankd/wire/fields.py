@@ -1,169 +1,253 @@
-"""The liberal reader: one way to read a field, whoever sent it.
+"""Every field of every dialect, once: the parser reads by it and the OpenAPI document shows it.
 
-Clients of the same API send explicit nulls, ``"true"`` for true, documents as strings, objects or one single
-string, and keys that mean nothing here. All of that is read; a value that cannot mean anything is refused with
-the name of its field, and is never repeated.
+A dialect lists the fields that its own API knows. Beyond them each reads :data:`COMMON`, so that an option that one
+client has a name for may be sent to any path. Several fields may mean the same; the first that says something counts.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from rerankd.errors import InvalidJSON, InvalidRequest
+from rerankd.errors import InvalidRequest
+from rerankd.wire import schema, values
 from rerankd.wire.base import Json
-from rerankd.wire.json_guard import decode_json
-
-_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_MAX_NUMBER = 2**31 - 1
+from rerankd.wire.schema import Schema
+from rerankd.wire.values import Reader
 
 
-class Fields:
-    """The fields of one JSON object; null counts as not given, unknown keys are ignored."""
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One key of a body.
 
-    def __init__(self, body: Json, where: str = "") -> None:
-        if not isinstance(body, dict):
-            raise InvalidRequest(f"{where or 'the body'} has to be a JSON object", param=where or None)
-        self._body: Mapping[str, Json] = body
-        self._where = f"{where}." if where else ""
+    Attributes:
+        name: the key.
+        meaning: what it says of a call: an attribute of ``RerankRequest``, or whatever the dialect asks for.
+        description: one sentence for the reference.
+        schema: of its value, without the description.
+        read: the value and its name -> what it means; see ``wire.values``.
+        required: whether a body without it is refused.
+    """
 
-    def __contains__(self, name: str) -> bool:
-        """Whether the key is there at all, null or not: shapes are told apart by it."""
-        return name in self._body
+    name: str
+    meaning: str
+    description: str
+    schema: Schema
+    read: Reader
+    required: bool = False
+
+    def needed(self) -> Field:
+        return replace(self, required=True)
 
     @property
-    def given(self) -> Mapping[str, Json]:
-        return self._body
+    def described(self) -> Schema:
+        return {**self.schema, "description": self.description}
 
-    def get(self, *names: str) -> Json:
-        """The first of these fields that is not null, else None."""
-        return next((self._body[name] for name in names if self._body.get(name) is not None), None)
 
-    def required(self, name: str) -> Json:
-        value = self._body.get(name)
-        return self._refuse(name, "is missing") if value is None else value
+def check_object(body: Json, where: str = "") -> Mapping[str, Json]:
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"{where or 'the body'} has to be a JSON object", param=where or None)
+    return body
 
-    def inner(self, name: str) -> Fields:
-        """The object in this field; an empty one where the field is not given."""
-        value = self._body.get(name)
-        return Fields({} if value is None else value, self._where + name)
 
-    def text(self, name: str) -> str | None:
-        value = self._body.get(name)
-        return value if value is None or isinstance(value, str) else self._refuse(name, "has to be a string")
+def read_fields(body: Json, fields: Iterable[Field], where: str = "") -> dict[str, Any]:
+    """What a body says, by meaning; null counts as not given, unknown keys are ignored.
 
-    def flag(self, name: str, default: bool | None = None) -> bool | None:
-        value = self._body.get(name)
+    Raises:
+        InvalidRequest: names the field.
+    """
+    given = check_object(body, where)
+    prefix = f"{where}." if where else ""
+    said: dict[str, Any] = {}
+    for field in fields:
+        value = given.get(field.name)
         if value is None:
-            return default
-        word = str(value).lower() if isinstance(value, str | int) else ""
-        return _FLAGS[word] if word in _FLAGS else self._refuse(name, "has to be true or false")
-
-    def whole(self, *names: str, least: int = 0) -> int | None:
-        """The first of these fields that is not null, as a whole number of at least ``least``."""
-        for name in names:
-            value = self._body.get(name)
-            if value is not None:
-                number = _whole(value)
-                if number is None or not least <= number <= _MAX_NUMBER:
-                    self._refuse(name, f"has to be a whole number of at least {least}")
-                return number
-        return None
-
-    def query(self, name: str) -> str:
-        return _plain_text(self.required(name), self._where + name)
-
-    def documents(self, name: str) -> tuple[tuple[str, ...], tuple[Json, ...]]:
-        """The documents as texts, and as the client sent them."""
-        value = self.required(name)
-        names, where = self._rank_fields(), self._where + name
-        if not isinstance(value, list):
-            return (_document_text(value, names, where),), (value,)
-        texts = tuple(_document_text(item, names, f"{where}[{index}]") for index, item in enumerate(value))
-        return texts, tuple(value)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """One or several texts; a single one counts as a list of one."""
-        return self.documents(name)[0]
-
-    def instruction(self) -> str | None:
-        """The instruction by any of its names in the wild: three flat ones, and two inside other fields."""
-        for fields in (self, self.inner("chat_template_kwargs"), self._keyword_arguments()):
-            for name in ("instruction", "instruct"):
-                if (value := fields.text(name)) is not None:
-                    return value
-        return None
-
-    def side(self, *names: str) -> Literal["left", "right"]:
-        value = self.get(*names)
-        if value is None:
-            return "right"
-        side = value.lower() if isinstance(value, str) else ""
-        if side == "left":
-            return "left"
-        return "right" if side == "right" else self._refuse(names[0], "has to be left or right")
-
-    def _keyword_arguments(self) -> Fields:
-        """Xinference's ``kwargs``: an object, written as a JSON string."""
-        value = self._body.get("kwargs")
-        if not isinstance(value, str) or not value.strip():
-            return self.inner("kwargs") if isinstance(value, dict) else Fields({})
-        try:
-            return Fields(decode_json(value.encode(), max_depth=8) or {}, self._where + "kwargs")
-        except InvalidJSON:
-            self._refuse("kwargs", "has to hold a JSON object")
-
-    def _rank_fields(self) -> Sequence[str]:
-        value = self._body.get("rank_fields")
-        if value is None:
-            return ("text",)
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            self._refuse("rank_fields", "has to be a list of field names")
-        return value
-
-    def _refuse(self, name: str, why: str) -> NoReturn:
-        raise InvalidRequest(f"{self._where}{name} {why}", param=self._where + name)
+            if field.required:
+                values.refuse(prefix + field.name, "is missing")
+        elif field.meaning not in said and (meant := field.read(value, prefix + field.name)) is not None:
+            said[field.meaning] = meant
+    return said
 
 
-def _whole(value: Json) -> int | None:
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        return None
-    return int(value)
+def with_common(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """A dialect's own fields, then those of the common ones that it has no meaning of its own for."""
+    own = tuple(fields)
+    named = {field.name for field in own}
+    return (*own, *(field for field in COMMON if field.name not in named))
 
 
-def _document_text(item: Json, names: Sequence[str], where: str) -> str:
-    if isinstance(item, str):
-        return item
-    if isinstance(item, dict) and any(item.get(name) is not None for name in names):
-        given = [(name, item[name]) for name in names if item.get(name) is not None]
-        # One field is the text itself; several keep their names, as Cohere lays them out.
-        lines = [flat(value) if len(names) == 1 else f"{name}: {flat(value)}" for name, value in given]
-        return "\n".join(lines)
-    return _plain_text(item, where)
+_NO_MODEL = "default/not-specified"
+"""What Infinity's client sends for a model that was not named."""
 
 
-def flat(value: Json) -> str:
-    """A text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _model(value: Json, where: str) -> str | None:
+    name = values.filled(value, where)
+    return None if name == _NO_MODEL else name
 
 
-def _plain_text(value: Any, where: str) -> str:
-    """A text as a string, as ``{"text": ...}``, or as ``{"content": ...}`` with the text parts of a message."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        if isinstance(value.get("text"), str):
-            return str(value["text"])
-        content = value.get("content")
-        if isinstance(content, str):
-            return content
-        if isinstance(content, list) and content and all(_is_text_part(part) for part in content):
-            return "\n".join(part["text"] for part in content)
-    raise InvalidRequest(f"{where} has to be a text: a string, or an object with `text`", param=where)
+def _asks_for_truncation(value: Json, where: str) -> bool:
+    """vLLM's clients ask for it by a count of tokens, where -1 stands for the model's own limit."""
+    values.whole(least=-1)(value, where)
+    return True
 
 
-def _is_text_part(part: Json) -> bool:
-    return isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+def _priority(value: Json, where: str) -> int:
+    return min(max(values.whole(least=-(2**63))(value, where), 0), LOWEST_PRIORITY)
+
+
+LOWEST_PRIORITY = 999
+
+QUERY = Field("query", "query", "What is searched for.", schema.TEXT_OR_OBJECT, values.text, required=True)
+DOCUMENTS = Field(
+    "documents",
+    "documents",
+    "The texts to be ordered: strings, objects, or one string.",
+    schema.TEXTS,
+    values.as_sent,
+    required=True,
+)
+TEXTS = Field(
+    "texts", "documents", "The texts to be ordered.", {"type": "array", "items": schema.TEXT}, values.as_sent, True
+)
+INPUT = replace(DOCUMENTS, name="input", description="The texts to be ordered.")
+PASSAGES = replace(DOCUMENTS, name="passages", description="The texts to be ordered.")
+
+MODEL = Field(
+    "model",
+    "model",
+    "A served name; any other is answered by the default model unless `strict_models` is set.",
+    schema.WORDS,
+    _model,
+)
+INSTRUCTION = Field(
+    "instruction",
+    "instruction",
+    "What makes a document relevant; the model's own where not given.",
+    schema.WORDS,
+    values.filled,
+)
+INSTRUCT = replace(INSTRUCTION, name="instruct", description="The same as `instruction`.")
+TOP_N = Field(
+    "top_n",
+    "top_n",
+    "How many results to return, the best first; all where not given.",
+    schema.count(1),
+    values.whole(1),
+)
+TOP_K = replace(TOP_N, name="top_k", description="The same as `top_n`.")
+SCORE_THRESHOLD = Field(
+    "score_threshold",
+    "score_threshold",
+    "The least score of a result. With it the answer says in `nothing_relevant` whether no document reached it.",
+    schema.optional("number"),
+    values.number,
+)
+RETURN_DOCUMENTS = Field(
+    "return_documents", "return_documents", "Whether the results carry the texts.", schema.FLAG, values.flag
+)
+RETURN_TEXT = replace(RETURN_DOCUMENTS, name="return_text")
+RETURN_INPUT = replace(RETURN_DOCUMENTS, name="return_input")
+RAW_SCORES = Field(
+    "raw_scores",
+    "raw_scores",
+    "Whether to return the logit in place of the probability.",
+    schema.FLAG,
+    values.flag,
+)
+USE_ACTIVATION = Field(
+    "use_activation",
+    "raw_scores",
+    "false returns the logit in place of the probability.",
+    schema.FLAG,
+    values.not_flag,
+)
+TRUNCATE = Field(
+    "truncate",
+    "truncate",
+    "Whether to cut a pair that is too long; false makes it an error.",
+    schema.FLAG,
+    values.flag,
+)
+TRUNCATION = replace(TRUNCATE, name="truncation", description="The same as `truncate`.")
+TRUNCATE_PROMPT_TOKENS = Field(
+    "truncate_prompt_tokens",
+    "truncate",
+    "Anything from -1 up asks for truncation.",
+    schema.count(-1),
+    _asks_for_truncation,
+)
+TRUNCATION_DIRECTION = Field(
+    "truncation_direction",
+    "truncation_side",
+    "Which end is cut off.",
+    schema.choice("Left", "Right", "left", "right"),
+    values.side,
+)
+TRUNCATION_SIDE = replace(TRUNCATION_DIRECTION, name="truncation_side", schema=schema.choice("left", "right"))
+MAX_TOKENS_PER_DOC = Field(
+    "max_tokens_per_doc",
+    "max_tokens_per_document",
+    "Tokens after which a document is cut.",
+    schema.count(),
+    values.above_zero,
+)
+MAX_TOKENS_PER_DOCUMENT = replace(
+    MAX_TOKENS_PER_DOC, name="max_tokens_per_document", description="The same as `max_tokens_per_doc`."
+)
+MAX_TOKENS_PER_QUERY = Field(
+    "max_tokens_per_query",
+    "max_tokens_per_query",
+    "Tokens after which the query is cut.",
+    schema.count(),
+    values.above_zero,
+)
+PRIORITY = Field("priority", "priority", "0 is served first, 999 last.", schema.optional("integer"), _priority)
+RANK_FIELDS = Field(
+    "rank_fields",
+    "rank_fields",
+    "Keys of an object that are its text, in this order.",
+    schema.optional("array", items=schema.TEXT, maxItems=values.MAX_RANK_FIELDS),
+    values.names,
+)
+KWARGS = Field(
+    "kwargs",
+    "instruction",
+    'Xinference: a JSON object in a string, `"{"instruction": …}"`.',
+    schema.WORDS,
+    values.instruction_in_words,
+)
+CHAT_TEMPLATE_KWARGS = Field(
+    "chat_template_kwargs",
+    "instruction",
+    "vLLM: an object that may hold `instruction`.",
+    schema.OBJECT,
+    values.instruction_inside,
+)
+
+THRESHOLDS = (
+    SCORE_THRESHOLD,
+    *(
+        replace(SCORE_THRESHOLD, name=name, description="The same as `score_threshold`.")
+        for name in ("threshold", "min_score", "relevance_threshold", "similarity_threshold")
+    ),
+)
+
+COMMON: tuple[Field, ...] = (
+    *(MODEL, INSTRUCTION, INSTRUCT, CHAT_TEMPLATE_KWARGS, KWARGS),
+    *(TOP_N, TOP_K, *THRESHOLDS, RETURN_DOCUMENTS, RAW_SCORES, USE_ACTIVATION, RANK_FIELDS),
+    *(TRUNCATE, TRUNCATION, TRUNCATE_PROMPT_TOKENS, TRUNCATION_DIRECTION, TRUNCATION_SIDE),
+    *(MAX_TOKENS_PER_DOC, MAX_TOKENS_PER_DOCUMENT, MAX_TOKENS_PER_QUERY, PRIORITY),
+)
+"""What every dialect reads, whether or not its own API has a name for it."""
+
+REQUEST_OPTIONS = (
+    *("model", "instruction", "top_n", "truncate", "truncation_side", "max_tokens_per_document"),
+    *("max_tokens_per_query", "priority"),
+)
+"""Meanings that are attributes of ``RerankRequest``."""
+
+
+def request_options(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What a body says of each of its requests."""
+    return {name: said[name] for name in REQUEST_OPTIONS if name in said}

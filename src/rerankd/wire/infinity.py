@@ -8,6 +8,7 @@ from rerankd.errors import ServiceError
 from rerankd.wire.base import Json, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import openai_error
+from rerankd.wire.fields import DOCUMENTS, MODEL, QUERY, RAW_SCORES, RETURN_DOCUMENTS, TOP_N
 
 
 class Infinity(DocumentsDialect):
@@ -15,7 +16,7 @@ class Infinity(DocumentsDialect):
 
     name = "infinity"
     title = "Infinity"
-    takes = ("query", "documents", "model", "top_n", "return_documents", "raw_scores")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS, RAW_SCORES)
 
     def body(self, context: RenderContext) -> Json:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
+from rerankd.wire.fields import DOCUMENTS, MODEL, QUERY, RETURN_DOCUMENTS, TOP_N
 
 
 class Jina(DocumentsDialect):
@@ -11,7 +12,7 @@ class Jina(DocumentsDialect):
 
     name = "jina"
     title = "Jina"
-    takes = ("query", "documents", "model", "top_n", "return_documents")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS)
     returns_documents = True
 
     def body(self, context: RenderContext) -> Json:

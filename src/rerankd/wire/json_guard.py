@@ -3,6 +3,11 @@
 ``json.loads`` takes what breaks a server later: NaN, 1e400, lone surrogates (the tokenizer refuses them), the
 last of two equal keys. All of that is refused here, as is a byte order mark (RFC 8259 forbids to send one). An
 escaped NUL is a character like any other and is accepted.
+
+One exception: half a surrogate pair in an item of a list, which is what cutting a text inside an emoji leaves, is
+read as U+FFFD with a warning. A thousand documents are not refused for one of them.
+
+Time and memory are linear in the bytes of the body, whatever they are.
 """
 
 from __future__ import annotations
@@ -10,6 +15,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NoReturn
 
 from rerankd.errors import InvalidJSON
@@ -23,10 +31,36 @@ MAX_KEYS = 1024
 
 MAX_VALUES = 50_000
 """Objects and numbers of a body, and as many lists: a thousand documents of fifty fields each. As many of them as
-4 MB hold take the event loop for half a second, and a quarter of a gigabyte; strings cost next to nothing."""
+4 MB hold take half a second, and a quarter of a gigabyte; strings cost next to nothing."""
+
+MAX_NAME = 32
+"""Characters of a key that a warning repeats."""
+
+MAX_NAMED_REPAIRS = 5
+"""Repaired texts that a warning names; of the others it says the number."""
+
+_CHUNK = 64 * 1024
+"""Characters looked at in one go by what would otherwise hold the interpreter for a whole body."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def decode_json(body: bytes, max_depth: int) -> Json:
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded body.
+
+    Attributes:
+        value: what it holds.
+        size: about the bytes of memory that ``value`` takes, which may be many times those of the body.
+        warnings: what was read otherwise than it was sent.
+    """
+
+    value: Json
+    size: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def decode_json(body: bytes, max_depth: int) -> Decoded:
     """The value that ``body`` holds.
 
     Args:
@@ -43,14 +77,18 @@ def decode_json(body: bytes, max_depth: int) -> Json:
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"the body is not UTF-8 at byte {error.start}") from None
     value = _parse(text, max_depth)
+    size = _measure(value, max_depth)
     # Only an escape can bring in half a surrogate pair: UTF-8 itself cannot hold one.
-    _check_depth(value, max_depth, check_text="\\ud" in text or "\\uD" in text)
-    return value
+    if "\\ud" not in text and "\\uD" not in text:
+        return Decoded(value, size)
+    repairs: list[str] = []
+    value = _repair(value, "", repairs, in_list=False)
+    return Decoded(value, size, _warnings(repairs))
 
 
 def _parse(text: str, max_depth: int) -> Json:
     # The decoder tells nobody of lists. Few texts hold so many brackets; those in strings do not count.
-    if text.count("[") > MAX_VALUES and _STRING.sub("", text).count("[") > MAX_VALUES:
+    if text.count("[") > MAX_VALUES and _has_too_many_lists(text):
         raise InvalidJSON(_TOO_MANY)
     try:
         return _Strict().decode(text)
@@ -60,34 +98,68 @@ def _parse(text: str, max_depth: int) -> Json:
         raise InvalidJSON(_too_deep(max_depth)) from None
 
 
-def _check_depth(value: Json, max_depth: int, *, check_text: bool) -> None:
-    """Walks level by level: one list comprehension a level is quick and needs no stack."""
-    level = [value]
-    for _ in range(max_depth):
-        if check_text:
-            _check_text(level)
-        level = [child for parent in level if type(parent) in _CHILDREN for child in _CHILDREN[type(parent)](parent)]
-        if not level:
-            return
-    if any(type(child) in _CHILDREN for child in level):
-        raise InvalidJSON(_too_deep(max_depth))
-    if check_text:
-        _check_text(level)
+def _has_too_many_lists(text: str) -> bool:
+    """Whether more than ``MAX_VALUES`` brackets stand outside of strings."""
+    plain = text.replace("\\\\", "").replace('\\"', "")
+    lists, in_string = 0, False
+    for start in range(0, len(plain), _CHUNK):
+        parts = plain[start : start + _CHUNK].split('"')
+        lists += sum(part.count("[") for part in parts[in_string::2])
+        if lists > MAX_VALUES:
+            return True
+        in_string ^= len(parts) % 2 == 0
+    return False
 
 
-def _check_text(level: list[Json]) -> None:
-    keys = (key for value in level if type(value) is dict for key in value)
-    for text in (*keys, *(value for value in level if type(value) is str)):
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InvalidJSON("a string of the body holds half a surrogate pair (\\ud800 to \\udfff)") from None
+def _measure(value: Json, max_depth: int) -> int:
+    """Bytes of memory of a value that nests no deeper than ``max_depth``; InvalidJSON of one that does.
+
+    Walks level by level: one list comprehension a level is quick and needs no stack.
+    """
+    size, level = 0, [value]
+    for _ in range(max_depth + 1):
+        size += sum(map(sys.getsizeof, level))
+        parents = [item for item in level if type(item) in _CHILDREN]
+        if not parents:
+            return size
+        size += sum(map(sys.getsizeof, chain.from_iterable(item for item in parents if type(item) is dict)))
+        level = [child for parent in parents for child in _CHILDREN[type(parent)](parent)]
+    raise InvalidJSON(_too_deep(max_depth))
+
+
+def _repair(value: Json, where: str, repairs: list[str], *, in_list: bool) -> Json:
+    """The value without half surrogate pairs; ``repairs`` learns where there were any."""
+    if type(value) is str:
+        if not _SURROGATE.search(value):
+            return value
+        if not in_list:
+            raise InvalidJSON("a string of the body holds half a surrogate pair (\\ud800 to \\udfff)")
+        repairs.append(where)
+        return _SURROGATE.sub("\ufffd", value)
+    if type(value) is list:
+        return [_repair(item, f"{where}[{index}]", repairs, in_list=True) for index, item in enumerate(value)]
+    if type(value) is not dict:
+        return value
+    if any(map(_SURROGATE.search, value)):
+        raise InvalidJSON("a key of the body holds half a surrogate pair (\\ud800 to \\udfff)")
+    return {key: _repair(item, _below(where, key), repairs, in_list=in_list) for key, item in value.items()}
+
+
+def _below(where: str, key: str) -> str:
+    """The place of a value in an object; only a key that looks like the name of a field is repeated."""
+    name = key if key.isidentifier() and len(key) <= MAX_NAME else "*"
+    return f"{where}.{name}" if where else name
+
+
+def _warnings(repairs: list[str]) -> tuple[str, ...]:
+    if not repairs:
+        return ()
+    more = len(repairs) - MAX_NAMED_REPAIRS
+    named = ", ".join(repairs[:MAX_NAMED_REPAIRS]) + (f" and {more} more" if more > 0 else "")
+    return (f"half a surrogate pair was read as U+FFFD in {named}",)
 
 
 _CHILDREN: dict[type, Any] = {list: list.__iter__, dict: dict.values}
-
-
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _TOO_MANY = f"the body holds more than {MAX_VALUES} objects, lists or numbers"
 
 

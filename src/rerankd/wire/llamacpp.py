@@ -6,6 +6,7 @@ from rerankd.errors import ServiceError
 from rerankd.wire.base import Json, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import openai_error
+from rerankd.wire.fields import DOCUMENTS, MODEL, QUERY, TOP_N
 
 
 class LlamaCpp(DocumentsDialect):
@@ -13,7 +14,7 @@ class LlamaCpp(DocumentsDialect):
 
     name = "llamacpp"
     title = "llama.cpp"
-    takes = ("query", "documents", "model", "top_n")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_N)
 
     def body(self, context: RenderContext) -> Json:
         return {

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
+from rerankd.wire.fields import INPUT, MODEL, QUERY, RANK_FIELDS, RETURN_INPUT, TOP_K
 
 
 class Mixedbread(DocumentsDialect):
@@ -14,15 +15,13 @@ class Mixedbread(DocumentsDialect):
     name = "mixedbread"
     title = "Mixedbread"
     keys = ("input",)
-    takes = ("query", "input", "model", "top_k", "return_input", "rank_fields")
+    fields = (QUERY, INPUT, MODEL, TOP_K, RETURN_INPUT, RANK_FIELDS)
     example: ClassVar[Json] = {
         "query": "capital of France",
         "input": ["Berlin", "Paris"],
         "top_k": 1,
         "return_input": True,
     }
-    document_key = "input"
-    return_key = "return_input"
 
     def body(self, context: RenderContext) -> Json:
         echo = context.echo
@@ -31,9 +30,9 @@ class Mixedbread(DocumentsDialect):
                 "object": "rank_result",
                 "index": place.index,
                 "score": context.value(place),
-                "input": echo.documents[place.index] if echo.return_documents else None,
+                "input": echo.documents[place.index] if context.return_documents else None,
             }
-            for place in context.result.ranked
+            for place in context.ranked
         ]
         return {
             "object": "list",
@@ -41,5 +40,5 @@ class Mixedbread(DocumentsDialect):
             "data": data,
             "usage": context.usage,
             "top_k": context.request.top_n or len(echo.documents),
-            "return_input": echo.return_documents,
+            "return_input": context.return_documents,
         }

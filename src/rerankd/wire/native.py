@@ -10,28 +10,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from rerankd.errors import InvalidRequest, ServiceError
+from rerankd.errors import InvalidRequest, ServiceError, TooLarge
 from rerankd.types import RerankResult
-from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire import values
+from rerankd.wire.base import Json, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext, require_all_scored
 from rerankd.wire.error_shapes import documents_error
-from rerankd.wire.fields import Fields
+from rerankd.wire.fields import (
+    DOCUMENTS,
+    INSTRUCTION,
+    MAX_TOKENS_PER_DOC,
+    MAX_TOKENS_PER_QUERY,
+    MODEL,
+    PRIORITY,
+    QUERY,
+    RAW_SCORES,
+    RETURN_DOCUMENTS,
+    TOP_K,
+    TOP_N,
+    TRUNCATE,
+    TRUNCATION_DIRECTION,
+    Field,
+    read_fields,
+)
 from rerankd.wire.superset import superset
 
 
 class Native(DocumentsDialect):
-    """POST /rerank."""
+    """POST /rerank.
+
+    ``ranked_documents`` is part of this answer unless ``return_documents`` is false; the texts in ``results``, which
+    would repeat them, come only when it is true, as at every other path.
+    """
 
     name = "native"
     title = "rerankd"
-    takes = (
-        *("query", "documents", "instruction", "top_n", "top_k", "return_documents", "raw_scores", "model"),
-        *("truncate", "truncation_direction", "max_tokens_per_doc", "max_tokens_per_query", "priority"),
+    fields = (
+        QUERY,
+        DOCUMENTS,
+        INSTRUCTION,
+        TOP_N,
+        TOP_K,
+        RETURN_DOCUMENTS,
+        RAW_SCORES,
+        MODEL,
+        TRUNCATE,
+        TRUNCATION_DIRECTION,
+        MAX_TOKENS_PER_DOC,
+        MAX_TOKENS_PER_QUERY,
+        PRIORITY,
     )
-    returns_documents = True
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
-        return WireResponse(self.body(RenderContext(call.requests[0], call.echo, _partial(results[0]))))
+        context = self.context(call, _partial(results[0]))
+        return WireResponse(self.body(context) | context.verdict)
 
     def body(self, context: RenderContext) -> Json:
         body = _scores(context) | superset(context, version="2")
@@ -48,14 +80,23 @@ class Native(DocumentsDialect):
         return body
 
 
+PAIRS = Field(
+    "pairs",
+    "pairs",
+    "Queries with their documents: each an object as `POST /rerank` takes it.",
+    {"type": "array", "items": {"type": "object"}},
+    values.as_sent,
+    required=True,
+)
+
+
 class NativeBatch:
     """POST /batch_rerank: several queries, each with its documents, through the batcher together."""
 
     name = "native-batch"
     title = "rerankd, several queries"
     keys = ("pairs",)
-    takes = ("pairs",)
-    required = 1
+    fields = (PAIRS,)
     example: ClassVar[Json] = {
         "pairs": [
             {"query": "capital of France", "documents": ["Berlin", "Paris"], "top_k": 1},
@@ -64,34 +105,35 @@ class NativeBatch:
     }
     other_bodies: ClassVar[tuple[Json, ...]] = ()
 
-    def parse(self, body: Json) -> ParsedCall:
+    def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
         """Items that cannot be read are kept as their error, in their place; the others are scored."""
-        items = Fields(body).required("pairs")
-        if not isinstance(items, list) or not items:
+        pairs = read_fields(body, self.fields)["pairs"]
+        if not isinstance(pairs, list) or not pairs:
             raise InvalidRequest("pairs has to be a list of objects, at least one", param="pairs")
         native = Native()
-        places: list[ParsedCall | InvalidRequest] = []
-        for item in items:
+        places: list[ParsedCall | ServiceError] = []
+        for item in values.items(pairs, "pairs", limits.max_queries, "max_queries"):
             try:
-                places.append(native.parse(item))
-            except InvalidRequest as error:
+                places.append(native.parse(item, limits))
+            except (InvalidRequest, TooLarge) as error:
                 places.append(error)
         requests = [place.requests[0] for place in places if isinstance(place, ParsedCall)]
         return ParsedCall(tuple(requests), tuple(places))
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
         scored = iter(results)
-        return WireResponse({"results": [_item(place, scored) for place in call.echo]})
+        body: dict[str, Json] = {"results": [_item(place, scored) for place in call.echo]}
+        return WireResponse(body | ({"warnings": list(call.warnings)} if call.warnings else {}))
 
     def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return documents_error(error, request_id)
 
 
-def _item(place: ParsedCall | InvalidRequest, scored: Any) -> dict[str, Json]:
-    outcome = place if isinstance(place, InvalidRequest) else next(scored)
+def _item(place: ParsedCall | ServiceError, scored: Any) -> dict[str, Json]:
+    outcome = next(scored) if isinstance(place, ParsedCall) else place
     if isinstance(place, ParsedCall) and isinstance(outcome, RerankResult):
-        context = RenderContext(place.requests[0], place.echo, outcome)
-        return {"query": context.request.query, **_scores(context)}
+        context = Native().context(place, outcome)
+        return {"query": context.request.query, **_scores(context), **context.verdict}
     return {"error": outcome.message, "code": outcome.code}
 
 
@@ -99,10 +141,10 @@ def _scores(context: RenderContext) -> dict[str, Json]:
     """Scores in input order, then the best documents and their scores, best first."""
     body: dict[str, Json] = {
         "scores": [context.value(place) for place in context.result.scores],
-        "ranked_documents": [context.request.documents[place.index] for place in context.result.ranked],
-        "ranked_scores": [context.value(place) for place in context.result.ranked],
+        "ranked_documents": [context.request.documents[place.index] for place in context.ranked],
+        "ranked_scores": [context.value(place) for place in context.ranked],
     }
-    if not context.echo.return_documents:
+    if context.echo.return_documents is False:
         del body["ranked_documents"]
     errors = [
         {"index": place.index, "code": place.error.code, "message": place.error.message}

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
-from rerankd.errors import InvalidRequest
-from rerankd.wire.base import Json, ParsedCall
+from rerankd.wire import schema, values
+from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
+from rerankd.wire.fields import MODEL, PASSAGES, QUERY, TRUNCATE
 
-_TRUNCATE = {None: None, "NONE": False, "END": True}
+_TRUNCATE = {"NONE": False, "END": True}
+
+
+def _truncate(value: Json, where: str) -> bool:
+    if not isinstance(value, str) or value not in _TRUNCATE:
+        values.refuse(where, "has to be NONE or END")
+    return _TRUNCATE[value]
+
+
+TRUNCATE_END = replace(
+    TRUNCATE,
+    description="NONE refuses what is too long, END cuts it.",
+    schema=schema.choice(*_TRUNCATE),
+    read=_truncate,
+)
 
 
 class Nvidia(DocumentsDialect):
@@ -17,20 +33,13 @@ class Nvidia(DocumentsDialect):
     name = "nvidia"
     title = "NVIDIA NIM"
     keys = ("passages",)
-    takes = ("query", "passages", "model", "truncate")
+    fields = (QUERY, PASSAGES, MODEL, TRUNCATE_END)
     example: ClassVar[Json] = {
         "model": "tiny",
         "query": {"text": "capital of France"},
         "passages": [{"text": "Berlin"}, {"text": "Paris"}],
     }
-    document_key = "passages"
-
-    def parse(self, body: Json) -> ParsedCall:
-        word = body.get("truncate") if isinstance(body, dict) else None
-        if not isinstance(word, str | None) or word not in _TRUNCATE:
-            raise InvalidRequest("truncate has to be NONE or END", param="truncate")
-        return super().parse(body | {"truncate": _TRUNCATE[word]} if word else body)
 
     def body(self, context: RenderContext) -> Json:
-        rankings = [{"index": place.index, "logit": place.logit} for place in context.result.ranked]
+        rankings = [{"index": place.index, "logit": place.logit} for place in context.ranked]
         return {"rankings": rankings, "usage": context.prompt_tokens}

@@ -21,9 +21,9 @@ from rerankd.errors import (
     Unauthorized,
 )
 from rerankd.types import DocumentScore, RerankRequest, RerankResult, Timings
-from rerankd.wire.base import Dialect, Json, WireResponse
+from rerankd.wire.base import Dialect, Json, ReadLimits, WireResponse
 from rerankd.wire.registry import Route
-from rerankd.wire.schema import FIELDS, Schema
+from rerankd.wire.schema import Schema
 
 EXAMPLE_ID = "6f1c2d9e"
 WIDER: Mapping[str, Schema] = MappingProxyType({"param": {"type": ["string", "null"]}, "input": {}})
@@ -66,11 +66,13 @@ def describe(route: Route) -> dict[str, Json]:
 
 
 def request_schema(dialect: Dialect) -> Schema:
+    required = [field.name for field in dialect.fields if field.required]
     return {
         "title": dialect.title,
         "type": "object",
-        "required": list(dialect.takes[: dialect.required]),
-        "properties": {name: FIELDS.get(f"{dialect.name}.{name}") or FIELDS[name] for name in dialect.takes},
+        # An empty list is not allowed there.
+        **({"required": required} if required else {}),
+        "properties": {field.name: field.described for field in dialect.fields},
     }
 
 
@@ -81,7 +83,7 @@ def answer_schemas(dialect: Dialect) -> list[Schema]:
 
 def example_answer(dialect: Dialect, body: Json = None) -> WireResponse:
     """What the dialect answers to a body, by default to its own example, with made-up scores."""
-    call = dialect.parse(dialect.example if body is None else body)
+    call = dialect.parse(dialect.example if body is None else body, ReadLimits())
     answer = dialect.render(call, [example_result(request) for request in call.requests])
     if isinstance(answer.body, dict) and "created" in answer.body:
         # The time of the answer would change the document at every start.

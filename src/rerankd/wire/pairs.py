@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rerankd.errors import InvalidRequest, ServiceError
-from rerankd.types import DocumentScore, RerankRequest, RerankResult
-from rerankd.wire.base import Json, ParsedCall
-from rerankd.wire.documents import read_request, require_all_scored
-from rerankd.wire.fields import Fields
+from rerankd.errors import InvalidRequest, ServiceError, TooLarge
+from rerankd.types import DocumentScore, RerankResult
+from rerankd.wire import schema, values
+from rerankd.wire.base import Json, ParsedCall, ReadLimits
+from rerankd.wire.documents import requests_for, require_all_scored
+from rerankd.wire.fields import Field
 
 Pair = tuple[str, str]
+
+QUERIES = Field("queries", "queries", "One query, or as many as documents.", schema.TEXTS, values.as_sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,35 +25,46 @@ class PairEcho:
     places: tuple[tuple[int, int], ...]
     """One (request, document) a pair, in input order."""
     raw_scores: bool
-    single: bool = False
-    """Whether the body held one pair and not a list of pairs."""
+    is_flat: bool = False
+    """Whether the answer is one list, and not one list a pair."""
 
 
-def pair_up(queries: Sequence[str], documents: Sequence[str], names: str) -> list[Pair]:
-    """One query with every document, or as many of one as of the other."""
-    if not queries or not documents:
-        raise InvalidRequest(f"{names} must not be empty")
-    if len(queries) == 1:
-        return [(queries[0], document) for document in documents]
-    if len(queries) != len(documents):
-        raise InvalidRequest(f"{names} have to be one and many, or equally many")
-    return list(zip(queries, documents, strict=True))
+def read_pairs(body: Mapping[str, Json], first: str, second: str, limits: ReadLimits) -> list[Pair]:
+    """The texts of two fields: one of the first with every one of the second, or as many of one as of the other."""
+    queries = values.items(body[first], first, limits.max_pairs)
+    alone = len(queries) == 1
+    documents = values.items(body[second], second, limits.max_documents if alone else limits.max_pairs)
+    if not alone and len(queries) != len(documents):
+        raise InvalidRequest(f"{first} and {second} have to be one and many, or equally many")
+    texts = values.texts(documents, ("text",), second)
+    if alone:
+        query = values.text(queries[0], first)
+        return [(query, text) for text in texts]
+    return list(zip(values.texts(queries, ("text",), first), texts, strict=True))
 
 
-def call_for(fields: Fields, pairs: Sequence[Pair], *, single: bool = False) -> ParsedCall:
-    """Pairs of the same query become one request, so that the engine reads the query once."""
+def call_for(
+    said: Mapping[str, Any], pairs: Sequence[Pair], limits: ReadLimits, *, is_flat: bool = False
+) -> ParsedCall:
+    """Pairs of the same query become one request, so that the engine reads the query once.
+
+    Raises:
+        TooLarge: more different queries than a call may have.
+    """
     groups: dict[str, list[str]] = {}
-    order = {query: number for number, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
+    order: dict[str, int] = {}
     places = []
     for query, document in pairs:
+        number = order.setdefault(query, len(order))
+        if number == limits.max_queries:
+            raise TooLarge(
+                f"the call has more than {limits.max_queries} different queries, the limit", setting="max_queries"
+            )
         group = groups.setdefault(query, [])
-        places.append((order[query], len(group)))
+        places.append((number, len(group)))
         group.append(document)
-    requests: list[RerankRequest] = [
-        read_request(fields, query, tuple(documents)) for query, documents in groups.items()
-    ]
-    raw_scores = bool(fields.flag("raw_scores", False)) or fields.flag("use_activation", True) is False
-    return ParsedCall(tuple(requests), PairEcho(tuple(places), raw_scores, single))
+    echo = PairEcho(tuple(places), said.get("raw_scores", False), is_flat)
+    return ParsedCall(requests_for(said, groups), echo)
 
 
 def scores_of(call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> list[float | None]:

@@ -2,10 +2,10 @@
 
 What the HTTP layer does with a route:
 
-    for route in ROUTES:                      # register route.path and route.path + "/" for POST
+    for route in ROUTES:                      # register route.path for POST; slashes behind it are gone by then
         dialect = route.dialects[0]           # renders an error met before the body was read (401, 413, bad JSON)
         dialect = route.choose(body)          # after decode_json; raises InvalidRequest, shown by dialects[0]
-        call = dialect.parse(route.with_path(body, path_parameters))
+        call = dialect.parse(route.with_path(body, path_parameters), limits)
         answer = dialect.render(call, results)            # may raise the error of a document or request
         answer = dialect.render_error(error, request_id)  # any ServiceError, in the dialect's shape and status
 
@@ -24,7 +24,7 @@ clients need belong to the HTTP layer; ``MOUNTED_GETS`` says under which mounts 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -65,27 +65,34 @@ class Route:
     def choose(self, body: Json) -> Dialect:
         """The dialect that the keys of ``body`` give away, else the likeliest, which then names what is missing.
 
+        Null is not given, unless nothing else tells.
+
         Raises:
             InvalidRequest: the body fits more than one; both are named.
         """
         if len(self.dialects) == 1 or not isinstance(body, dict):
             return self.dialects[0]
-        fitting = [dialect for dialect in self.dialects if any(key in body for key in dialect.keys)]
+        fitting = self._fitting({key for key, value in body.items() if value is not None}) or self._fitting(body)
         if len(fitting) > 1:
             both = " and ".join(f"{dialect.title} (`{_given(dialect, body)}`)" for dialect in fitting)
             raise InvalidRequest(f"the body fits both {both}: send the keys of one, or use the path of its mount")
         return fitting[0] if fitting else self.dialects[0]
+
+    def _fitting(self, keys: Container[str]) -> list[Dialect]:
+        return [dialect for dialect in self.dialects if any(key in keys for key in dialect.keys)]
 
     def with_path(self, body: Json, parameters: Mapping[str, str]) -> Json:
         """The body with the model that the path names, where it names none itself.
 
         The parameters of a path are the parts of one model name, ``Qwen/Qwen3-Reranker-0.6B`` being two.
         """
-        return {"model": "/".join(parameters.values()), **body} if parameters and isinstance(body, dict) else body
+        if not parameters or not isinstance(body, dict) or body.get("model") not in (None, ""):
+            return body
+        return {**body, "model": "/".join(parameters.values())}
 
 
 def _given(dialect: Dialect, body: Mapping[str, Json]) -> str:
-    return next(key for key in dialect.keys if key in body)
+    return next(key for key in dialect.keys if body.get(key) is not None)
 
 
 def not_found(path: str) -> NotFound:

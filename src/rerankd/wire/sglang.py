@@ -6,6 +6,7 @@ from rerankd.errors import ServiceError
 from rerankd.wire.base import Json, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import OPENAI_TYPES, documents_status, error_answer
+from rerankd.wire.fields import DOCUMENTS, INSTRUCT, QUERY, RETURN_DOCUMENTS, TOP_N
 
 
 class SGLang(DocumentsDialect):
@@ -13,7 +14,7 @@ class SGLang(DocumentsDialect):
 
     name = "sglang"
     title = "SGLang"
-    takes = ("query", "documents", "instruct", "top_n", "return_documents")
+    fields = (QUERY, DOCUMENTS, INSTRUCT, TOP_N, RETURN_DOCUMENTS)
     returns_documents = True
 
     def body(self, context: RenderContext) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
+from rerankd.wire.fields import DOCUMENTS, INSTRUCTION, MODEL, QUERY, RETURN_DOCUMENTS, TOP_N
 
 
 class SiliconFlow(DocumentsDialect):
@@ -11,7 +12,7 @@ class SiliconFlow(DocumentsDialect):
 
     name = "siliconflow"
     title = "SiliconFlow"
-    takes = ("query", "documents", "model", "instruction", "top_n", "return_documents")
+    fields = (QUERY, DOCUMENTS, MODEL, INSTRUCTION, TOP_N, RETURN_DOCUMENTS)
 
     def body(self, context: RenderContext) -> Json:
         meta = context.meta("1")

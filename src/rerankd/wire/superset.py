@@ -7,6 +7,22 @@ from __future__ import annotations
 
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
+from rerankd.wire.fields import (
+    DOCUMENTS,
+    INSTRUCTION,
+    KWARGS,
+    MAX_TOKENS_PER_DOC,
+    MODEL,
+    QUERY,
+    RANK_FIELDS,
+    RETURN_DOCUMENTS,
+    TOP_K,
+    TOP_N,
+    TRUNCATION,
+)
+
+VOYAGE_KEYS = frozenset({"top_k", "truncation"})
+"""Keys that Voyage's clients send, null or not, and no others."""
 
 
 def superset(context: RenderContext, version: str) -> dict[str, Json]:
@@ -16,7 +32,7 @@ def superset(context: RenderContext, version: str) -> dict[str, Json]:
     it repeats the texts only for a client that showed itself as Voyage's.
     """
     data = context.rows(as_object=False)
-    if not context.echo.voyage_keys:
+    if not context.echo.keys & VOYAGE_KEYS:
         data = [{key: value for key, value in row.items() if key != "document"} for row in data]
     return {
         "id": context.result.id,
@@ -34,9 +50,18 @@ class Superset(DocumentsDialect):
 
     name = "superset"
     title = "Cohere v1, Jina, Voyage, vLLM, SiliconFlow or Xinference"
-    takes = (
-        *("query", "documents", "model", "top_n", "top_k", "return_documents", "instruction"),
-        *("truncation", "max_tokens_per_doc", "rank_fields", "kwargs"),
+    fields = (
+        QUERY,
+        DOCUMENTS,
+        MODEL,
+        TOP_N,
+        TOP_K,
+        RETURN_DOCUMENTS,
+        INSTRUCTION,
+        TRUNCATION,
+        MAX_TOKENS_PER_DOC,
+        RANK_FIELDS,
+        KWARGS,
     )
 
     def body(self, context: RenderContext) -> Json:

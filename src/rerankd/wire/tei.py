@@ -7,10 +7,21 @@ from typing import ClassVar
 
 from rerankd.errors import InvalidRequest, ServiceError
 from rerankd.types import RerankResult
-from rerankd.wire.base import Json, ParsedCall, WireResponse
+from rerankd.wire import values
+from rerankd.wire.base import Json, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import tei_error
-from rerankd.wire.fields import Fields
+from rerankd.wire.fields import (
+    QUERY,
+    RAW_SCORES,
+    RETURN_TEXT,
+    TEXTS,
+    TRUNCATE,
+    TRUNCATION_DIRECTION,
+    Field,
+    read_fields,
+    with_common,
+)
 from rerankd.wire.pairs import Pair, call_for, scores_of
 
 LABEL = "LABEL_0"
@@ -23,10 +34,8 @@ class TEI(DocumentsDialect):
     name = "tei"
     title = "text-embeddings-inference"
     keys = ("texts",)
-    takes = ("query", "texts", "raw_scores", "return_text", "truncate", "truncation_direction")
+    fields = (QUERY, TEXTS, RAW_SCORES, RETURN_TEXT, TRUNCATE, TRUNCATION_DIRECTION)
     example: ClassVar[Json] = {"query": "capital of France", "texts": ["Berlin", "Paris"], "return_text": True}
-    document_key = "texts"
-    return_key = "return_text"
 
     def body(self, context: RenderContext) -> Json:
         return context.rows(score="score", document="text", as_object=False)
@@ -51,34 +60,54 @@ class TEI(DocumentsDialect):
         return tei_error(error, request_id)
 
 
+INPUTS = Field(
+    "inputs",
+    "inputs",
+    'A pair, or a list of pairs: `[query, text]`, or `{"text": query, "text_pair": text}`.',
+    {"type": ["array", "object"]},
+    values.as_sent,
+    required=True,
+)
+
+
 class TEIPredict:
-    """POST /predict: one pair of texts, or a list of pairs; the first of a pair is the query."""
+    """POST /predict: one pair of texts, or a list of pairs; the first of a pair is the query.
+
+    OpenSearch and others made for Hugging Face's containers send pairs as objects; their answer has one level less.
+    """
 
     name = "tei-predict"
     title = "text-embeddings-inference, pairs"
     keys = ("inputs",)
-    takes = ("inputs", "raw_scores", "truncate", "truncation_direction")
-    required = 1
+    fields = (INPUTS, RAW_SCORES, TRUNCATE, TRUNCATION_DIRECTION)
     example: ClassVar[Json] = {"inputs": [["capital of France", "Berlin"], ["capital of France", "Paris"]]}
-    other_bodies: ClassVar[tuple[Json, ...]] = ({"inputs": ["capital of France", "Paris"]},)
+    other_bodies: ClassVar[tuple[Json, ...]] = (
+        {"inputs": ["capital of France", "Paris"]},
+        {"inputs": [{"text": "capital of France", "text_pair": "Paris"}]},
+    )
 
-    def parse(self, body: Json) -> ParsedCall:
-        fields = Fields(body)
-        inputs = fields.required("inputs")
-        single = _is_pair(inputs)
-        pairs = [inputs] if single else inputs
-        if not isinstance(pairs, list) or not pairs or not all(_is_pair(pair) for pair in pairs):
+    def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
+        said = read_fields(body, with_common(self.fields))
+        inputs = said["inputs"]
+        single = _pair(inputs) is not None
+        pairs = [_pair(item) for item in values.items([inputs] if single else inputs, "inputs", limits.max_pairs)]
+        found = [pair for pair in pairs if pair is not None]
+        if len(found) < len(pairs):
             raise InvalidRequest("inputs has to be a pair of strings, or a list of such pairs", param="inputs")
-        texts: list[Pair] = [(query, document) for query, document in pairs]
-        return call_for(fields, texts, single=single)
+        is_flat = single or isinstance(inputs[0], dict)
+        return call_for(said, found, limits, is_flat=is_flat)
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
-        predictions = [[{"score": score, "label": LABEL}] for score in scores_of(call, results)]
-        return WireResponse(predictions[0] if call.echo.single else predictions)
+        labels = [{"score": score, "label": LABEL} for score in scores_of(call, results)]
+        return WireResponse(labels if call.echo.is_flat else [[label] for label in labels])
 
     def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
         return tei_error(error, request_id)
 
 
-def _is_pair(value: Json) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
+def _pair(value: Json) -> Pair | None:
+    if isinstance(value, dict):
+        value = [value.get("text"), value.get("text_pair")]
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        return value[0], value[1]
+    return None

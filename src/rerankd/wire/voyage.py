@@ -6,6 +6,7 @@ from rerankd.errors import ServiceError
 from rerankd.wire.base import Json, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext
 from rerankd.wire.error_shapes import voyage_error
+from rerankd.wire.fields import DOCUMENTS, MODEL, QUERY, RETURN_DOCUMENTS, TOP_K, TRUNCATION
 
 
 class Voyage(DocumentsDialect):
@@ -13,7 +14,7 @@ class Voyage(DocumentsDialect):
 
     name = "voyage"
     title = "Voyage"
-    takes = ("query", "documents", "model", "top_k", "return_documents", "truncation")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_K, RETURN_DOCUMENTS, TRUNCATION)
 
     def body(self, context: RenderContext) -> Json:
         rows = context.rows(as_object=False)

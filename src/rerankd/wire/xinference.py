@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
+from rerankd.wire.fields import DOCUMENTS, KWARGS, MODEL, QUERY, RETURN_DOCUMENTS, TOP_N
 
 
 class Xinference(DocumentsDialect):
@@ -11,10 +12,10 @@ class Xinference(DocumentsDialect):
 
     name = "xinference"
     title = "Xinference"
-    takes = ("query", "documents", "model", "top_n", "return_documents", "kwargs")
+    fields = (QUERY, DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS, KWARGS)
 
     def body(self, context: RenderContext) -> Json:
         rows = [{"document": None, **row} for row in context.rows()]
-        warnings = list(context.result.warnings) or None
+        warnings = list(context.warnings) or None
         meta = {"api_version": None, "billed_units": None, "tokens": context.tokens, "warnings": warnings}
         return {"id": context.result.id, "results": rows, "meta": meta}
