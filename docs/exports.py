@@ -72,7 +72,8 @@ def service_errors(base: type[errors.ServiceError] = errors.ServiceError) -> lis
 
     def below(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
         for child in kind.__subclasses__():
-            yield child
+            if child.code != kind.code:
+                yield child
             yield from below(child)
 
     return sorted(below(base), key=lambda kind: (kind.status, kind.code))

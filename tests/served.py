@@ -75,7 +75,7 @@ class Served:
         connection = self.connect()
         body = json.dumps({"query": query, "documents": documents}).encode()
         connection.sendall(
-            b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
         )
         return connection

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from tests.contract.answers import SCORES, answer_to
 
 from rerankd.errors import InvalidRequest
-from rerankd.wire.base import Dialect, ParsedCall
+from rerankd.wire.base import Dialect, ParsedCall, ReadLimits
+from rerankd.wire.fields import COMMON
 from rerankd.wire.registry import ROUTES, Route
-from rerankd.wire.schema import FIELDS
 
-NAMES = st.sampled_from([*sorted({name.rsplit(".")[-1] for name in FIELDS}), "text", "content", "type", "label"])
+FIELDS = {field.name for route in ROUTES for dialect in route.dialects for field in (*dialect.fields, *COMMON)}
+NAMES = st.sampled_from([*sorted(FIELDS), "text", "content", "type", "label", "text_pair"])
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -39,7 +40,7 @@ LIKELY = {"query": "q", "queries": "q", "documents": ["a", "b"], "texts": ["a"],
 @given(BODIES, st.sampled_from(ROUTES), st.booleans())
 def test_any_json_is_answered_or_refused(body: Any, route: Route, likely: bool) -> None:
     if likely and isinstance(body, dict):
-        wanted = {name: LIKELY[name] for name in route.dialects[0].takes if name in LIKELY}
+        wanted = {name: LIKELY[name] for field in route.dialects[0].fields if (name := field.name) in LIKELY}
         body = wanted | {name: value for name, value in body.items() if name not in wanted}
     dialect, outcome = parsed(route, body)
     if isinstance(outcome, InvalidRequest):
@@ -56,6 +57,6 @@ def parsed(route: Route, body: Any) -> tuple[Dialect, ParsedCall | InvalidReques
     dialect = route.dialects[0]
     try:
         dialect = route.choose(body)
-        return dialect, dialect.parse(route.with_path(body, {}))
+        return dialect, dialect.parse(route.with_path(body, {}), ReadLimits())
     except InvalidRequest as error:
         return dialect, error

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.answers import play
 
 from rerankd.errors import ServiceError
 from rerankd.wire.base import Dialect
@@ -24,7 +25,8 @@ def classes(root: type[ServiceError] = ServiceError) -> Iterator[type[ServiceErr
         yield from classes(child)
 
 
-CLASSES = {error.code: error for error in classes() if error.__module__ == "rerankd.errors"}
+# An error that shares its parent's code is its parent to every client.
+CLASSES = {error.code: error for error in reversed(list(classes())) if error.__module__ == "rerankd.errors"}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
@@ -52,6 +54,14 @@ def test_every_error_and_every_dialect_is_in_the_table() -> None:
 def test_no_client_of_a_documents_shape_meets_a_422() -> None:
     for family, row in FAMILIES.items():
         assert family == "tei" or 422 not in row["statuses"].values()
+
+
+@pytest.mark.promise("W2")
+@pytest.mark.parametrize("path", ["/rerank", "/", "/tei", "/tei/rerank", "/invocations"])
+def test_empty_texts_are_what_text_embeddings_inference_calls_empty(path: str) -> None:
+    answer = play(path, {"query": "q", "texts": []})
+    assert answer["status"] == 400
+    assert answer["response"] == {"error": "texts must not be empty", "error_type": "Empty"}
 
 
 def test_a_retryable_error_without_a_time_still_says_when_to_come_back() -> None:

@@ -45,10 +45,12 @@ def test_the_native_shape_fails_when_no_document_has_a_score() -> None:
 
 
 def test_a_query_of_a_batch_fails_alone() -> None:
-    results = [InvalidRequest("documents must not be empty", param="documents"), answer_to(REQUEST)]
-    answered = render("/batch_rerank", {"pairs": [{"query": "q", "documents": []}, BODY]}, results).body["results"]
+    results = [InvalidRequest("query must not be empty or blank", param="query"), answer_to(REQUEST)]
+    pairs = [{"query": "q", "documents": []}, {**BODY, "query": " "}, BODY]
+    answered = render("/batch_rerank", {"pairs": pairs}, results).body["results"]
     assert answered[0] == {"error": "documents must not be empty", "code": "invalid_request"}
-    assert answered[1]["scores"] == [0.25, 0.875, 0.5]
+    assert answered[1] == {"error": "query must not be empty or blank", "code": "invalid_request"}
+    assert answered[2]["scores"] == [0.25, 0.875, 0.5]
 
 
 def test_a_pair_that_could_not_be_scored_fails_the_whole_score_call() -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.contract.answers import TABLE
 
 from rerankd.types import RerankRequest
+from rerankd.wire.base import ReadLimits
 from rerankd.wire.registry import ROUTES
 
 QUERY = "法国的首都是哪里？"
@@ -55,7 +56,7 @@ def request_of(name: str, extra: dict[str, Any]) -> RerankRequest:
     body = BODIES[name] | extra
     if name == "native-batch":
         body = {"pairs": [PLAIN | extra]}
-    requests = dialect.parse(body).requests
+    requests = dialect.parse(body, ReadLimits()).requests
     assert len(requests) == 1, f"{name} at {route.path} made {len(requests)} requests of one query"
     return requests[0]
 
@@ -81,5 +82,5 @@ def test_a_mount_reads_what_its_root_path_reads() -> None:
         root, mounted = TABLE.find(path), TABLE.find(f"/vllm{path}")
         assert root is not None
         assert mounted is not None
-        asked = [found[0].choose(PLAIN).parse(PLAIN).requests for found in (root, mounted)]
+        asked = [found[0].choose(PLAIN).parse(PLAIN, ReadLimits()).requests for found in (root, mounted)]
         assert asked[0] == asked[1]

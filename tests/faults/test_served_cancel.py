@@ -121,7 +121,7 @@ async def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
         held = await hold_one(server) if stage in ("queue", "batch") else None
         if stage in ("header", "body"):
             connection = server.connect()
-            connection.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n")
+            connection.sendall(b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n")
             connection.sendall(b"" if stage == "header" else b"\r\n{")
         elif stage == "tokenise":
             assert server.service.models is not None

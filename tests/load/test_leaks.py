@@ -20,7 +20,7 @@ async def abort_one(server: Served, number: int, chance: random.Random) -> None:
     if chance.random() < 0.1:
         connection = server.connect()
         connection.sendall(
-            b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"[: chance.randrange(1, 60)]
+            b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"[: chance.randrange(1, 60)]
         )
     else:
         connection = server.send_raw(f"question {number % 50}", documents)

@@ -31,7 +31,7 @@ def app() -> FastAPI:
 
 @pytest.fixture
 def client(app: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
 def discovered(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -123,7 +123,7 @@ async def test_a_preflight_tells_nothing_and_names_only_listed_origins(origin: s
     settings = Settings(api_keys="user:user-secret", cors_origins="https://page.example")
     transport = httpx.ASGITransport(create_app(settings, StandInService()))
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.options("/rerank", headers=headers)
         answer = await client.post("/rerank", json=BODY, headers=USER | {"Origin": origin})
     allowed = response.headers.get("access-control-allow-origin")
@@ -147,7 +147,7 @@ async def test_admin_routes_need_an_admin_key(app: FastAPI, client: httpx.AsyncC
 async def test_by_default_only_this_machine_is_served_and_no_origin_allowed(measured: Measured) -> None:
     settings = Settings()
     transport = httpx.ASGITransport(create_app(settings, StandInService()))
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.post("/rerank", json=BODY, headers={"Origin": "https://page.example"})
     measured("S-06", "bind and CORS by default", "127.0.0.1, no header", settings.host)
     assert settings.host == "127.0.0.1"

@@ -22,7 +22,7 @@ DEADLINE = 1.0
 def test_half_a_header_is_closed_at_its_deadline(impatient_server: LiveServer) -> None:
     with RawConnection(impatient_server.port) as connection:
         started = time.monotonic()
-        connection.send(b"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        connection.send(b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         status, body = connection.read_response()
         seconds = time.monotonic() - started
     assert status == 408
@@ -152,7 +152,11 @@ def test_slow_clients_are_closed_in_time_and_hurt_nobody(
     impatient_server: LiveServer, measured: Measured, kind: str, count: int, unseen: float
 ) -> None:
     """``unseen``: seconds of a p99 that count as nothing, because one jump of a busy machine makes them."""
-    start = b"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Slow: " if kind == "header" else head(content_length=1000) + b"{"
+    start = (
+        b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+        if kind == "header"
+        else head(content_length=1000) + b"{"
+    )
     with httpx.Client(base_url=impatient_server.url) as client:
         timed_requests(client, 20)
         idle = percentile(timed_requests(client, 150), 0.99)
@@ -214,7 +218,7 @@ def connections_to(server: int, client: int) -> int:
 def test_a_flood_of_headers_is_refused(fake_server: LiveServer, measured: Measured, what: str, flood: bytes) -> None:
     memory = Memory(fake_server.process.pid)
     with RawConnection(fake_server.port) as connection:
-        connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + flood)
+        connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + flood)
         status, _ = connection.read_response()
     grown = memory.growth()
     measured("G-07", what, "431, growth < 8 MB", f"{status}, {grown / MB:.1f} MB")

@@ -7,7 +7,7 @@ from tests.figures import Measured
 from tests.live import LiveServer
 from tests.raw import RawConnection, body_of, head, post
 
-START = b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+START = b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 AMBIGUOUS = {
     "length and chunks": START + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
@@ -24,8 +24,8 @@ AMBIGUOUS = {
     "a bare line feed in a header": START + b"X-A: b\nX-C: d\r\nContent-Length: 2\r\n\r\n{}",
     "a NUL in a header": START + b"X-A: b\0c\r\n\r\n",
     "no HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03hello",
-    "an unknown method": b"GARBAGE / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "HTTP/3.0": b"GET / HTTP/3.0\r\nHost: x\r\n\r\n",
+    "an unknown method": b"GARBAGE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "HTTP/3.0": b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n",
 }
 
 

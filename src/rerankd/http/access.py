@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import structlog
@@ -19,12 +20,27 @@ _PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 _CLOSE = (b"connection", b"close")
 _log = structlog.get_logger(__name__)
 
+_SLASHES = re.compile("//+")
+
+
+def canonical_path(path: str, root_path: str = "/") -> str:
+    """The one form of a path that every later layer compares: keys, routes and metrics see the same.
+
+    Slashes at the end and in a row are the usual errors of joining a base URL; a proxy may or may not have cut its
+    own prefix off.
+    """
+    path = _SLASHES.sub("/", path).rstrip("/") or "/"
+    if root_path != "/" and (path == root_path or path.startswith(f"{root_path}/")):
+        return path.removeprefix(root_path) or "/"
+    return path
+
 
 class Access:
     """Middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, root_path: str) -> None:
         self._app = app
+        self._root_path = canonical_path(root_path)
         self._metrics = metrics
         self._lifecycle = lifecycle
 
@@ -32,8 +48,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # A trailing slash is the usual typing error; without it the path is compared as it is.
-        scope["path"] = scope["path"].rstrip("/") or "/"
+        scope["path"] = canonical_path(scope["path"], self._root_path)
         state = RequestState(request_id.request_id_from(header(scope, request_id.HEADER)))
         scope[SCOPE_KEY] = state
         structlog.contextvars.bind_contextvars(request_id=state.request_id)
@@ -64,6 +79,7 @@ def _write_line(method: str, state: RequestState, seconds: float) -> None:
         facts |= {
             "bytes": state.received_bytes,
             "dialect": state.dialect.name if state.dialect else "",
+            "model": state.model,
             "queries": state.queries,
             "documents": state.documents,
             "cached": state.cached,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
@@ -13,6 +14,8 @@ from rerankd.http.route import MeasuredRoute
 
 if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
+
+_log = structlog.get_logger(__name__)
 
 
 class AdminRoutes:
@@ -35,7 +38,9 @@ class AdminRoutes:
         try:
             await self._service.reload()
         except ConfigurationError as error:
-            raise ServiceError(f"the reload failed and the old models go on serving: {error.message}") from error
+            # The reason may name folders of this machine, which are for its log.
+            _log.error("the reload failed", reason=error.message)
+            raise ServiceError("the reload failed and the old models go on serving; the log says why") from error
         models = self._service.models
         return JSONResponse({"status": "reloaded", "models": [model.name for model in models or ()]})
 

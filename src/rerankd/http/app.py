@@ -1,8 +1,9 @@
 """The ASGI application: which layers a call goes through, and which routes there are.
 
-Access          record, request id, log line, metrics
+Access          state, request id, path, log line, metrics
 CORS            only for the origins that the settings list
 ErrorHandler    whatever is raised inside -> a response
+AllowedHosts    no foreign name in Host
 Authentication  the key, and who calls
 routes          rerank paths by table; probes, models, administration and documentation by pattern
 """
@@ -22,6 +23,7 @@ from rerankd.http.admin_routes import AdminRoutes
 from rerankd.http.auth import Authentication, KeyRing
 from rerankd.http.docs_routes import docs_routes
 from rerankd.http.error_handler import ErrorHandler
+from rerankd.http.hosts import AllowedHosts
 from rerankd.http.in_flight import InFlight
 from rerankd.http.model_routes import ModelRoutes
 from rerankd.http.openapi import document
@@ -36,7 +38,7 @@ from rerankd.wire.registry import ROUTES
 if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
 
-_EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+_EXPOSED = ("X-Request-Id", "X-Warnings", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
 def create_app(settings: Settings, service: RerankService, in_flight: InFlight | None = None) -> FastAPI:
@@ -65,16 +67,16 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
         *AdminRoutes(service).routes(),
         *docs_routes(),
         *(playground_routes() if settings.playground else ()),
-        _openapi_route(app),
+        _openapi_route(app, settings),
     ]
     # The last one added is the outermost.
-    app.add_middleware(
-        Authentication, keys=KeyRing(settings), trusted_proxies=frozenset(_listed(settings.trusted_proxies))
-    )
+    keys = KeyRing(settings)
+    app.add_middleware(Authentication, keys=keys, trusted_proxies=frozenset(_listed(settings.trusted_proxies)))
+    app.add_middleware(AllowedHosts, settings=settings, needs_key=keys.is_required)
     app.add_middleware(ErrorHandler, table=table, max_body_bytes=settings.max_body_bytes)
     if settings.cors_origins:
         _add_cors(app, settings.cors_origins)
-    app.add_middleware(Access, metrics=service.metrics, lifecycle=service.lifecycle)
+    app.add_middleware(Access, metrics=service.metrics, lifecycle=service.lifecycle, root_path=settings.root_path)
     return app
 
 
@@ -83,10 +85,10 @@ async def _raise_again(request: Request, raised: Exception) -> NoReturn:
     raise raised
 
 
-def _openapi_route(app: FastAPI) -> MeasuredRoute:
+def _openapi_route(app: FastAPI, settings: Settings) -> MeasuredRoute:
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
-            app.openapi_schema = document(app, ROUTES)
+            app.openapi_schema = document(app, ROUTES, settings.root_path)
         return app.openapi_schema
 
     async def show(request: Request) -> Response:
@@ -105,7 +107,8 @@ def _add_cors(app: FastAPI, origins: str) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=_listed(origins),
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "X-Request-Timeout-Ms"],
+        allow_methods=["GET", "HEAD", "POST"],
+        # A page of a listed origin may send what it likes: every SDK has headers of its own.
+        allow_headers=["*"],
         expose_headers=_EXPOSED,
     )

@@ -24,7 +24,7 @@ from rerankd.settings import Settings
 OPEN_ROUTES = frozenset(
     (method, path)
     for method in ("GET", "HEAD")
-    for path in ("/", "/health", "/livez", "/readyz", *playground_routes.FILES)
+    for path in ("/", "/health", "/livez", "/readyz", "/ping", *playground_routes.FILES)
 )
 """Method and path that need no key: what a load balancer has to see, that the server runs, and the static page."""
 

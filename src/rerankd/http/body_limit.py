@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 from starlette.types import Receive, Scope
 
-from rerankd.errors import ClientClosed, InvalidRequest, ReceiveTimeout, TooLarge, UnsupportedMedia
+from rerankd.errors import ClientClosed, InvalidRequest, Overloaded, ReceiveTimeout, TooLarge, UnsupportedMedia
 from rerankd.http.request_state import RequestState, header, state_of
-from rerankd.schedule.room import Room
+from rerankd.settings import Settings
 
 Take = Callable[[int], None]
 """Told of each part of a body as it arrives; raises when there is no room for it."""
 
+_BROWSER_HEADERS = (b"origin", b"sec-fetch-site", b"referer")
+"""What every browser sends with a POST, and pages cannot leave out."""
+
+_LIMIT = "max_inflight_body_bytes"
 _JSON_TYPES = frozenset({b"application/json", b"text/json"})
 
 
 class BodyQuota:
-    """The bytes of the requests at work: each body has its limit, and a thousand bodies are more than memory holds.
+    """The memory of the bodies at work: each has its limit, and a thousand of them are more than memory holds.
 
     Bytes count when they are there and not when they are announced: announcing costs a hostile client nothing.
+
+    Args:
+        limit: bytes of all bodies together; never exceeded.
+        tenant_share: of it, for one caller while others hold some too.
+        reserve: bytes that one caller alone leaves free for the first body of the next.
     """
 
-    def __init__(self, limit: int, max_tenant_share: float) -> None:
-        self._room = Room("bytes", limit, max_tenant_share, "max_inflight_body_bytes")
+    def __init__(self, limit: int, tenant_share: float, reserve: int = 0) -> None:
+        self._limit = limit
+        self._share = math.ceil(limit * tenant_share)
+        self._alone = max(self._share, limit - reserve)
         self._held: dict[str, int] = {}
+        self._total = 0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> BodyQuota:
+        limit = max(settings.max_inflight_body_bytes, settings.max_body_bytes)
+        return cls(limit, settings.max_tenant_share, settings.max_body_bytes)
 
     @contextlib.contextmanager
     def of(self, tenant: str) -> Iterator[Take]:
@@ -35,19 +53,26 @@ class BodyQuota:
 
         def take(size: int) -> None:
             nonlocal taken
-            held = self._held.get(tenant, 0)
-            others = [size for other, size in self._held.items() if other != tenant]
-            self._room.check(size, held, others, retry_after=1.0)
-            self._held[tenant] = held + size
+            self._check(tenant, size)
+            self._held[tenant] = self._held.get(tenant, 0) + size
+            self._total += size
             taken += size
 
         try:
             yield take
         finally:
+            self._total -= taken
             if left := self._held.get(tenant, 0) - taken:
                 self._held[tenant] = left
             else:
                 self._held.pop(tenant, None)
+
+    def _check(self, tenant: str, size: int) -> None:
+        own = self._held.get(tenant, 0)
+        if self._total + size > self._limit:
+            raise Overloaded("too many bytes of requests are at work", retry_after=1.0, setting=_LIMIT)
+        if own and own + size > (self._alone if own == self._total else self._share):
+            raise Overloaded("your share of the bytes at work is full", retry_after=1.0, setting="max_tenant_share")
 
 
 async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: int, seconds: float) -> bytes:
@@ -95,8 +120,12 @@ def _check_media(scope: Scope) -> None:
     if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
         raise UnsupportedMedia("a compressed body is not read; send it without Content-Encoding")
     kind = header(scope, b"content-type")
-    # Absent is taken as JSON: the body has to be JSON anyway, and several small clients never say so.
-    if kind is not None and not _is_json(kind.split(b";", 1)[0].strip().lower()):
+    if kind is None:
+        # Weaviate and several small clients never say what they send; it has to be JSON anyway. A page in a browser
+        # has to: only then does the browser ask whether the page may call here at all.
+        if any(header(scope, name) is not None for name in _BROWSER_HEADERS):
+            raise UnsupportedMedia("a page has to say Content-Type: application/json")
+    elif not _is_json(kind.split(b";", 1)[0].strip().lower()):
         raise UnsupportedMedia("the body has to be JSON, with Content-Type: application/json")
 
 

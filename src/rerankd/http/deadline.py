@@ -9,7 +9,7 @@ from rerankd.errors import InvalidRequest
 
 HEADER = b"x-request-timeout-ms"
 
-_WHOLE_NUMBER = re.compile(rb"[0-9]{1,9}")
+_WHOLE_NUMBER = re.compile(rb"[0-9]{1,18}")
 
 
 def deadline_from(given: bytes | None, default_seconds: float, max_seconds: float) -> float:

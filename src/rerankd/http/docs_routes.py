@@ -6,7 +6,7 @@ import asyncio
 from functools import lru_cache
 
 from fastapi import Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from swagger_ui_bundle import swagger_ui_path
 
 from rerankd.errors import NotFound
@@ -62,6 +62,10 @@ def docs_routes() -> list[MeasuredRoute]:
 
 
 async def _page(request: Request) -> Response:
+    raw = bytes(request.scope.get("raw_path", b""))
+    if slashes := len(raw) - len(raw.rstrip(b"/")):
+        # The page finds its parts beside its own address; relative, for a proxy may have a prefix before it.
+        return RedirectResponse("../" * slashes + "docs")
     return HTMLResponse(_PAGE, headers=_ONLY_THIS_HOST)
 
 

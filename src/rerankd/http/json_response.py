@@ -17,9 +17,13 @@ def json_bytes(body: Json) -> bytes:
     return _encode(body).encode("utf-8")
 
 
-async def send_json(send: Send, answer: WireResponse) -> None:
+def encode(answer: WireResponse) -> tuple[WireResponse, bytes]:
+    """An answer with the bytes of its body."""
+    return answer, json_bytes(answer.body)
+
+
+async def send_body(send: Send, answer: WireResponse, body: bytes) -> None:
     """Send a whole answer."""
-    body = json_bytes(answer.body)
     await start_json(send, answer.status, answer.headers, len(body))
     await send({"type": "http.response.body", "body": body})
 

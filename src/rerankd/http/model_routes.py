@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
@@ -29,7 +30,7 @@ class ModelRoutes:
         endpoints = {
             "/info": (self.info, "The default model and the limits"),
             "/v1/models": (self.list_models, "Served names"),
-            "/v1/models/{name}": (self.show_model, "One served name"),
+            "/v1/models/{name:path}": (self.show_model, "One served name"),
             "/v1/cluster/auth": (self.cluster_auth, "Xinference's handshake"),
         }
         mounted = {path: endpoints[root] for path, root in MOUNTED_GETS.items() if root in endpoints}
@@ -47,7 +48,7 @@ class ModelRoutes:
         template = model.loaded.template
         return JSONResponse(
             {
-                "model_id": model.loaded.source.model,
+                "model_id": public_name(model.loaded.source.model),
                 "model_sha": model.loaded.fingerprint,
                 "model_dtype": engine.dtype,
                 "served_model_name": model.name,
@@ -104,10 +105,16 @@ class ModelRoutes:
         }
 
 
+def public_name(model: str) -> str:
+    """A model's name for clients; of a folder the last part, for where it lies is the server's own business."""
+    is_folder = model.startswith((".", "/", "~")) or Path(model).is_absolute() or "\\" in model
+    return Path(model).name if is_folder else model
+
+
 def _card(model: ServedModel) -> dict[str, Any]:
     return {
         "name": model.name,
-        "model": model.loaded.source.model,
+        "model": public_name(model.loaded.source.model),
         "fingerprint": model.loaded.fingerprint,
         "template": model.loaded.template.revision,
         "instruction": model.instruction,

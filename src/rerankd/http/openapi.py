@@ -31,8 +31,12 @@ _KEY = {
 }
 
 
-def document(app: FastAPI, routes: Sequence[Route]) -> dict[str, Any]:
-    """The whole document."""
+def document(app: FastAPI, routes: Sequence[Route], root_path: str = "") -> dict[str, Any]:
+    """The whole document.
+
+    Args:
+        root_path: where a proxy shows the server.
+    """
     described = get_openapi(
         title="rerankd",
         version=rerankd.__version__,
@@ -48,6 +52,7 @@ def document(app: FastAPI, routes: Sequence[Route]) -> dict[str, Any]:
             paths.setdefault(path, {})[verb] = operation | _path_parameters(path)
     described["paths"] = paths
     described["components"] = {"securitySchemes": {"key": _KEY}}
+    described["servers"] = [{"url": root_path.rstrip("/") or "/"}]
     described["security"] = [{"key": []}, {}]
     translated: dict[str, Any] = _translate(described)
     return translated
@@ -74,9 +79,7 @@ def _translate(value: Any) -> Any:
         return [_translate(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    translated = {
-        key: inner if key in ("example", "examples", "enum") else _translate(inner) for key, inner in value.items()
-    }
+    translated = {key: inner if key in _DATA else _translate(inner) for key, inner in value.items()}
     if "const" in translated:
         translated["enum"] = [translated.pop("const")]
     kinds = translated.get("type")

@@ -35,6 +35,7 @@ class OpsRoutes:
             "/health": (self.health, "State of the model"),
             "/livez": (self.livez, "Is the process worth keeping?"),
             "/readyz": (self.readyz, "May requests be sent here?"),
+            "/ping": (self.readyz, "SageMaker's probe"),
             "/tei/health": (self.health, "State of the model"),
         }
         routes = [MeasuredRoute("/metrics", self.metrics, tags=_TAGS, response_class=PlainTextResponse)]
@@ -42,7 +43,6 @@ class OpsRoutes:
             # What the root says does not depend on the state.
             responses = {} if path == "/" else _NOT_NOW
             routes.append(MeasuredRoute(path, endpoint, tags=_TAGS, summary=summary, responses=responses))
-            routes.append(MeasuredRoute(path, endpoint, methods=["HEAD"], include_in_schema=False))
         return routes
 
     async def about(self, request: Request) -> Response:

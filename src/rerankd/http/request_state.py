@@ -21,6 +21,8 @@ class RequestState:
     route: str = "unmatched"
     """The route's template; a raw path would let a client invent metric labels."""
     tenant: str = ""
+    model: str = ""
+    """The served name that answered."""
     dialect: Dialect | None = None
     status: int = 0
     code: str = ""

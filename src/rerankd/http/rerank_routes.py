@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Match
@@ -12,15 +13,23 @@ from rerankd.errors import MethodNotAllowed, ServiceError, TooLarge
 from rerankd.http import deadline
 from rerankd.http.body_limit import BodyQuota, Take, read_body
 from rerankd.http.in_flight import InFlight
-from rerankd.http.json_response import send_json
+from rerankd.http.json_response import encode, send_body
+from rerankd.http.offload import Offload
 from rerankd.http.request_state import RequestState, header, state_of
 from rerankd.http.route_table import RouteTable
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankResult
-from rerankd.wire.json_guard import decode_json
+from rerankd.wire.base import Dialect, ParsedCall, ReadLimits
+from rerankd.wire.json_guard import Decoded, decode_json
 
 if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
+
+ANSWER_BYTES_PER_DOCUMENT = 256
+"""About as much is written of a document beside its text."""
+
+MAX_WARNINGS_HEADER = 1024
+"""Characters of ``X-Warnings``."""
 
 
 class RerankRoutes(BaseRoute):
@@ -37,9 +46,10 @@ class RerankRoutes(BaseRoute):
         self._settings = settings
         self._service = service
         self._in_flight = in_flight
-        self._bodies = BodyQuota(
-            max(settings.max_inflight_body_bytes, settings.max_body_bytes), settings.max_tenant_share
-        )
+        self._bodies = BodyQuota.from_settings(settings)
+        self._offload = Offload()
+        served = [settings.max_documents, *(model.max_documents for model in settings.models.values())]
+        self._limits = ReadLimits(max(served), settings.max_queries)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         found = self._table.find(scope["path"]) if scope["type"] == "http" else None
@@ -58,25 +68,36 @@ class RerankRoutes(BaseRoute):
             await self._answer(scope, receive, send, take)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, take: Take) -> None:
-        route, parameters = scope["rerankd.route"]
         state = state_of(scope)
         context = self._context(scope, state)
-        settings = self._settings
-        decoded = decode_json(
-            await read_body(
-                scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds
-            ),
-            settings.max_json_depth,
-        )
-        state.dialect = dialect = route.choose(decoded)
-        call = dialect.parse(route.with_path(decoded, parameters))
+        dialect, call = await self._read(scope, receive, take)
         state.queries = len(call.requests)
         self._check_queries(state.queries)
         state.documents = sum(len(request.documents) for request in call.requests)
         await self._spend_rate(state)
         results = await self._in_flight.run(self._service.rerank(call.requests, context), receive, context.deadline)
-        _count(state, results)
-        await send_json(send, dialect.render(call, results))
+        _note(state, call, results)
+        size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * state.documents
+        await send_body(send, *await self._offload.run(size, lambda: encode(dialect.render(call, results))))
+
+    async def _read(self, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:
+        """The call that the body makes. Here, so that neither its bytes nor its objects outlive their reading."""
+        route, parameters = scope["rerankd.route"]
+        state, settings = state_of(scope), self._settings
+        body = await read_body(
+            scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds
+        )
+
+        def read() -> tuple[Decoded, Dialect, ParsedCall]:
+            decoded = decode_json(body, settings.max_json_depth)
+            state.dialect = dialect = route.choose(decoded.value)
+            call = dialect.parse(route.with_path(decoded.value, parameters), self._limits)
+            return decoded, dialect, replace(call, warnings=decoded.warnings + call.warnings)
+
+        decoded, dialect, call = await self._offload.run(len(body), read)
+        # What it takes in memory counts, and not only what it took on the wire.
+        take(max(0, decoded.size - len(body)))
+        return dialect, call
 
     def _context(self, scope: Scope, state: RequestState) -> CallContext:
         settings = self._settings
@@ -102,8 +123,15 @@ class RerankRoutes(BaseRoute):
             raise TooLarge(f"the call has {queries} queries, the limit is {limit}", setting=setting)
 
 
-def _count(state: RequestState, results: Sequence[RerankResult | ServiceError]) -> None:
+def _note(state: RequestState, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> None:
+    """Keep what the log line wants of an answer; its warnings go out in a header, for shapes without a place."""
+    warnings = dict.fromkeys(call.warnings)
     for result in results:
         if isinstance(result, RerankResult):
+            state.model = result.model
             state.tokens += result.prompt_tokens
             state.cached += result.cached_documents
+            warnings |= dict.fromkeys(result.warnings)
+    if warnings:
+        text = "; ".join(warnings)[:MAX_WARNINGS_HEADER]
+        state.response_headers.append((b"x-warnings", text.encode("ascii", "replace")))

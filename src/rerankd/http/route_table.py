@@ -20,7 +20,7 @@ class RouteTable:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact = {route.path: route for route in routes if "{" not in route.path}
         self._patterns = [
-            (re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", route.path)), route) for route in routes if "{" in route.path
+            (re.compile(_PARAMETER.sub(r"(?P<\1>.+)", route.path)), route) for route in routes if "{" in route.path
         ]
 
     def find(self, path: str) -> tuple[Route, dict[str, str]] | None:

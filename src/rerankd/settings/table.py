@@ -137,6 +137,12 @@ class Settings:
     trusted_proxies: str = setting(
         "", "Addresses of proxies, comma-separated, whose `X-Forwarded-For` says who the caller is."
     )
+    allowed_hosts: str = setting(
+        "",
+        "Names, comma-separated, that `Host` may have; `*.example.org` and `*` work. Empty means any, but of this "
+        "machine's alone on a loopback address without keys.",
+    )
+    root_path: str = setting("", "Path under which a proxy shows the server, such as `/rerank-api`.")
     cors_origins: str = setting("", "Origins, comma-separated, that a browser page may call from.")
     playground: bool = setting(True, "Serve `/playground`, a page to try rankings on.")
     # Limits of one request

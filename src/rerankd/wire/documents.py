@@ -152,10 +152,10 @@ class DocumentsDialect(ABC):
         where = next(
             field.name for field in self._read if field.meaning == "documents" and body.get(field.name) is not None
         )
-        sent = values.items(said["documents"], where, limits.max_documents)
-        texts = values.texts(sent, said.get("rank_fields", ("text",)), where)
+        sent = said["documents"]
+        texts = values.texts(sent, where, limits.max_documents, said.get("rank_fields", ("text",)))
         echo = Echo(
-            documents=tuple(sent),
+            documents=tuple(sent) if isinstance(sent, list) else (sent,),
             return_documents=said.get("return_documents"),
             raw_scores=said.get("raw_scores", False),
             score_threshold=said.get("score_threshold"),

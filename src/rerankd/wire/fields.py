@@ -93,7 +93,8 @@ def _asks_for_truncation(value: Json, where: str) -> bool:
 
 
 def _priority(value: Json, where: str) -> int:
-    return min(max(values.whole(least=-(2**63))(value, where), 0), LOWEST_PRIORITY)
+    priority: int = values.whole(least=-(2**63))(value, where)
+    return min(max(priority, 0), LOWEST_PRIORITY)
 
 
 LOWEST_PRIORITY = 999

@@ -31,16 +31,14 @@ class PairEcho:
 
 def read_pairs(body: Mapping[str, Json], first: str, second: str, limits: ReadLimits) -> list[Pair]:
     """The texts of two fields: one of the first with every one of the second, or as many of one as of the other."""
-    queries = values.items(body[first], first, limits.max_pairs)
-    alone = len(queries) == 1
-    documents = values.items(body[second], second, limits.max_documents if alone else limits.max_pairs)
-    if not alone and len(queries) != len(documents):
-        raise InvalidRequest(f"{first} and {second} have to be one and many, or equally many")
-    texts = values.texts(documents, ("text",), second)
+    alone = len(values.items(body[first], first, limits.max_pairs)) == 1
+    documents = values.texts(body[second], second, limits.max_documents if alone else limits.max_pairs)
+    queries = values.texts(body[first], first, limits.max_pairs)
     if alone:
-        query = values.text(queries[0], first)
-        return [(query, text) for text in texts]
-    return list(zip(values.texts(queries, ("text",), first), texts, strict=True))
+        return [(queries[0], document) for document in documents]
+    if len(queries) != len(documents):
+        raise InvalidRequest(f"{first} and {second} have to be one and many, or equally many")
+    return list(zip(queries, documents, strict=True))
 
 
 def call_for(

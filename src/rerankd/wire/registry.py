@@ -84,11 +84,11 @@ class Route:
     def with_path(self, body: Json, parameters: Mapping[str, str]) -> Json:
         """The body with the model that the path names, where it names none itself.
 
-        The parameters of a path are the parts of one model name, ``Qwen/Qwen3-Reranker-0.6B`` being two.
+        A name may hold slashes: ``Qwen/Qwen3-Reranker-0.6B``.
         """
         if not parameters or not isinstance(body, dict) or body.get("model") not in (None, ""):
             return body
-        return {**body, "model": "/".join(parameters.values())}
+        return {**body, **parameters}
 
 
 def _given(dialect: Dialect, body: Mapping[str, Json]) -> str:
@@ -112,7 +112,7 @@ MOUNTED_GETS: Mapping[str, str] = MappingProxyType(
         "/nvidia/v1/models": "/v1/models",
         "/vllm/v1/models": "/v1/models",
         "/xinference/v1/cluster/auth": "/v1/cluster/auth",
-        "/xinference/v1/models/{name}": "/v1/models/{name}",
+        "/xinference/v1/models/{name:path}": "/v1/models/{name:path}",
     }
 )
 """GET path under a mount -> the root path that answers it."""
@@ -146,13 +146,11 @@ _ROOT: Mapping[str, tuple[Dialect, ...]] = {
     "/ranking": (_NVIDIA,),
     "/v1/ranking": (_NVIDIA,),
     "/v1/retrieval/{model}/reranking": (_NVIDIA,),
-    "/v1/retrieval/{owner}/{model}/reranking": (_NVIDIA,),
     "/reranks": (_DASHSCOPE_COMPATIBLE,),
     "/v1/reranks": (_DASHSCOPE_COMPATIBLE,),
     "/compatible-api/v1/reranks": (_DASHSCOPE_COMPATIBLE,),
     f"/api/v1{_TEXT_RERANK}": (_DASHSCOPE,),
     "/inference/{model}": (_DEEPINFRA,),
-    "/inference/{owner}/{model}": (_DEEPINFRA,),
 }
 """Paths without a mount: keys decide where several dialects live."""
 
@@ -177,7 +175,7 @@ _MOUNTS: Mapping[str, Mapping[str, Dialect]] = {
     "nvidia": {"/ranking": _NVIDIA, "/v1/ranking": _NVIDIA, "/reranking": _NVIDIA},
     "llamacpp": dict.fromkeys(("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"), _LLAMA_CPP),
     "sglang": {"/v1/rerank": SGLang()},
-    "deepinfra": dict.fromkeys(("/inference/{model}", "/inference/{owner}/{model}"), _DEEPINFRA),
+    "deepinfra": {"/inference/{model}": _DEEPINFRA},
 }
 """Paths under a mount: one dialect each, whatever the keys."""
 

@@ -70,7 +70,7 @@ def above_zero(value: Json, where: str) -> int | None:
 
 
 def number(value: Json, where: str) -> float:
-    if isinstance(value, str) and len(value) <= MAX_NUMBER_LENGTH:
+    if isinstance(value, str) and value.isascii() and len(value) <= MAX_NUMBER_LENGTH:
         try:
             value = float(value)
         except ValueError:
@@ -147,10 +147,13 @@ def items(value: Json, where: str, most: int, setting: str = "max_documents") ->
     return found
 
 
-def texts(found: Sequence[Json], rank_fields: Sequence[str], where: str) -> tuple[str, ...]:
-    """Documents as texts: strings as they are, of objects the fields by these names."""
+def texts(value: Json, where: str, most: int, rank_fields: Sequence[str] = ("text",)) -> tuple[str, ...]:
+    """One text or a list of up to ``most``: strings as they are, of objects the fields by these names."""
+    found = items(value, where, most)
     if set(map(type, found)) == {str}:
         return tuple(found)
+    if not isinstance(value, list):
+        return (_document_text(value, rank_fields, where),)
     return tuple(_document_text(item, rank_fields, f"{where}[{index}]") for index, item in enumerate(found))
 
 

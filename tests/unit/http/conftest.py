@@ -32,7 +32,7 @@ def connect(service: StandInService) -> Connect:
 
     def make(**settings: Any) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(create_app(Settings(**settings), service))
-        return httpx.AsyncClient(transport=transport, base_url="http://server")
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     return make
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,16 +108,48 @@ async def test_the_answer_to_an_endless_body_says_the_limit_and_closes(connect: 
 
 
 def test_bodies_together_have_a_limit_and_give_back_what_they_took() -> None:
-    room = BodyQuota(100, max_tenant_share=0.5)
-    with room.of("a") as take:
+    quota = BodyQuota(100, tenant_share=0.5)
+    with quota.of("a") as take:
         take(60)
-        with room.of("a") as second:
+        with quota.of("a") as second:
             second(30)
             with pytest.raises(Overloaded, match="max_inflight_body_bytes"):
                 second(20)
-            with room.of("b") as other:
-                other(50)
-                with pytest.raises(Overloaded, match="share"):
-                    take(1)
+            with quota.of("b") as other:
+                other(10)
+                with pytest.raises(Overloaded, match="max_inflight_body_bytes"):
+                    other(1)
         take(40)
-    assert room._held == {}
+    assert quota._held == {}
+    assert quota._total == 0
+
+
+@pytest.mark.promise("S14")
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 1.0])
+def test_bodies_never_take_more_than_the_limit_however_many_callers_there_are(share: float) -> None:
+    quota = BodyQuota(1000, share, reserve=100)
+    with contextlib.ExitStack() as stack:
+        for number in range(200):
+            take = stack.enter_context(quota.of(f"caller {number % 40}"))
+            for _ in range(5):
+                with contextlib.suppress(Overloaded):
+                    take(30)
+        assert quota._total <= 1000
+
+
+def test_a_caller_alone_leaves_room_for_the_first_body_of_another() -> None:
+    quota = BodyQuota(1000, 0.5, reserve=100)
+    with quota.of("a") as take, quota.of("b") as other:
+        take(800)
+        take(100)
+        with pytest.raises(Overloaded, match="max_tenant_share"):
+            take(1)
+        other(100)
+
+
+@pytest.mark.promise("P11")
+@pytest.mark.parametrize("name", [b"origin", b"sec-fetch-site", b"referer"])
+async def test_a_page_has_to_say_that_it_sends_json(name: bytes) -> None:
+    with pytest.raises(UnsupportedMedia):
+        await read(scope_with((name, b"https://example.org")), receiving(b"{}"))
+    assert await read(scope_with((name, b"https://example.org"), *JSON), receiving(b"{}")) == b"{}"

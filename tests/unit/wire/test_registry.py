@@ -33,11 +33,14 @@ def test_a_body_that_fits_two_shapes_is_refused_with_both_names() -> None:
     assert "text-embeddings-inference (`texts`)" in caught.value.message
 
 
+@pytest.mark.promise("W1")
 def test_the_model_of_a_path_joins_the_body_where_it_names_none() -> None:
-    route = ROUTE["/inference/{owner}/{model}"]
-    parameters = {"owner": "Qwen", "model": "Qwen3-Reranker-4B"}
+    route = ROUTE["/inference/{model}"]
+    parameters = {"model": "Qwen/Qwen3-Reranker-4B"}
     assert route.with_path({}, parameters) == {"model": "Qwen/Qwen3-Reranker-4B"}
     assert route.with_path({"model": "mine"}, parameters) == {"model": "mine"}
+    for nothing in (None, ""):
+        assert route.with_path({"model": nothing}, parameters) == parameters
     assert route.with_path([1], parameters) == [1]
 
 
