@@ -45,6 +45,7 @@ class Native(DocumentsDialect):
 
     name = "native"
     title = "rerankd"
+    example: ClassVar[Json] = {**DocumentsDialect.example, "return_documents": True}
     fields = (
         QUERY,
         DOCUMENTS,

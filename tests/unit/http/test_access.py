@@ -64,6 +64,52 @@ async def test_a_slash_at_the_end_does_no_harm(client: httpx.AsyncClient) -> Non
     assert (await client.get("/health/")).status_code == 200
 
 
+@pytest.mark.promise("U13")
+@pytest.mark.parametrize(
+    "path", ["//rerank", "/v1//rerank", "//v1///rerank//", "/prefix/rerank", "//prefix//rerank/", "/rerank"]
+)
+async def test_slashes_and_a_prefix_that_a_proxy_kept_do_no_harm(connect: Connect, path: str) -> None:
+    client = connect(root_path="/prefix/")
+    assert (await client.post(f"http://localhost{path}", json=BODY)).status_code == 200
+    assert (await client.post("/prefixed/rerank", json=BODY)).status_code == 404
+
+
+@pytest.mark.promise("U13")
+@pytest.mark.parametrize(
+    "path", ["//admin/reload", "/admin//reload", "/prefix/admin/reload", "/prefix//admin//reload/"]
+)
+async def test_no_spelling_of_a_path_goes_round_the_keys(connect: Connect, path: str) -> None:
+    client = connect(root_path="/prefix", api_keys="a:b", admin_keys="root:secret")
+    response = await client.post(f"http://localhost{path}", headers={"Authorization": "Bearer b"})
+    assert response.status_code == 403
+    for open_path in ("//livez", "/prefix/livez"):
+        assert (await client.get(f"http://localhost{open_path}")).status_code == 200
+
+
+@pytest.mark.promise("W3")
+async def test_the_line_names_the_model_that_answered(client: httpx.AsyncClient) -> None:
+    assert (await logged(client, "POST", "/rerank", json={**BODY, "model": "foreign"}))["model"] == "tiny"
+    assert (await logged(client, "POST", "/rerank", content=b"{"))["model"] == ""
+
+
+@pytest.mark.promise("U5")
+@pytest.mark.parametrize("asked", ["api-key", "cache-control", "x-stainless-lang, authorization", "traceparent"])
+async def test_a_page_of_a_listed_origin_may_send_any_header(connect: Connect, asked: str) -> None:
+    client = connect(cors_origins="https://page.example")
+    for origin, status in (("https://page.example", 200), ("https://other.example", 400)):
+        response = await client.options(
+            "/rerank",
+            headers={
+                "Origin": origin,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": asked,
+            },
+        )
+        assert response.status_code == status
+        allowed = response.headers.get("access-control-allow-origin")
+        assert allowed == (origin if status == 200 else None)
+
+
 async def test_a_draining_server_sends_its_clients_to_another_connection(
     client: httpx.AsyncClient, service: StandInService
 ) -> None:

@@ -39,3 +39,11 @@ async def test_the_page_can_show_this_version_of_the_document(client: httpx.Asyn
 async def test_nothing_else_of_the_folder_is_served(client: httpx.AsyncClient, name: str) -> None:
     assert name not in ASSETS
     assert (await client.get(f"/docs/assets/{name}")).status_code == 404
+
+
+@pytest.mark.promise("U18")
+@pytest.mark.parametrize("path", ["/docs/", "/docs//"])
+async def test_a_slash_behind_the_page_leads_to_the_page(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(f"http://localhost{path}", follow_redirects=True)
+    assert response.url.path == "/docs"
+    assert response.status_code == 200

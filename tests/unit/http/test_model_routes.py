@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from tests.standin import StandInService
+from tests.standin import StandInService, served
 
 
 async def test_the_list_reads_like_openais(client: httpx.AsyncClient) -> None:
@@ -40,3 +40,35 @@ async def test_while_loading_there_is_nothing_to_tell_yet(client: httpx.AsyncCli
         response = await client.get(path)
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.promise("U4")
+@pytest.mark.parametrize(
+    "path", ["/v1/models/Qwen/Qwen3-Reranker-0.6B", "/xinference/v1/models/Qwen/Qwen3-Reranker-0.6B"]
+)
+async def test_a_name_may_have_a_slash(client: httpx.AsyncClient, service: StandInService, path: str) -> None:
+    assert service.models is not None
+    service.models["Qwen/Qwen3-Reranker-0.6B"] = served("Qwen/Qwen3-Reranker-0.6B")
+    for spelling in (path, path.replace("Qwen/Qwen3", "Qwen%2FQwen3")):
+        assert (await client.get(spelling)).json()["id"] == "Qwen/Qwen3-Reranker-0.6B"
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("/srv/secret/Qwen3-Reranker-4B/", "Qwen3-Reranker-4B"),
+        ("./models/mine", "mine"),
+        ("~/models/mine", "mine"),
+        ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-0.6B"),
+        ("tiny", "tiny"),
+    ],
+)
+async def test_where_a_model_lies_is_not_told(
+    client: httpx.AsyncClient, service: StandInService, model: str, shown: str
+) -> None:
+    assert service.models is not None
+    service.models["tiny"].loaded.source.model = model
+    response = await client.get("/info")
+    assert response.json()["model_id"] == response.json()["models"][0]["model"] == shown
+    assert "secret" not in response.text

@@ -6,8 +6,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from tests.standin import StandInService
 
+from rerankd.http.app import create_app
 from rerankd.http.openapi import _translate
+from rerankd.settings import Settings
 from rerankd.wire.registry import ROUTES
 
 
@@ -80,6 +83,18 @@ def test_a_constant_becomes_a_choice_of_one() -> None:
 def test_examples_are_data_and_stay_as_they_are() -> None:
     example = {"examples": {"one": {"value": {"type": ["string", "null"]}}}}
     assert _translate(example) == example
+
+
+@pytest.mark.promise("U10")
+def test_a_validator_finds_no_fault_in_it(document: dict[str, Any]) -> None:
+    validator = pytest.importorskip("openapi_spec_validator", reason="openapi-spec-validator is not installed")
+    validator.validate(document)
+
+
+@pytest.mark.promise("U13")
+def test_it_names_the_path_under_which_a_proxy_shows_it(service: StandInService) -> None:
+    for root_path, url in (("", "/"), ("/prefix", "/prefix"), ("/prefix/", "/prefix")):
+        assert create_app(Settings(root_path=root_path), service).openapi()["servers"] == [{"url": url}]
 
 
 async def test_it_is_served(client: httpx.AsyncClient, document: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from tests.standin import StandInService
+from tests.unit.http.conftest import Connect
 
 import rerankd
 from rerankd.service.lifecycle import State
@@ -42,8 +43,22 @@ async def test_probes_tell_what_the_state_means(
     assert (await client.get("/readyz")).json() == {"state": state, "reason": "because"}
 
 
-async def test_a_probe_may_ask_for_the_head_alone(client: httpx.AsyncClient) -> None:
-    assert (await client.head("/livez")).status_code == 200
+@pytest.mark.promise("U18")
+@pytest.mark.parametrize(
+    "path", ["/", "/livez", "/ping", "/v1/models", "/v1/models/tiny", "/info", "/docs", "/openapi.json", "/metrics"]
+)
+async def test_what_answers_get_answers_head(client: httpx.AsyncClient, path: str) -> None:
+    got, head = await client.get(path), await client.head(path)
+    assert head.status_code == got.status_code == 200
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+@pytest.mark.promise("U6")
+async def test_sagemaker_may_ask_without_a_key(connect: Connect, service: StandInService) -> None:
+    client = connect(api_keys="a:b")
+    assert (await client.get("/ping")).status_code == 200
+    service.lifecycle.move_to(State.DRAINING)
+    assert (await client.get("/ping")).status_code == 503
 
 
 async def test_the_metrics_have_the_published_names(client: httpx.AsyncClient) -> None:

@@ -82,6 +82,57 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
+@pytest.mark.promise("U12")
+def test_half_a_pair_in_an_item_of_a_list_becomes_the_replacement_character() -> None:
+    documents = [["fine", "a\ud83d"], *(["\udc00"] for _ in range(6))]
+    decoded = decode_json(json.dumps({"documents": documents}).encode(), max_depth=32)
+    assert decoded.value == {"documents": [["fine", "a\ufffd"], *(["\ufffd"] for _ in range(6))]}
+    (warning,) = decoded.warnings
+    assert "documents[0][1]" in warning
+    assert "and 2 more" in warning
+
+
+def test_a_key_that_is_no_name_is_not_repeated() -> None:
+    decoded = decode_json(json.dumps({"a secret": ["\ud83d"]}).encode(), max_depth=32)
+    assert "secret" not in decoded.warnings[0]
+
+
+@pytest.mark.promise("A10")
+def test_the_size_is_what_the_value_takes_and_not_what_was_sent() -> None:
+    plain = decode_json(json.dumps({"documents": ["word " * 1000] * 100}).encode(), max_depth=32)
+    small = decode_json(json.dumps({"documents": ["é!"] * 50_000}).encode(), max_depth=32)
+    assert 500_000 < plain.size < 510_000
+    assert small.size > 50_000 * 50
+
+
+@pytest.mark.promise("A1")
+@pytest.mark.parametrize(
+    "text", ['"' + '\\"' * 10_000, '"' * 10_001, "\\" * 10_001, '"' + "\\\\" * 10_000, '"a' * 10_001]
+)
+def test_brackets_before_whatever_string_take_as_long_as_they_are(text: str) -> None:
+    def cost(times: int) -> float:
+        body = ("[" * 50_001 + text * times).encode()
+        return min(seconds(lambda: refused(body)) for _ in range(3))
+
+    # A quadratic reader takes 64 times as long here.
+    assert cost(8) < 24 * max(cost(1), 0.002)
+
+
+def refused(body: bytes) -> None:
+    with pytest.raises(InvalidJSON):
+        decode_json(body, max_depth=32)
+
+
+def test_lists_are_counted_whether_or_not_strings_lie_between() -> None:
+    for item, many in (("[]", True), ('"[["', False), ('"\\"["', False), ('"\\\\",[]', True)):
+        body = ("[" + ",".join([item] * 50_001) + "]").encode()
+        if many:
+            with pytest.raises(InvalidJSON, match="more than 50000"):
+                decode_json(body, max_depth=32)
+        else:
+            decode_json(body, max_depth=32)
+
+
 def test_brackets_in_a_text_are_text() -> None:
     text = '[1, {"a": "\\"]}' * 60_000
     assert decode_json(json.dumps({"query": text}).encode(), max_depth=2).value == {"query": text}
