@@ -106,9 +106,7 @@ def test_the_size_is_what_the_value_takes_and_not_what_was_sent() -> None:
 
 
 @pytest.mark.promise("A1")
-@pytest.mark.parametrize(
-    "text", ['"' + '\\"' * 10_000, '"' * 10_001, "\\" * 10_001, '"' + "\\\\" * 10_000, '"a' * 10_001]
-)
+@pytest.mark.parametrize("text", ['"' + '\\"' * 9_999, '"' * 9_999, "\\" * 9_999, '"' + "\\\\" * 9_999, '"a' * 9_999])
 def test_brackets_before_whatever_string_take_as_long_as_they_are(text: str) -> None:
     def cost(times: int) -> float:
         body = ("[" * 50_001 + text * times).encode()
