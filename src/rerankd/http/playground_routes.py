@@ -43,10 +43,7 @@ _HEADERS = {
 
 
 def playground_routes() -> list[MeasuredRoute]:
-    return [
-        MeasuredRoute(path, _File(name).show, methods=["GET", "HEAD"], include_in_schema=False)
-        for path, name in FILES.items()
-    ]
+    return [MeasuredRoute(path, _File(name).show, include_in_schema=False) for path, name in FILES.items()]
 
 
 class _File:

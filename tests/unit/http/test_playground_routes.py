@@ -14,7 +14,7 @@ from rerankd.settings import Settings
 
 def connected(**settings: object) -> httpx.AsyncClient:
     app = create_app(Settings(**settings), StandInService())  # type: ignore[arg-type]
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server.test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
 @pytest.mark.parametrize("path", FILES)
