@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS
 from benchmarks.engine import Setting, checkpoint, measure
+from benchmarks.engine_process import RIVALS, ROOT
 from benchmarks.machine import command, machine, print_table
-from benchmarks.processes import RIVALS, ROOT
 from benchmarks.workloads import Texts, Workload
 
 REFERENCE = "reference:float32"

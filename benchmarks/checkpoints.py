@@ -27,6 +27,9 @@ class Layout:
     tie_word_embeddings: bool = True
     architecture: str = "Qwen3ForCausalLM"
     max_position_embeddings: int = 40_960
+    attention_bias: bool = False
+    yarn_factor: float = 0.0
+    """How many times longer than 64 tokens YaRN makes the context; 0 for plain RoPE."""
 
     @property
     def is_classifier(self) -> bool:
@@ -79,12 +82,14 @@ def shapes(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{base}.post_attention_layernorm.weight", (hidden,)
         for name, out in (("q_proj", query), ("k_proj", key), ("v_proj", key)):
             yield f"{base}.self_attn.{name}.weight", (out, hidden)
-            if layout.family == "Qwen2":
+            if layout.family == "Qwen2" or layout.attention_bias:
                 yield f"{base}.self_attn.{name}.bias", (out,)
         if layout.family == "Qwen3":
             yield f"{base}.self_attn.q_norm.weight", (d,)
             yield f"{base}.self_attn.k_norm.weight", (d,)
         yield f"{base}.self_attn.o_proj.weight", (hidden, query)
+        if layout.attention_bias:
+            yield f"{base}.self_attn.o_proj.bias", (hidden,)
         yield f"{base}.mlp.gate_proj.weight", (wide, hidden)
         yield f"{base}.mlp.up_proj.weight", (wide, hidden)
         yield f"{base}.mlp.down_proj.weight", (hidden, wide)
@@ -105,7 +110,8 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> to
 
 def _config(layout: Layout, dtype: torch.dtype) -> dict[str, Any]:
     numbers = asdict(layout)
-    architecture = numbers.pop("architecture")
+    architecture, yarn_factor = numbers.pop("architecture"), numbers.pop("yarn_factor")
+    yarn = {"rope_type": "yarn", "factor": yarn_factor, "original_max_position_embeddings": 64}
     classifier = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "pad_token_id": 0}
     return {
         **numbers,
@@ -113,10 +119,10 @@ def _config(layout: Layout, dtype: torch.dtype) -> dict[str, Any]:
         "model_type": layout.family.lower(),
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
-        "attention_bias": False,
         "use_sliding_window": False,
         "torch_dtype": str(dtype).removeprefix("torch."),
         **(classifier if layout.is_classifier else {}),
+        **({"rope_scaling": yarn} if yarn_factor else {}),
     }
 
 

@@ -34,10 +34,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, Layout, write_checkpoint
+from benchmarks.engine_process import RIVALS, ROOT, EngineProcess, Scored
+from benchmarks.flops import request_flops
 from benchmarks.machine import command, machine, print_table
-from benchmarks.peak import peaks
-from benchmarks.processes import RIVALS, ROOT, EngineProcess, Scored
-from benchmarks.work import work
+from benchmarks.matmul_peak import peaks
 from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
 
 _TOKENIZER = ROOT.parent / "shared" / "tokenizer" / "qwen3"
@@ -232,7 +232,7 @@ def _result(
     for engine, turn in turns.items():
         row: dict[str, Any] = {"engine": engine, "void": turn.void}
         if not turn.void:
-            rate = work(workload, layout) / turn.best.seconds / 1e9
+            rate = request_flops(workload, layout) / turn.best.seconds / 1e9
             peak = ceiling.get(engine.partition(":")[2])
             row |= {
                 "details": turn.details,

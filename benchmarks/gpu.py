@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, write_checkpoint
 from benchmarks.machine import machine, print_table
-from benchmarks.usual_code import left_padded
+from benchmarks.transformers_baseline import left_padded
 from benchmarks.workloads import WORKLOADS, Workload
 from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
 from rerankd.engine.reference import ReferenceEngine

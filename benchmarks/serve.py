@@ -5,7 +5,7 @@
     python benchmarks/serve.py --payload 10x64 --concurrency 1 --concurrency 8 --concurrency 64 --pid $!
     python benchmarks/serve.py --payload 10x64*5 --payload 100x512*1 --limit 120 \\
         --server usual=http://127.0.0.1:8001/rerank \\
-        --start 'usual=python benchmarks/rivals/usual_code.py out/bench/0.6B 8001'
+        --start 'usual=python benchmarks/rivals/transformers_baseline.py out/bench/0.6B 8001'
 
 A payload is ``DOCUMENTSxTOKENS[@REQUESTS A SECOND][*REQUESTS]``. At a rate requests leave on time, and latency counts
 from the moment one was due, so that a server which falls behind cannot hide it. Without a rate one client asks, its
@@ -36,14 +36,14 @@ import numpy as np
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import proc
+from benchmarks import process_stats
 from benchmarks.checkpoints import LAYOUTS
+from benchmarks.flops import request_flops
 from benchmarks.machine import command, machine, print_table
+from benchmarks.matmul_peak import peaks
 from benchmarks.payloads import PAYLOADS, Body, Payload
-from benchmarks.peak import peaks
 from benchmarks.rivals.tokens import in_template, shape, verdict
-from benchmarks.started import started
-from benchmarks.work import work
+from benchmarks.server_process import started
 from benchmarks.workloads import Texts
 
 _LOCAL = "rerankd=http://127.0.0.1:8000/rerank"
@@ -209,7 +209,7 @@ class Measure:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=self.arguments.limit, limits=limits) as client:
             await self._ask(client, self._body(_WARM, plan.requests), time.perf_counter())
-            watch = proc.watched(self.pid) if self.pid else contextlib.nullcontext()
+            watch = process_stats.watched(self.pid) if self.pid else contextlib.nullcontext()
             with watch as peak:
                 began = time.perf_counter()
                 if plan.concurrency:
@@ -255,7 +255,7 @@ class Measure:
         good = [answer.seconds for answer in answers if not answer.fault]
         p50, p95, p99 = np.percentile(good or [0.0], [50, 95, 99]).tolist()
         lengths = shape(self.texts, plan.payload.body(0))
-        operations = work(lengths, LAYOUTS[self.arguments.layout]) * len(good)
+        operations = request_flops(lengths, LAYOUTS[self.arguments.layout]) * len(good)
         return Load(
             server=self.server,
             payload=str(plan.payload),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from benchmarks.checkpoints import Layout, shapes
 from benchmarks.engine import Setting, Turns, measure, shown, take_turn
-from benchmarks.processes import EngineProcess, Scored
-from benchmarks.work import work
+from benchmarks.engine_process import EngineProcess, Scored
+from benchmarks.flops import request_flops
 from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
 
 
@@ -93,7 +93,7 @@ def test_the_operations_of_a_request_are_those_of_its_products() -> None:
     layers = layout.num_hidden_layers - 1
     whole = sum(2 * (keys + rest) + 4 * wide * (position + 1) for position in positions)
     last = sum(2 * keys for _ in positions) + 3 * (2 * rest + 4 * wide * 9)
-    assert work(workload, layout) == layers * whole + last
+    assert request_flops(workload, layout) == layers * whole + last
 
 
 def test_an_engine_in_a_process_of_its_own_answers(tmp_path: Path) -> None:

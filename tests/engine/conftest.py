@@ -22,6 +22,8 @@ LAYOUTS = {
     "eight heads of keys": (replace(SMALL, num_attention_heads=16, num_key_value_heads=8), 1),
     "classifier": (replace(SMALL, architecture="Qwen3ForSequenceClassification", rope_theta=1e10), 1),
     "biases, no head norms": (replace(SMALL, architecture="Qwen2ForCausalLM"), 1),
+    "biases and head norms": (replace(SMALL, attention_bias=True), 1),
+    "YaRN": (replace(SMALL, yarn_factor=4.0), 1),
 }
 
 EngineMaker = Callable[..., Engine]

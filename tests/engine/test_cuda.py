@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine import plain_lines
+from tests.engine import cuda_on_cpu
 
 from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
-from rerankd.engine.native.fp8 import Fp8Linear, has_fp8
-from rerankd.engine.native.layers import FP8, Activations, TorchPieces, in_fp8
+from rerankd.engine.native.activations import FP8, QuantizedTensor, quantize_fp8
+from rerankd.engine.native.cpu.torch_ops import TorchOps
+from rerankd.engine.native.cuda.linear import Fp8Linear, has_fp8
 from rerankd.engine.registry import create_engine
 
 pytestmark = [
@@ -65,7 +66,7 @@ def test_native_on_cuda_agrees_with_the_reference(dtype: str, checkpoint: Path, 
 def test_attention_of_every_kind_of_line(
     heads: tuple[int, int], size: int, block: int, dtype: torch.dtype, rng: np.random.Generator
 ) -> None:
-    from rerankd.engine.native.cuda.pieces import attend
+    from rerankd.engine.native.cuda.ops import attention as attend
 
     most = block // (heads[0] // heads[1])
     lines, first = [(0,) * 8], 0
@@ -83,7 +84,7 @@ def test_attention_of_every_kind_of_line(
     queries, keys, values = random(first + 3, heads[0]), random(1500, heads[1]), random(1500, heads[1])
     table = torch.tensor(lines, dtype=torch.int32, device=CUDA)
     found = attend(queries, keys, values, table, block)[:first]
-    expected = plain_lines.attend(queries, keys, values, table, block)[:first]
+    expected = cuda_on_cpu.attend(queries, keys, values, table, block)[:first]
     assert (found.float() - expected.float()).abs().max() <= 2e-2
 
 
@@ -91,7 +92,7 @@ def test_attention_of_every_kind_of_line(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, FP8])
 def test_the_pieces_compute_what_torch_does(width: int, dtype: torch.dtype) -> None:
     """But for another order of sums, which may round the last step off."""
-    from rerankd.engine.native.cuda.pieces import TritonPieces
+    from rerankd.engine.native.cuda.ops import TritonOps
 
     generator = torch.Generator(CUDA).manual_seed(1)
 
@@ -99,17 +100,17 @@ def test_the_pieces_compute_what_torch_does(width: int, dtype: torch.dtype) -> N
         return torch.randn(*shape, generator=generator, device=CUDA)
 
     both, weight, residual = random(77, 2 * width).bfloat16(), random(width), random(77, width)
-    parts = [Activations(part) for part in both.split(width, dim=1)]
+    parts = [QuantizedTensor(part) for part in both.split(width, dim=1)]
     found, expected = ([], [])
-    for pieces, out in ((TritonPieces(), found), (TorchPieces(), expected)):
+    for pieces, out in ((TritonOps(), found), (TorchOps(), expected)):
         rows = residual.clone()
         out += [
             pieces.add_rms_norm(rows, None, weight, 1e-6, dtype),
             pieces.add_rms_norm(rows, parts[1], weight, 1e-6, dtype),
         ]
-        out += [Activations(rows), pieces.silu_and_mul(*parts, dtype)]
+        out += [QuantizedTensor(rows), pieces.silu_and_mul(*parts, dtype)]
     for left, right in zip(found, expected, strict=True):
-        numbers = [part.numbers().float() for part in (left, right)]
+        numbers = [part.dequantize().float() for part in (left, right)]
         step = {torch.float32: 1e-6, FP8: 2**-3}.get(left.values.dtype, 2**-7)
         assert torch.allclose(*numbers, rtol=step, atol=step * 1e-2)
         assert (numbers[0] - numbers[1]).norm() <= 2e-3 * numbers[1].norm()
@@ -118,15 +119,15 @@ def test_the_pieces_compute_what_torch_does(width: int, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("is_normed", [True, False])
 @pytest.mark.parametrize("count", [8, 14, 32])
 def test_the_turns_are_those_of_torch(is_normed: bool, count: int) -> None:
-    from rerankd.engine.native.cuda.pieces import TritonPieces
+    from rerankd.engine.native.cuda.ops import TritonOps
 
     generator = torch.Generator(CUDA).manual_seed(1)
     product = torch.randn(55, (count + 4) * 128, generator=generator, device=CUDA).bfloat16()
-    heads = Activations(product[:, 256 : 256 + count * 128].unflatten(1, (count, 128)))
+    heads = QuantizedTensor(product[:, 256 : 256 + count * 128].unflatten(1, (count, 128)))
     weight = torch.rand(count, 128, generator=generator, device=CUDA) if is_normed else None
     angles = torch.rand(55, 64, generator=generator, device=CUDA) * 6
     found, expected = (torch.empty(55, count, 128, dtype=torch.bfloat16, device=CUDA) for _ in range(2))
-    for pieces, out in ((TritonPieces(), found), (TorchPieces(), expected)):
+    for pieces, out in ((TritonOps(), found), (TorchOps(), expected)):
         pieces.qk_norm_rope(heads, weight, 1e-6, (angles.cos(), angles.sin()), out)
     assert torch.allclose(found.float(), expected.float(), rtol=2**-7, atol=2**-9)
 
@@ -159,12 +160,12 @@ def test_fp8_products_on_the_card_are_those_of_the_arithmetic(rows: int, has_bia
     weight, given = (torch.randn(count, 1024, generator=generator).bfloat16() for count in (3072, rows))
     biases = [torch.randn(3072, generator=generator).bfloat16()] if has_bias else None
 
-    (weights, scales), (values, row_scales) = (in_fp8(part.to(CUDA)) for part in (weight, given))
+    (weights, scales), (values, row_scales) = (quantize_fp8(part.to(CUDA)) for part in (weight, given))
     expected = (values.float() * row_scales[:, None]) @ (weights.float() * scales[:, None]).T
     if biases is not None:
         expected += biases[0].to(CUDA)
     product = Fp8Linear([weight.to(CUDA)], torch.bfloat16, None if biases is None else [biases[0].to(CUDA)])
-    (found,) = product(Activations(values, row_scales))
+    (found,) = product(QuantizedTensor(values, row_scales))
     assert (found.values - expected).norm() <= 1e-2 * expected.norm()
 
 
@@ -198,7 +199,7 @@ def test_after_warm_up_nothing_is_compiled_any_more(
     def variants() -> int:
         return sum(
             len(device[0])
-            for kernel in (kernels.norm, kernels.turn, kernels.gate, kernels.attend)
+            for kernel in (kernels.add_rms_norm, kernels.qk_norm_rope, kernels.silu_and_mul, kernels.attention)
             for device in kernel.device_caches.values()
         )
 

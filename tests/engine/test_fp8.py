@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rerankd.engine.base import EngineOptions, HeadSpec
-from rerankd.engine.native.fp8 import Fp8Linear
-from rerankd.engine.native.layers import FP8, Activations, in_fp8
+from rerankd.engine.native.activations import FP8, QuantizedTensor, quantize_fp8
+from rerankd.engine.native.cuda.linear import Fp8Linear
 from rerankd.engine.registry import create_engine
 from rerankd.errors import ConfigurationError
 
@@ -25,14 +25,14 @@ def rows(count: int, size: int, seed: int = 0) -> torch.Tensor:
 def product(weight: torch.Tensor, given: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``weight`` as two matrices that share their input, the results side by side again."""
     biases = None if bias is None else [bias[:16], bias[16:]]
-    parts = Fp8Linear([weight[:16], weight[16:]], torch.bfloat16, biases)(Activations(*in_fp8(given)))
+    parts = Fp8Linear([weight[:16], weight[16:]], torch.bfloat16, biases)(QuantizedTensor(*quantize_fp8(given)))
     assert [part.values.shape[1] for part in parts] == [16, len(weight) - 16]
-    return torch.cat([part.numbers() for part in parts], dim=1)
+    return torch.cat([part.dequantize() for part in parts], dim=1)
 
 
 def test_a_quantised_row_is_off_by_a_sixteenth_at_most() -> None:
     original = rows(33, 256).float()
-    quantised, scales = in_fp8(original)
+    quantised, scales = quantize_fp8(original)
     assert quantised.dtype == FP8
     assert scales.shape == (33,)
     restored = quantised.float() * scales[:, None]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 from safetensors.torch import load_file, save_file
-from tests.engine.plain_lines import passes_on_cpu
+from tests.engine.cuda_on_cpu import passes_on_cpu
 
 from rerankd.engine.base import Batch, EngineFault, EngineOptions, EngineOutOfMemory, Group, HeadSpec
-from rerankd.engine.native import engine as native
+from rerankd.engine.native.cpu.attention_varlen import VarlenAttention
 from rerankd.engine.native.engine import NativeEngine
-from rerankd.engine.native.plan import Plan
+from rerankd.engine.native.forward_batch import ForwardBatch
 
 Score = Callable[[Batch], np.ndarray]
 
@@ -26,11 +26,9 @@ BAD = 500
 """A token whose embedding is no number, in `broken`."""
 
 
-def loaded(folder: Path, dtype: str = "float32", prefix_cache_tokens: int = 512) -> NativeEngine:
+def loaded(folder: Path, dtype: str = "float32", kept_tokens: int = 512) -> NativeEngine:
     head = HeadSpec("words", positive=9, negative=8)
-    options = EngineOptions(
-        folder, head, dtype=dtype, device="cpu", threads=1, prefix_cache_tokens=prefix_cache_tokens
-    )  # type: ignore[arg-type]
+    options = EngineOptions(folder, head, dtype=dtype, device="cpu", threads=1, prefix_cache_tokens=kept_tokens)  # type: ignore[arg-type]
     engine = NativeEngine(options)
     engine.load()
     return engine
@@ -46,7 +44,7 @@ def rows_of(engine: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     model = engine._model
     assert model is not None
 
-    def counting(plan: Plan) -> torch.Tensor:
+    def counting(plan: ForwardBatch) -> torch.Tensor:
         rows.append(len(plan.ids))
         return model(plan)
 
@@ -95,8 +93,8 @@ def test_scores_are_those_of_an_engine_that_keeps_nothing(
     dtype: str, attention: str, small_checkpoint: Path, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if attention == "stacks":
-        monkeypatch.setattr(native, "has_kernel", lambda *_: False)
-    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
+        monkeypatch.setattr(VarlenAttention, "supports", lambda *_: False)
+    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, kept_tokens=0)
     rows, all_rows = rows_of(keeping, monkeypatch), rows_of(forgetful, monkeypatch)
     for batch in traffic.batches(40):
         found, expected = probability(keeping.score(batch)), probability(forgetful.score(batch))
@@ -108,8 +106,8 @@ def test_scores_are_those_of_an_engine_that_keeps_nothing(
 def test_packed_rows_give_the_scores_of_an_engine_that_keeps_nothing(
     dtype: str, checkpoint: Path, traffic: Traffic
 ) -> None:
-    score, kept = passes_on_cpu(checkpoint, dtype, prefix_cache_tokens=512)
-    fresh = loaded(checkpoint, "float32", prefix_cache_tokens=0).score
+    score, kept = passes_on_cpu(checkpoint, dtype, kept_tokens=512)
+    fresh = loaded(checkpoint, "float32", kept_tokens=0).score
     for batch in traffic.batches(30):
         assert np.abs(probability(score(batch)) - probability(fresh(batch))).max() <= BOUNDS[dtype]
     assert len(kept._beginnings) >= 3
@@ -175,7 +173,7 @@ def test_nothing_is_kept_of_a_pass_that_ran_out_of_memory_and_what_was_kept_make
         engine.score(batch)
     assert len(engine._kept._beginnings) == 1
 
-    def model(plan: Plan) -> torch.Tensor:
+    def model(plan: ForwardBatch) -> torch.Tensor:
         raise MemoryError
 
     with monkeypatch.context() as patch:
@@ -195,7 +193,7 @@ def test_a_pass_that_failed_is_not_learnt_from(
     model = engine._model
     assert model is not None
 
-    def failing(plan: Plan) -> torch.Tensor:
+    def failing(plan: ForwardBatch) -> torch.Tensor:
         model(plan)
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.engine.plain_lines import CPU, attend, passes_on_cpu
+from tests.engine.cuda_on_cpu import CPU, attend, passes_on_cpu
 
 from rerankd.engine.base import Batch, Engine, Group
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.cuda import passes as module
-from rerankd.engine.native.cuda.lines import room
-from rerankd.engine.native.cuda.passes import Passes
+from rerankd.engine.native.cuda import graph_runner as module
+from rerankd.engine.native.cuda.attention_metadata import round_up_to_bucket
+from rerankd.engine.native.cuda.graph_runner import CudaGraphRunner
 from rerankd.engine.native.kept import Loan
 
 Groups = Callable[..., list[Group]]
@@ -46,8 +46,8 @@ def mixed(make_groups: Groups) -> Batch:
     )
 
 
-def passes(folder: Path, most_rows: int = 8192) -> Passes:
-    return Passes(ModelConfig.read(folder), CPU, torch.float32, 0, attend, most_rows)
+def passes(folder: Path, most_rows: int = 8192) -> CudaGraphRunner:
+    return CudaGraphRunner(ModelConfig.read(folder), CPU, torch.float32, 0, attend, most_rows)
 
 
 @pytest.mark.parametrize("is_large", [False, True])
@@ -88,7 +88,7 @@ def test_batches_of_like_size_have_one_plan(small_checkpoint: Path, rng: np.rand
 def test_the_oldest_sizes_are_forgotten(
     small_checkpoint: Path, make_groups: Groups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_RECORDINGS", 2)
+    monkeypatch.setattr(module, "_MAX_GRAPHS", 2)
     made = passes(small_checkpoint)
 
     def plan(length: int) -> object:
@@ -103,9 +103,9 @@ def test_the_oldest_sizes_are_forgotten(
 
 @given(st.integers(0, 1 << 20), st.sampled_from([1, 8, 32, 64]), st.sampled_from([1, 2, 8]))
 def test_rooms_are_few_and_hold_what_comes(count: int, least: int, parts: int) -> None:
-    found = room(count, least, parts)
+    found = round_up_to_bucket(count, least, parts)
     assert count <= found < max(count + least, count * (1 + 1 / parts) + 1)
-    assert room(found, least, parts) == found
+    assert round_up_to_bucket(found, least, parts) == found
 
 
 def probability(scores: np.ndarray) -> np.ndarray:

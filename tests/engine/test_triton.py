@@ -15,10 +15,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from tests.engine import plain_lines
+from tests.engine import cuda_on_cpu
 
 from rerankd.engine.base import Batch, Group
-from rerankd.engine.native.layers import Activations, TorchPieces
+from rerankd.engine.native.activations import QuantizedTensor
+from rerankd.engine.native.cpu.torch_ops import TorchOps
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -30,7 +31,7 @@ STEPS = {torch.float32: 1e-6, torch.bfloat16: 2**-7}
 @pytest.fixture(scope="module")
 def triton() -> Iterator[ModuleType]:
     """The module of pieces, its kernels interpreted."""
-    ours = [f"rerankd.engine.native.cuda.{name}" for name in ("kernels", "pieces")]
+    ours = [f"rerankd.engine.native.cuda.{name}" for name in ("kernels", "ops")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         # Triton's own functions are interpreted only if they are so from the first import on; torch's was before.
@@ -56,26 +57,34 @@ def agree(found: torch.Tensor, expected: torch.Tensor) -> None:
 def test_norms(triton: ModuleType, dtype: torch.dtype, is_first: bool) -> None:
     residuals = [random(3, 160) * 5 for _ in range(2)]
     # As a product gives it: a part of wider rows.
-    added = None if is_first else Activations(random(3, 320, seed=1).bfloat16()[:, 160:])
+    added = None if is_first else QuantizedTensor(random(3, 320, seed=1).bfloat16()[:, 160:])
     weight = random(160, seed=2)
     found, expected = (
         pieces.add_rms_norm(rows, added, weight, EPS, dtype)
-        for pieces, rows in zip((triton.TritonPieces(), TorchPieces()), residuals, strict=True)
+        for pieces, rows in zip((triton.TritonOps(), TorchOps()), residuals, strict=True)
     )
     agree(found.values, expected.values)
     assert torch.equal(*residuals)
+
+
+def _with_heads(product: torch.Tensor, count: int, size: int) -> QuantizedTensor:
+    return QuantizedTensor(product.unflatten(1, (count, size)))
 
 
 @pytest.mark.parametrize(("count", "size"), [(16, 128), (7, 64), (1, 32)])
 @pytest.mark.parametrize("is_normed", [True, False])
 def test_turns(triton: ModuleType, count: int, size: int, is_normed: bool) -> None:
     product = random(5, 3 + count * size).bfloat16()[:, 3:]
-    heads = Activations(product).heads(size) if count == 1 else Activations(product.unflatten(1, (count, size)))
+    heads = (
+        QuantizedTensor(product).split_heads(size)
+        if count == 1
+        else QuantizedTensor(product.unflatten(1, (count, size)))
+    )
     weight = random(count, size, seed=1) if is_normed else None
     angles = random(5, size // 2, seed=2)
     found, expected = (torch.full((5, count, size), torch.nan, dtype=torch.bfloat16) for _ in range(2))
-    triton.TritonPieces().qk_norm_rope(heads, weight, EPS, (angles.cos(), angles.sin()), found)
-    TorchPieces().qk_norm_rope(heads, weight, EPS, (angles.cos(), angles.sin()), expected)
+    triton.TritonOps().qk_norm_rope(heads, weight, EPS, (angles.cos(), angles.sin()), found)
+    TorchOps().qk_norm_rope(heads, weight, EPS, (angles.cos(), angles.sin()), expected)
     agree(found, expected)
 
 
@@ -83,8 +92,8 @@ def test_turns(triton: ModuleType, count: int, size: int, is_normed: bool) -> No
 @pytest.mark.parametrize("width", [160, 2100])
 def test_gates(triton: ModuleType, dtype: torch.dtype, width: int) -> None:
     both = random(3, 2 * width).bfloat16() * 4
-    gate, up = Activations(both[:, :width]), Activations(both[:, width:])
-    found, expected = (pieces.silu_and_mul(gate, up, dtype) for pieces in (triton.TritonPieces(), TorchPieces()))
+    gate, up = QuantizedTensor(both[:, :width]), QuantizedTensor(both[:, width:])
+    found, expected = (pieces.silu_and_mul(gate, up, dtype) for pieces in (triton.TritonOps(), TorchOps()))
     agree(found.values, expected.values)
 
 
@@ -104,8 +113,8 @@ def test_attention_of_every_kind_of_line(triton: ModuleType, heads: int, key_hea
     queries = random(27, heads, 32, seed=1).to(dtype) * 3
     keys, values = (random(170, key_heads, 32, seed=seed).to(dtype) for seed in (2, 3))
     table = torch.tensor(lines, dtype=torch.int32)
-    expected = plain_lines.attend(queries, keys, values, table, 128)
-    found = triton.attend(queries, keys, values, table, 128)
+    expected = cuda_on_cpu.attend(queries, keys, values, table, 128)
+    found = triton.attention(queries, keys, values, table, 128)
     assert torch.isfinite(found).all()
     assert (found.float() - expected.float()).abs().max() <= (1e-5 if dtype == torch.float32 else 2e-2)
 
@@ -115,8 +124,8 @@ def test_a_whole_pass(triton: ModuleType, small_checkpoint: Path, rng: np.random
         return rng.integers(0, 512, length).astype(np.int32)
 
     batch = Batch.of([Group(ids(7), (ids(3), ids(12))), Group(ids(0), (ids(5),))])
-    score, _ = plain_lines.passes_on_cpu(
-        small_checkpoint, "float32", pieces=triton.TritonPieces(), attend=triton.attend, most_rows=0
+    score, _ = cuda_on_cpu.passes_on_cpu(
+        small_checkpoint, "float32", pieces=triton.TritonOps(), attend=triton.attention, most_rows=0
     )
-    expected, _ = plain_lines.passes_on_cpu(small_checkpoint, "float32")
+    expected, _ = cuda_on_cpu.passes_on_cpu(small_checkpoint, "float32")
     assert np.abs(score(batch) - expected(batch)).max() <= 1e-4

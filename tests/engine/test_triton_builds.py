@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rerankd.engine.native.cuda.lines import LAST_BLOCK, every_block
+from rerankd.engine.native.cuda.attention_metadata import LAST_TOKEN_BLOCK, prefill_block
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -43,12 +43,12 @@ def build(kernel: str, generation: int, given: dict[str, str], constants: dict[s
 
 
 def build_attention(generation: int, shared: int, size: int, block: int) -> Built:
-    from rerankd.engine.native.cuda.pieces import KEYS, STAGES, WARPS
+    from rerankd.engine.native.cuda.ops import KEYS, STAGES, WARPS
 
     given = dict.fromkeys(("queries", "keys", "values", "out"), "*bf16") | {"lines": "*i32"}
     given |= {"query_stride": "i32", "key_stride": "i32", "scale": "fp32"}
     constants = {"SHARED": shared, "ROWS": block, "KEYS": KEYS, "SIZE": size}
-    return build("attend", generation, given, constants, num_warps=WARPS, num_stages=STAGES)
+    return build("attention", generation, given, constants, num_warps=WARPS, num_stages=STAGES)
 
 
 Builder = Callable[..., Built]
@@ -63,7 +63,7 @@ def elsewhere() -> Iterator[Builder]:
 
 @pytest.mark.parametrize("generation", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_attention_finds_room_and_multiplies_in_tensor_cores(elsewhere: Builder, generation: int) -> None:
-    for block in (every_block(2, 128), LAST_BLOCK):
+    for block in (prefill_block(2, 128), LAST_TOKEN_BLOCK):
         kernel = elsewhere(build_attention, generation, 2, 128, block)
         assert kernel.shared <= LEAST_SHARED_MEMORY
         assert "mma.sync" in kernel.code or "wgmma" in kernel.code
@@ -75,7 +75,7 @@ def test_attention_finds_room_and_multiplies_in_tensor_cores(elsewhere: Builder,
 def test_attention_finds_room_for_every_kind_of_heads(
     elsewhere: Builder, shared: int, size: int, generation: int
 ) -> None:
-    kernel = elsewhere(build_attention, generation, shared, size, every_block(shared, size))
+    kernel = elsewhere(build_attention, generation, shared, size, prefill_block(shared, size))
     assert kernel.shared <= LEAST_SHARED_MEMORY
 
 
@@ -86,12 +86,12 @@ def test_what_lies_between_the_products_is_built(elsewhere: Builder, out: str) -
     rows = {"rows": "*fp32", "added": "*bf16", "weight": "*fp32", "out": out, "scales": scales}
     rows |= {"added_stride": "i32", "eps": "fp32"}
     widths = {"WIDTH": 1024, "BLOCK": 1024, "LARGEST": largest}
-    elsewhere(build, "norm", generation, rows, widths | {"HAS_ADDED": True})
+    elsewhere(build, "add_rms_norm", generation, rows, widths | {"HAS_ADDED": True})
     gates = {"gates": "*bf16", "ups": "*bf16", "out": out, "scales": scales, "gate_stride": "i32"}
-    elsewhere(build, "gate", generation, gates, widths)
+    elsewhere(build, "silu_and_mul", generation, gates, widths)
 
 
 def test_turns_are_built(elsewhere: Builder) -> None:
     given = {"heads": "*bf16", "weight": "*fp32", "cosines": "*fp32", "sines": "*fp32", "out": "*bf16"}
     given |= {"heads_stride": "i32", "eps": "fp32"}
-    elsewhere(build, "turn", 80, given, {"COUNT": 16, "BLOCK": 16, "HALF": 64, "HAS_NORM": True})
+    elsewhere(build, "qk_norm_rope", 80, given, {"COUNT": 16, "BLOCK": 16, "HALF": 64, "HAS_NORM": True})

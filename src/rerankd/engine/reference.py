@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, HeadSpec
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.weights import WeightFiles
+from rerankd.engine.native.safetensors_reader import SafetensorsCheckpoint
 from rerankd.errors import ConfigurationError
 from rerankd.types import IdArray
 
@@ -36,7 +36,7 @@ class ReferenceEngine:
             ConfigurationError: transformers is not installed, or the checkpoint cannot be read.
         """
         # The native reader refuses pickled weights and missing shards with a clear message.
-        WeightFiles(self._options.folder)
+        SafetensorsCheckpoint(self._options.folder)
         if self._options.threads:
             torch.set_num_threads(self._options.threads)
         transformers = _transformers()

@@ -1,4 +1,8 @@
-"""What the model asks of attention; ``kernel_attention.py``, ``cuda/lines.py`` and ``stacks.py`` answer."""
+"""Attention of one batch, prepared once for all layers.
+
+Implemented by ``cpu/attention_varlen.py`` (C), ``cpu/attention_sdpa.py`` (torch, any device) and
+``cuda/attention_metadata.py`` (Triton).
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,17 @@ from typing import Protocol
 import torch
 
 
-class Attention(Protocol):
-    """Attention over one batch: its tokens lie as `plan.Placed` says, causal within each pair.
+class AttentionBackend(Protocol):
+    """Causal varlen attention: each token sees itself and what comes before it in its prompt.
 
-    ``keys`` and ``values`` are (rows, kv_heads, d), kept rows last; heads is a multiple of kv_heads.
+    ``keys`` and ``values`` are (rows, kv_heads, head_dim), laid out as `TokenLayout` says: computed rows first, then
+    those from the KV cache. The number of query heads is a multiple of kv_heads (grouped-query attention).
     """
 
-    def every(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Queries of all rows that are computed, (rows, heads, d) -> (rows, heads * d)."""
+    def prefill(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Queries of every computed token, (tokens, heads, d) -> (tokens, heads * d)."""
         ...
 
-    def last(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Queries of the last row of each pair, (pairs, heads, d) -> (pairs, heads * d)."""
+    def last_token(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Queries of the last token of each pair, (pairs, heads, d) -> (pairs, heads * d)."""
         ...

@@ -25,7 +25,7 @@ LONGEST = 256
 _GAIN = 16
 """Tokens that a beginning has to add to what is kept of it: prompts that have a word in common by chance add none."""
 _PATIENCE = 32
-"""Passes after which another beginning is kept though the last has been of no use."""
+"""CudaGraphRunner after which another beginning is kept though the last has been of no use."""
 _RECENT = 32
 """Prompts that are remembered ..."""
 _A_PASS = 16
@@ -80,7 +80,7 @@ class Kept:
         self._recent = np.empty((0, LONGEST), dtype=np.int32)
         self._newest: Beginning | None = None
         self._wait = 0
-        """Passes until another may be kept."""
+        """CudaGraphRunner until another may be kept."""
 
     def ask(self, begins: Sequence[IdArray]) -> Asked:
         """Look up what each group's prompts begin with, int32 (n,) each."""

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from rerankd.engine.base import Batch, Group
+from rerankd.engine.native.forward_batch import TokenLayout
 from rerankd.engine.native.kept import Loan
-from rerankd.engine.native.plan import Placed
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
 GROUPS = st.lists(st.tuples(st.integers(0, 40), LENGTHS), min_size=1, max_size=4)
@@ -22,8 +22,8 @@ def loan_of(shape: Shape, kept: list[int]) -> Loan:
     return Loan(np.array(counts, dtype=np.int64), np.zeros(len(shape), dtype=np.int64))
 
 
-def placed_of(shape: Shape, kept: list[int] | None = None) -> Placed:
-    return Placed.of(batch_of(shape), loan_of(shape, kept or [0] * len(shape)))
+def placed_of(shape: Shape, kept: list[int] | None = None) -> TokenLayout:
+    return TokenLayout.of(batch_of(shape), loan_of(shape, kept or [0] * len(shape)))
 
 
 def batch_of(shape: Shape) -> Batch:

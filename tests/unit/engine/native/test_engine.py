@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks.checkpoints import Layout, write_checkpoint
 
 from rerankd.engine.base import Batch, EngineFault, EngineOptions, EngineOutOfMemory, Group, HeadSpec
 from rerankd.engine.native.engine import NativeEngine
+from rerankd.errors import ConfigurationError
 
 LAYOUT = Layout(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=8)
 ONE = np.array([1], dtype=np.int32)
@@ -97,9 +99,49 @@ def test_a_closed_engine_is_a_fault(engine: NativeEngine) -> None:
 
 
 def test_weights_of_the_computed_format_are_mapped_and_not_copied(engine: NativeEngine) -> None:
-    from rerankd.engine.native.weights import WeightFiles
+    from rerankd.engine.native.safetensors_reader import SafetensorsCheckpoint
 
-    files = WeightFiles(engine._options.folder)
+    files = SafetensorsCheckpoint(engine._options.folder)
     name = "model.embed_tokens.weight"
     first, second = (files.tensor(name, LAYOUT.vocab_size, LAYOUT.hidden_size) for _ in range(2))
     assert first.data_ptr() == second.data_ptr()
+
+
+@pytest.mark.promise("S5")
+@pytest.mark.parametrize("length", [1, 2, 128])
+def test_pairs_may_be_shorter_than_what_warm_up_tries(tmp_path: Path, length: int) -> None:
+    folder = write_checkpoint(tmp_path, LAYOUT)
+    options = EngineOptions(
+        folder=folder, head=HeadSpec("words", 1, 0), device="cpu", threads=1, max_pair_tokens=length
+    )
+    engine = NativeEngine(options)
+    engine.load()
+    engine.warm_up()
+    assert engine.health()
+
+
+@pytest.mark.promise("S5")
+def test_so_may_the_checkpoint_s_own_longest_pair(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, replace(LAYOUT, max_position_embeddings=100))
+    engine = NativeEngine(EngineOptions(folder=folder, head=HeadSpec("words", 1, 0), device="cpu", threads=1))
+    engine.load()
+    engine.warm_up()
+    assert engine.info.max_length == 100
+
+
+@pytest.mark.promise("S7")
+@pytest.mark.parametrize(
+    "name", ["model.norm.weight", "model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_warm_up_refuses_weights_that_give_no_finite_scores(tmp_path: Path, name: str, value: float) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = write_checkpoint(tmp_path, LAYOUT) / "model.safetensors"
+    tensors = load_file(file)
+    tensors[name].view(-1)[3] = value
+    save_file(tensors, file)
+    engine = NativeEngine(EngineOptions(folder=tmp_path, head=HeadSpec("words", 1, 0), device="cpu", threads=1))
+    engine.load()
+    with pytest.raises(ConfigurationError, match="not finite"):
+        engine.warm_up()

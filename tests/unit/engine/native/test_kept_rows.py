@@ -12,18 +12,18 @@ import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 from hypothesis import given, settings
-from tests.engine.plain_lines import attend
+from tests.engine.cuda_on_cpu import attend
 from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, batch_of, loan_of, placed_of
 
 from rerankd.engine.base import Batch
-from rerankd.engine.native.attention import Attention
+from rerankd.engine.native.attention import AttentionBackend
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.cpu.selftest import usable_kernels
-from rerankd.engine.native.cuda.passes import Passes
+from rerankd.engine.native.cpu.attention_sdpa import PaddedSDPA
+from rerankd.engine.native.cpu.attention_varlen import VarlenAttention
+from rerankd.engine.native.cpu.selftest import kernels
+from rerankd.engine.native.cuda.graph_runner import CudaGraphRunner
+from rerankd.engine.native.forward_batch import plan_batch
 from rerankd.engine.native.kept import Beginning, Exchange, Known, Loan
-from rerankd.engine.native.kernel_attention import KernelAttention
-from rerankd.engine.native.plan import plan_batch
-from rerankd.engine.native.stacks import Stacks
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 32
 CPU = torch.device("cpu")
@@ -36,26 +36,28 @@ def with_rows(loan: Loan) -> Loan:
     return Loan(loan.counts, loan.places, (Known(nothing, longest),) if longest else ())
 
 
-def on_stacks(batch: Batch, loan: Loan) -> tuple[Attention, torch.Tensor, torch.Tensor]:
-    plan = plan_batch(batch, loan, CPU, lambda placed: Stacks(placed, CPU, torch.float32))
+def on_stacks(batch: Batch, loan: Loan) -> tuple[AttentionBackend, torch.Tensor, torch.Tensor]:
+    plan = plan_batch(batch, loan, CPU, lambda placed: PaddedSDPA(placed, CPU, torch.float32))
     return plan.attention, plan.ids, plan.last
 
 
-def in_kernels(batch: Batch, loan: Loan) -> tuple[Attention, torch.Tensor, torch.Tensor]:
-    built = usable_kernels()
-    plan = plan_batch(batch, loan, CPU, lambda placed: KernelAttention(placed, built, HEADS // KEY_HEADS))
+def in_kernels(batch: Batch, loan: Loan) -> tuple[AttentionBackend, torch.Tensor, torch.Tensor]:
+    built = kernels()
+    if built is None:
+        pytest.skip("the C kernels need a C compiler")
+    plan = plan_batch(batch, loan, CPU, lambda placed: VarlenAttention(placed, built, HEADS // KEY_HEADS))
     return plan.attention, plan.ids, plan.last
 
 
 @cache
-def passes() -> Passes:
+def passes() -> CudaGraphRunner:
     with TemporaryDirectory() as folder:
         layout = Layout(num_attention_heads=HEADS, num_key_value_heads=KEY_HEADS, head_dim=SIZE)
         config = ModelConfig.read(write_checkpoint(Path(folder), layout))
-    return Passes(config, CPU, torch.float32, 0, attend, most_rows=0)
+    return CudaGraphRunner(config, CPU, torch.float32, 0, attend, most_rows=0)
 
 
-def in_lines(batch: Batch, loan: Loan) -> tuple[Attention, torch.Tensor, torch.Tensor]:
+def in_lines(batch: Batch, loan: Loan) -> tuple[AttentionBackend, torch.Tensor, torch.Tensor]:
     plan = passes().plan(batch, loan)
     return plan.attention, plan.ids, plan.last
 
@@ -64,7 +66,9 @@ def in_lines(batch: Batch, loan: Loan) -> tuple[Attention, torch.Tensor, torch.T
 @given(GROUPS, KEPT)
 @settings(deadline=None, max_examples=60)
 def test_what_is_kept_is_seen_as_what_is_computed(
-    lay_out: Callable[[Batch, Loan], tuple[Attention, torch.Tensor, torch.Tensor]], shape: Shape, kept: list[int]
+    lay_out: Callable[[Batch, Loan], tuple[AttentionBackend, torch.Tensor, torch.Tensor]],
+    shape: Shape,
+    kept: list[int],
 ) -> None:
     batch = numbered(batch_of(shape))
     generator = torch.Generator().manual_seed(1)
@@ -75,7 +79,7 @@ def test_what_is_kept_is_seen_as_what_is_computed(
     beginning = torch.randn(2, 40, KEY_HEADS, SIZE, generator=generator)
     for begin, end in zip(batch.prefix_offsets, batch.prefix_offsets[1:], strict=False):
         keys[begin:end], values[begin:end] = beginning[:, : end - begin]
-    truth = Stacks(placed_of(shape), CPU, torch.float32)
+    truth = PaddedSDPA(placed_of(shape), CPU, torch.float32)
     loan = with_rows(loan_of(shape, kept))
     attention, ids, last = lay_out(batch, loan)
     computed = ids.long()
@@ -84,12 +88,12 @@ def test_what_is_kept_is_seen_as_what_is_computed(
     for at, tokens, which in zip(rows, (keys, values), range(2), strict=True):
         at[: len(ids)] = tokens[computed]
         at[len(ids) :] = beginning[which, : room[0] - len(ids)]
-    found = attention.every(queries[computed], *rows)
-    assert (found - truth.every(queries, keys, values)[computed]).abs().max() <= 1e-5
+    found = attention.prefill(queries[computed], *rows)
+    assert (found - truth.prefill(queries, keys, values)[computed]).abs().max() <= 1e-5
     ends = torch.from_numpy(placed_of(shape).last)
     assert computed[last].tolist() == ends.tolist()
-    found = attention.last(queries[ends], *rows)
-    assert (found - truth.last(queries[ends], keys, values)).abs().max() <= 1e-5
+    found = attention.last_token(queries[ends], *rows)
+    assert (found - truth.last_token(queries[ends], keys, values)).abs().max() <= 1e-5
 
 
 def numbered(batch: Batch) -> Batch:
@@ -108,7 +112,7 @@ def test_what_shall_be_kept_is_found_wherever_it_lies(shape: Shape, kept: list[i
     wanted = Loan(loan.counts, loan.places, loan.parts, pair, len(prompt))
     count = int(loan.counts[-1])
     for plan in (
-        plan_batch(batch, wanted, CPU, lambda placed: Stacks(placed, CPU, torch.float32)),
+        plan_batch(batch, wanted, CPU, lambda placed: PaddedSDPA(placed, CPU, torch.float32)),
         passes().plan(batch, wanted),
     ):
         assert plan.exchange.wanted is not None

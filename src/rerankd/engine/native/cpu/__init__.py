@@ -1,1 +1,1 @@
-"""The native engine on CPUs: the C kernels (``csrc``), the library that holds them, and their self-test."""
+"""The native engine on CPUs: GEMMs and attention by instruction set, in C where there is a kernel, else in torch."""

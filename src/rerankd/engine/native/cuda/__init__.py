@@ -1,1 +1,1 @@
-"""The native engine on NVIDIA cards: rows without padding, kernels in Triton, small passes recorded and replayed."""
+"""The native engine on NVIDIA GPUs: Triton kernels, varlen attention, and CUDA graphs for small batches."""

@@ -11,7 +11,7 @@ import triton.language as tl
 
 
 @triton.jit(do_not_specialize=["eps"])
-def norm(
+def add_rms_norm(
     rows,
     added,
     weight,
@@ -53,7 +53,7 @@ def _store(numbers, out, scale_place, inside, LARGEST: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["eps"])
-def turn(
+def qk_norm_rope(
     heads,
     weight,
     cosines,
@@ -85,7 +85,9 @@ def turn(
 
 
 @triton.jit
-def gate(gates, ups, out, scales, gate_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, LARGEST: tl.constexpr):
+def silu_and_mul(
+    gates, ups, out, scales, gate_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, LARGEST: tl.constexpr
+):
     """silu(gate) * up, a part of one row a program; in eight bits a whole row, as its scale is one."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -97,7 +99,7 @@ def gate(gates, ups, out, scales, gate_stride, WIDTH: tl.constexpr, BLOCK: tl.co
 
 
 @triton.jit
-def attend(
+def attention(
     queries,
     keys,
     values,

@@ -1,0 +1,1 @@
+"""Networks that the native engine runs, one file a family."""
