@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVE_STAMP := $(VENV)/.served
+CPU := src/rerankd/engine/native/cpu
+KERNELS := $(CPU)/librerankd_kernels.so
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test lint check bench faults fuzz load soak clients typescript playground docs train
+.PHONY: help serve kernels wheel install test lint check bench faults fuzz load soak clients typescript playground docs train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +26,16 @@ $(STAMP): $(SERVE_STAMP)
 
 install: $(STAMP) ## Make the virtual environment with everything that tests and lint need
 
+$(KERNELS): build_kernels.py $(wildcard $(CPU)/csrc/*)
+	$(PYTHON) build_kernels.py
+
+kernels: $(KERNELS) ## Compile the C kernels again, where a source is newer
+
+wheel: $(STAMP) ## The wheel and the source distribution, into dist/
+	rm -rf dist
+	$(BIN)/hatchling build -d dist
+	$(BIN)/auditwheel repair --wheel-dir dist dist/*-linux_*.whl && rm dist/*-linux_*.whl
+
 serve: $(SERVE_STAMP) ## Serve the embedded model on http://127.0.0.1:8000
 	$(BIN)/rerankd serve
 
@@ -37,7 +49,7 @@ lint: $(STAMP) ## Style and types
 
 check: lint test ## What has to pass before a commit
 
-bench: $(STAMP) ## The engines side by side on the two workloads
+bench: $(STAMP) $(KERNELS) ## The engines side by side on the two workloads
 	$(BIN)/python benchmarks/engine.py
 
 faults: $(STAMP) ## Every fault and attack, the slow ones too, as a table

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from build_kernels import BuildError, build_if_stale
 from tests.live import LiveServer, running_server
 
 pytest_plugins = ["tests.figures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests run the kernels of this source tree, not those of yesterday's."""
+    if hasattr(config, "workerinput"):
+        return
+    try:
+        build_if_stale()
+    except BuildError as error:
+        config.issue_config_time_warning(
+            pytest.PytestConfigWarning(f"the engine runs on torch: {error}"), stacklevel=2
+        )
 
 
 @pytest.fixture(scope="session")

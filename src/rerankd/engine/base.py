@@ -142,6 +142,9 @@ class EngineInfo:
     parameters: int
     max_batch_tokens: int
     """The token budget of one forward pass that warm-up found or the settings fixed."""
+    kernels: str = ""
+    """What computes the native engine's layers: the instruction set of the C kernels, ``triton``, or ``torch`` where
+    there are no kernels."""
     details: str = ""
     """One line for the log: what was chosen and why (threads, kernels)."""
 

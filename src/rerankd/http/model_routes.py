@@ -66,6 +66,8 @@ class ModelRoutes:
                 "state": self._service.lifecycle.state,
                 "engine": engine.engine,
                 "device": engine.device,
+                "kernels": engine.kernels,
+                "engine_details": engine.details,
                 "architecture": engine.architecture,
                 "parameters": engine.parameters,
                 "template": {"name": template.name, "revision": template.revision},

@@ -114,8 +114,17 @@ class Server:
     async def _load(self) -> None:
         started = time.monotonic()
         await self._service.start()
-        names = [model.name for model in self._service.models or ()]
-        _log.info("ready", seconds=round(time.monotonic() - started, 2), models=names)
+        models = self._service.models or ()
+        engines = {model.name: model.loaded.scheduler.info for model in models}
+        for name, info in engines.items():
+            if info.device == "cpu" and info.kernels == "torch":
+                _log.warning("no kernels for the CPU: it may take twice the time", model=name, engine=info.details)
+        _log.info(
+            "ready",
+            seconds=round(time.monotonic() - started, 2),
+            models=list(engines),
+            engines=[f"{info.engine} on {info.device}: {info.details}" for info in engines.values()],
+        )
 
     async def _until_end(self, loading: asyncio.Task[None]) -> ExitCode:
         asked = asyncio.create_task(self._end_asked.wait())

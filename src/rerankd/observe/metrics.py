@@ -60,6 +60,12 @@ class Metrics:
         self.engine_failures = Counter(
             "reranker_engine_failures", "Batches that failed, by kind.", ["kind"], registry=of
         )
+        self.engine_kernels = Gauge(
+            "reranker_engine_kernels",
+            "1 for each model, with the instruction set of its kernels; torch where it has none and is slower.",
+            ["model", "isa"],
+            registry=of,
+        )
         self.failed_pairs = Counter("reranker_failed_pairs", "Pairs without a score, by code.", ["code"], registry=of)
 
     def _declare_cache(self) -> None:

@@ -97,7 +97,11 @@ class RerankService:
         return self._reranker
 
     async def _load(self) -> ServedModels:
-        return await load_models(self.settings, self.metrics, self._on_engine_death)
+        models = await load_models(self.settings, self.metrics, self._on_engine_death)
+        self.metrics.engine_kernels.clear()
+        for loaded in models.loaded:
+            self.metrics.engine_kernels.labels(loaded.source.model, loaded.scheduler.info.kernels).set(1)
+        return models
 
     def _rerank_with(self, models: ServedModels, cache: ScoreCache) -> Reranker:
         return Reranker(self.settings, models, cache, self.metrics)

@@ -15,6 +15,8 @@ from rerankd.settings.table import RENAMED, ModelSettings, Settings, fields_of
 from rerankd.settings.values import Given, convert, nearest
 
 ENVIRONMENT_PREFIX = "RERANKD_"
+_NO_SETTINGS = {"RERANKD_CPU_ISA"}
+"""Variables that are not settings: the kernels read this one (``engine/native/cpu/library.py``)."""
 FILE_NAME = "rerankd.toml"
 
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S*:[0-9]+")
@@ -72,7 +74,9 @@ def _from_environment(environ: Mapping[str, str], warn: Callable[[str], None]) -
     """The variables that set something; an empty one, as compose files leave them, sets nothing."""
     known = fields_of(Settings)
     found = {}
-    for variable in sorted(name for name in environ if name.startswith(ENVIRONMENT_PREFIX)):
+    for variable in sorted(
+        name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in _NO_SETTINGS
+    ):
         name, value = variable[len(ENVIRONMENT_PREFIX) :].lower(), environ[variable].strip()
         if not value:
             continue

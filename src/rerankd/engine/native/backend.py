@@ -77,6 +77,11 @@ class Backend(Protocol):
         """Let go of everything that is not weights."""
         ...
 
+    @property
+    def kernels(self) -> str:
+        """What computes: the instruction set of the C kernels, ``triton``, or ``torch`` for want of any."""
+        ...
+
     def describe(self) -> str:
         """One line for the log and ``/info``: kernels, instruction sets, threads."""
         ...

@@ -75,6 +75,7 @@ class NativeEngine:
             max_length=self._config.max_length,
             parameters=self._parameters,
             max_batch_tokens=self._budget,
+            kernels=self._backend.kernels,
             details=self._backend.describe(),
         )
 

@@ -16,12 +16,12 @@ from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.cpu.attention_sdpa import PaddedSDPA
 from rerankd.engine.native.cpu.attention_varlen import VarlenAttention
 from rerankd.engine.native.cpu.gemm import Gemm, GemmTarget
-from rerankd.engine.native.cpu.library import MAX_HEAD_DIM, MAX_WIDTH, CpuKernels
+from rerankd.engine.native.cpu.library import MAX_HEAD_DIM, MAX_WIDTH, CpuKernels, KernelsUnavailable
 from rerankd.engine.native.cpu.linear_amx import AmxGemm, AmxInt8Gemm
 from rerankd.engine.native.cpu.linear_avx2 import Avx2Gemm
 from rerankd.engine.native.cpu.linear_int8 import Avx2Int8Gemm, OneDnnInt8Gemm
 from rerankd.engine.native.cpu.linear_torch import TorchGemm
-from rerankd.engine.native.cpu.selftest import kernels
+from rerankd.engine.native.cpu.selftest import usable_kernels
 from rerankd.engine.native.cpu.torch_ops import TorchOps
 from rerankd.engine.native.forward_batch import ForwardBatch, TokenLayout, plan_batch
 from rerankd.engine.native.kept import Loan
@@ -54,14 +54,17 @@ class CpuBackend:
         self.precision = choose_precision(options.dtype, config)
         self._threads = options.threads
         self._config = config
+        self._why_torch = "not loaded"
         self._use(None, frozenset())
 
     def prepare(self, stored: frozenset[str]) -> None:
         if self._threads:
             torch.set_num_threads(self._threads)
-        config = self._config
-        width = max(config.hidden, config.intermediate, config.heads * config.head_dim)
-        self._use(kernels() if width <= MAX_WIDTH and config.head_dim <= MAX_HEAD_DIM else None, stored)
+        try:
+            self._use(self._usable_kernels(), stored)
+        except KernelsUnavailable as error:
+            self._why_torch = str(error)
+            self._use(None, stored)
 
     def linear(
         self,
@@ -87,9 +90,23 @@ class CpuBackend:
     def free_memory(self) -> None:
         """Nothing is held between passes."""
 
+    @property
+    def kernels(self) -> str:
+        return self._kernels.isa if self._kernels else "torch"
+
     def describe(self) -> str:
-        how = f"C kernels, {self._gemm.name} GEMMs" if self._kernels else "torch alone: no C kernels"
+        how = f"torch alone: {self._why_torch}"
+        if self._kernels:
+            how = f"C kernels for {self._kernels.isa}, {self._gemm.name} GEMMs"
         return f"{self.precision.reason}, {how}, {torch.get_num_threads()} threads"
+
+    def _usable_kernels(self) -> CpuKernels:
+        config = self._config
+        if max(config.hidden, config.intermediate, config.heads * config.head_dim) > MAX_WIDTH:
+            raise KernelsUnavailable(f"a layer is wider than the {MAX_WIDTH} of the C kernels")
+        if config.head_dim > MAX_HEAD_DIM:
+            raise KernelsUnavailable(f"a head is wider than the {MAX_HEAD_DIM} of the C kernels")
+        return usable_kernels()
 
     def _use(self, found: CpuKernels | None, stored: frozenset[str]) -> None:
         target = GemmTarget.of(found, self.precision, stored, self._config)

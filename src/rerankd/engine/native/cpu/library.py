@@ -1,22 +1,23 @@
-"""The C kernels: built once with the machine's own compiler, kept in the user's cache, loaded with ctypes.
+"""The C kernels: a shared library in the wheel (``build_kernels.py``), loaded with ctypes.
 
-They are an extra, never a need: without a compiler, or where a kernel does not give what torch gives
-(``selftest.py``), the engine runs on torch alone and says so in its log line.
+The library has every kernel for several instruction sets, and `CpuKernels` binds the widest one that the processor
+runs; ``RERANKD_CPU_ISA`` names a narrower one, for tests, or ``none``. Their OpenMP runtime is the one that torch has
+loaded, so that there is one pool of threads.
+
+They are an extra, never a need: where there are none, or where they do not give what torch gives (``selftest.py``),
+the engine runs on torch alone and says why.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import platform
-import shutil
-import subprocess
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -24,72 +25,85 @@ from numpy.typing import NDArray
 
 from rerankd.engine.native.activations import AmxPackedActivations, LinearInput, QuantizedTensor
 from rerankd.engine.native.ops import CosSin
+from rerankd.errors import ConfigurationError
 
-_CSRC = Path(__file__).with_name("csrc")
-_SOURCES = ("elementwise.c", "attention_amx_bf16.c", "attention_f32.c", "gemm_amx.c", "gemm_avx2.c")
-_HEADERS = ("fast_exp.h", "attention.h", "gemm_pack.h", "amx_tiles.h")
-_FLAGS = (
-    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-lm",
-)  # fmt: skip
-_WIDE = "-mprefer-vector-width=512"
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2, torch.int8: 2}
-_BUILD_SECONDS = 60
-MAX_WIDTH = 32_768
-"""Numbers of a row that the kernels hold at a time ..."""
-MAX_HEAD_DIM = 1024
+LIBRARY: Final = Path(__file__).with_name("librerankd_kernels.so")
+ISA_VARIABLE: Final = "RERANKD_CPU_ISA"
+NO_KERNELS: Final = "none"
+"""What `ISA_VARIABLE` says for torch alone, and what the server reports then."""
+MAX_WIDTH: Final = 32_768
+"""Values of a row that the kernels hold at a time ..."""
+MAX_HEAD_DIM: Final = 1024
 """... and of a head."""
+
+_ISAS = {
+    "x86_64": ("baseline", "avx2", "avx512", "avx512_bf16", "amx"),
+    "AMD64": ("baseline", "avx2", "avx512", "avx512_bf16", "amx"),
+    "aarch64": ("neon",),
+    "arm64": ("neon",),
+}
+"""Instruction sets of an architecture, from the narrowest to the widest; each has those before it."""
+_OUT_OF_MEMORY, _UNSUPPORTED = 1, 2
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2, torch.int8: 2}
 
 Table: TypeAlias = NDArray[np.int64]
 
 _POINTER, _FLOAT, _LONG, _INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {
-    "rerankd_norm": [
+    "add_rms_norm": [
         _POINTER, _POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
-    "rerankd_turn": [
+    "qk_norm_rope": [
         _POINTER, _LONG, _POINTER, _INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _FLOAT, _POINTER, _POINTER, _INT,
     ],
-    "rerankd_gate": [
+    "silu_and_mul": [
         _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
     ],
-    "rerankd_pack": [_POINTER, _INT, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT],
-    "rerankd_product": [
+    "pack_activations": [_POINTER, _INT, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT],
+    "gemm": [_POINTER, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _POINTER, _LONG, _INT],
+    "gemm_packed": [
         _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER, _POINTER,
         _LONG, _INT, _INT,
     ],
-    "rerankd_vector_product": [_POINTER, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _POINTER, _LONG, _INT],
-    "rerankd_attend": [
+    "attention_f32": [
+        *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _INT,
+    ],
+    "attention_bf16": [
         *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _POINTER,
         _INT,
     ],
-    "rerankd_attend_wide": [
-        *[_POINTER] * 4, _LONG, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _INT,
-    ],
 }  # fmt: skip
+"""Arguments of each kernel, as its C source has them."""
+
+
+class KernelsUnavailable(Exception):
+    """There are no kernels that can be used here; the message says why."""
 
 
 class Epilogue(IntEnum):
-    """What becomes of the two tiles a and b of a panel of weights."""
+    """What `CpuKernels.gemm_packed` makes of the left and right sums, a and b, of a panel (``gemm_amx.c``)."""
 
     NONE = 0
     """Outputs side by side."""
     SILU_MUL = 1
-    """silu(a) * b; but for eight bits, packed as the rows of another product."""
+    """silu(a) * b, packed as the activations of another GEMM; not packed of int8 weights."""
     SUM = 2
-    """a + b; of eight-bit weights alone."""
+    """a + b; of int8 weights alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedWeight:
-    """Weights as tiles take them: in panels of two tiles, of sixteen outputs each.
+    """A weight (outputs, in) as B of the GEMM in AMX tiles: panels of two tiles, 16 outputs each (``gemm_amx.c``).
 
     Attributes:
-        left, right: where the first panel's tiles begin: in bfloat16 (out, in), or both in one tensor of packed int8.
+        left, right: where the first panel's tiles begin: bfloat16 (outputs, in) in place, or both one tensor of int8
+            tiles, packed.
         num_panels: how many.
-        panel_stride_bytes: bytes from panel to panel, in place.
-        outputs: of the product.
+        panel_stride_bytes: from panel to panel, in place.
+        outputs: of the product, after the epilogue.
         scales: float32 (32 * num_panels,), of int8 weights.
-        zero_point_corrections: int32 (32 * num_panels,), what the middle of eight-bit rows adds to the sums.
+        zero_point_corrections: int32 (32 * num_panels,), of int8 weights: what the zero point of the activations adds
+            to the sums, 128 times the sum of an output's weights.
     """
 
     epilogue: Epilogue
@@ -103,30 +117,34 @@ class PackedWeight:
 
 
 class CpuKernels:
-    """The built library. Tensors are on the CPU; rows are contiguous but for what a product gave, which may be a
-    slice of wider rows."""
+    """The kernels for one instruction set. Tensors are on the CPU; rows are contiguous but for what a GEMM gave,
+    which may be a slice of wider rows.
 
-    def __init__(self, library: ctypes.CDLL, supports_packed: bool = False) -> None:
-        """``supports_packed``: norms give rows as products in tiles take them."""
-        for name, arguments in _SIGNATURES.items():
-            getattr(library, name).argtypes = arguments
-            getattr(library, name).restype = None
+    Every method raises MemoryError where scratch memory could not be had, and ValueError for formats or sizes that
+    the kernel does not have.
+    """
+
+    def __init__(self, library: ctypes.CDLL, isa: str, packs: bool = False) -> None:
+        """``packs``: norms give rows packed for `gemm_packed`."""
+        self.isa = isa
         self._library = library
-        self.has_amx = library.rerankd_attention_ready() == 0
-        """Whether attention and products run here too: AMX tiles, lent by the system."""
-        self.has_avx2 = bool(library.rerankd_has_vectors())
-        """Whether `gemm` runs here: AVX2 ..."""
-        self.prefers_avx2 = bool(library.rerankd_vectors_are_widest())
-        """... and nothing wider."""
-        self._packs = supports_packed
+        self._packs = packs
+        self._functions = {name: _bind(library, name, isa) for name in _SIGNATURES}
+        self.has_amx = self._functions["gemm_packed"] is not None
+        """Whether `gemm_packed`, `pack_activations` and attention in bfloat16 are there."""
+        self.has_avx2 = self._functions["gemm"] is not None
+        """Whether `gemm` is there ..."""
+        self.prefers_avx2 = isa == "avx2"
+        """... and the processor has nothing wider, so that it is the fastest."""
 
     def with_amx_packing(self) -> CpuKernels:
-        """The same, whose norms give rows as products in tiles take them. Needs tiles."""
-        return CpuKernels(self._library, supports_packed=True)
+        """The same, whose norms give rows packed for `gemm_packed`. Needs AMX."""
+        return CpuKernels(self._library, self.isa, packs=True)
 
     def add_rms_norm(
         self, rows: torch.Tensor, added: QuantizedTensor | None, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> LinearInput:
+        """`FusedOps.add_rms_norm`."""
         out: LinearInput
         if self._packs:
             out = AmxPackedActivations.empty(rows.shape, dtype)
@@ -135,86 +153,120 @@ class CpuKernels:
             out = _empty(rows.shape, dtype)
             into = out.values
         added = added or QuantizedTensor(rows.new_empty(0))
-        self._library.rerankd_norm(
-            rows.data_ptr(), added.values.data_ptr() or None, _KINDS[added.values.dtype], _at(added.scales),
-            weight.data_ptr(), eps, into.data_ptr(), _KINDS[dtype], self._packs, _at(out.scales), *rows.shape,
-            _threads(),
+        self._call(
+            "add_rms_norm", rows.data_ptr(), added.values.data_ptr() or None, _DTYPES[added.values.dtype],
+            _address(added.scales), weight.data_ptr(), eps, into.data_ptr(), _DTYPES[dtype], self._packs,
+            _address(out.scales), *rows.shape,
         )  # fmt: skip
         return out
 
     def qk_norm_rope(
         self, heads: QuantizedTensor, weight: torch.Tensor | None, eps: float, angles: CosSin, out: torch.Tensor
     ) -> None:
+        """`FusedOps.qk_norm_rope`."""
         cosines, sines = angles
-        self._library.rerankd_turn(
-            heads.values.data_ptr(), heads.values.stride(0), out.data_ptr(), _KINDS[out.dtype], _at(heads.scales),
-            *heads.values.shape, _at(weight), eps, cosines.data_ptr(), sines.data_ptr(), _threads(),
+        self._call(
+            "qk_norm_rope", heads.values.data_ptr(), heads.values.stride(0), out.data_ptr(), _DTYPES[out.dtype],
+            _address(heads.scales), *heads.values.shape, _address(weight), eps, cosines.data_ptr(), sines.data_ptr(),
         )  # fmt: skip
 
     def silu_and_mul(self, gate: QuantizedTensor, up: QuantizedTensor, dtype: torch.dtype) -> QuantizedTensor:
+        """`FusedOps.silu_and_mul`."""
         out = _empty(gate.values.shape, dtype)
-        self._library.rerankd_gate(
-            gate.values.data_ptr(), up.values.data_ptr(), gate.values.stride(0), _KINDS[gate.values.dtype],
-            _at(gate.scales), out.values.data_ptr(), _KINDS[dtype], _at(out.scales), *gate.values.shape, _threads(),
+        self._call(
+            "silu_and_mul", gate.values.data_ptr(), up.values.data_ptr(), gate.values.stride(0),
+            _DTYPES[gate.values.dtype], _address(gate.scales), out.values.data_ptr(), _DTYPES[dtype],
+            _address(out.scales), *gate.values.shape,
         )  # fmt: skip
         return out
 
     def attention(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, out: torch.Tensor, room: torch.Tensor,
-        sequences: Table, blocks: Table, items: Table, width: int,
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, out: torch.Tensor,
+        packed: torch.Tensor, sequences: Table, blocks: Table, items: Table, width: int,
     ) -> None:  # fmt: skip
-        """AttentionBackend of queries (n, heads, d) among keys and values (rows, kv_heads, d), into ``out``.
+        """Attention of queries (tokens, heads, d) to keys and values (rows, kv_heads, d), into ``out``.
 
-        ``kernel_attention.py`` makes the tables; keys, and values in bfloat16, are packed in ``room``
-        (1 or 2, blocks, kv_heads, 32, d).
+        Args:
+            packed: room for keys, and values in bfloat16, in blocks: (1 or 2, blocks, kv_heads, 32, d).
+            sequences, blocks, items: the work list (``csrc/attention.h``).
+            width: keys of the longest sequence, in whole blocks.
         """
         tables = (sequences.ctypes.data, blocks.ctypes.data, len(blocks), items.ctypes.data, len(items))
         given = (*(tensor.data_ptr() for tensor in (queries, keys, values, out)), queries.shape[1], *keys.shape[1:])
         if queries.dtype == torch.bfloat16:
-            self._library.rerankd_attend(*given, *tables, width, room[0].data_ptr(), room[1].data_ptr(), _threads())
+            self._call("attention_bf16", *given, *tables, width, packed[0].data_ptr(), packed[1].data_ptr())
         else:
-            self._library.rerankd_attend_wide(*given, *tables, room.data_ptr(), _threads())
+            self._call("attention_f32", *given, *tables, packed.data_ptr())
 
-    def pack(self, rows: torch.Tensor, dtype: torch.dtype) -> AmxPackedActivations:
-        """Rows (n, width), float32 or bfloat16, as `gemm_packed` takes them, in that format."""
+    def pack_activations(self, rows: torch.Tensor, dtype: torch.dtype) -> AmxPackedActivations:
+        """Rows (tokens, width), float32 or bfloat16, as `gemm_packed` takes them, in that format."""
         out = AmxPackedActivations.empty(rows.shape, dtype)
-        self._library.rerankd_pack(
-            rows.data_ptr(), _KINDS[rows.dtype], out.tiles.data_ptr(), _KINDS[dtype], _at(out.scales), *rows.shape,
-            _threads(),
+        self._call(
+            "pack_activations", rows.data_ptr(), _DTYPES[rows.dtype], out.tiles.data_ptr(), _DTYPES[dtype],
+            _address(out.scales), *rows.shape,
         )  # fmt: skip
         return out
 
     def gemm_packed(
         self, rows: AmxPackedActivations, weight: PackedWeight, out: torch.Tensor | AmxPackedActivations
     ) -> None:
-        """Rows (n, in) times ``weight``, into ``out`` (n, out). Needs tiles.
+        """Rows (tokens, in) times a weight, into ``out`` (tokens, outputs). Needs AMX.
 
         It is float32 for float32 rows, to float32's last bits, and bfloat16 for others.
         """
         if isinstance(out, AmxPackedActivations):
-            into, apart = out.tiles, out.k_tiles
+            into, stride = out.tiles, out.k_tiles
         else:
-            into, apart = out, out.stride(0) * out.element_size()
-        self._library.rerankd_product(
-            rows.tiles.data_ptr(), rows.num_rows, rows.k_tiles, _KINDS[rows.dtype], weight.left.data_ptr(),
-            weight.right.data_ptr(), weight.panel_stride_bytes, weight.num_panels, weight.epilogue,
-            _at(rows.scales), _at(weight.scales), _at(weight.zero_point_corrections),
-            into.data_ptr(), apart, _KINDS[out.dtype], _threads(),
+            into, stride = out, out.stride(0) * out.element_size()
+        self._call(
+            "gemm_packed", rows.tiles.data_ptr(), rows.num_rows, rows.k_tiles, _DTYPES[rows.dtype],
+            weight.left.data_ptr(), weight.right.data_ptr(), weight.panel_stride_bytes, weight.num_panels,
+            weight.epilogue, _address(rows.scales), _address(weight.scales), _address(weight.zero_point_corrections),
+            into.data_ptr(), stride, _DTYPES[out.dtype],
         )  # fmt: skip
 
     def gemm(
         self, rows: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, scales: torch.Tensor | None = None
     ) -> None:
-        """Rows (n, in) times a weight (out, in), into ``out``, float32 (n, out). Needs vectors.
+        """Rows (tokens, in) times a weight (outputs, in), into ``out``, float32 (tokens, outputs). Needs AVX2.
 
-        Rows are float32 and the weight float32 or bfloat16; or rows are uint8 around `ZERO_POINT`, the weight int8,
-        and what comes out is multiplied with ``scales``, float32 (out,). Both sides of a weight are multiples of 16.
+        Rows are float32 and the weight float32 or bfloat16; or rows are uint8 around the zero point, the weight int8,
+        and what comes out is multiplied with ``scales``, float32 (outputs,). Both sides of the weight are multiples
+        of 16.
         """
         outputs, width = weight.shape
-        self._library.rerankd_vector_product(
-            rows.data_ptr(), len(rows), width, weight.data_ptr(), _KINDS[weight.dtype], outputs, _at(scales),
-            out.data_ptr(), out.stride(0), _threads(),
+        self._call(
+            "gemm", rows.data_ptr(), len(rows), width, weight.data_ptr(), _DTYPES[weight.dtype], outputs,
+            _address(scales), out.data_ptr(), out.stride(0),
         )  # fmt: skip
+
+    def _call(self, name: str, *arguments: int | float | None) -> None:
+        function = self._functions[name]
+        status = _UNSUPPORTED if function is None else function(*arguments, torch.get_num_threads())
+        if status == _OUT_OF_MEMORY:
+            raise MemoryError(f"scratch memory of the kernel {name}")
+        if status:
+            raise ValueError(f"the kernel {name} has no code for these formats or sizes on {self.isa}")
+
+
+_Function: TypeAlias = Callable[..., int]
+
+
+def _bind(library: ctypes.CDLL, name: str, isa: str) -> _Function | None:
+    """The kernel for ``isa``, or for the widest narrower one that has it."""
+    isas = _isas()
+    for candidate in reversed(isas[: isas.index(isa) + 1]):
+        try:
+            function = getattr(library, f"rerankd_{name}_{candidate}")
+        except AttributeError:
+            continue
+        function.argtypes, function.restype = _SIGNATURES[name], _INT
+        return function  # type: ignore[no-any-return]
+    return None
+
+
+def _isas() -> tuple[str, ...]:
+    return _ISAS.get(platform.machine(), ("baseline",))
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype) -> QuantizedTensor:
@@ -222,62 +274,65 @@ def _empty(shape: torch.Size, dtype: torch.dtype) -> QuantizedTensor:
     return QuantizedTensor(torch.empty(shape, dtype=dtype), scales)
 
 
-def _at(tensor: torch.Tensor | None) -> int | None:
+def _address(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
+def usable_isas(library: ctypes.CDLL) -> list[str]:
+    """What the library has and the processor and its system run, from the narrowest to the widest."""
+    library.rerankd_cpu_supports.argtypes = [ctypes.c_char_p]
+    built = [isa for isa in _isas() if any(hasattr(library, f"rerankd_{name}_{isa}") for name in _SIGNATURES)]
+    return [isa for isa in built if library.rerankd_cpu_supports(isa.encode())]
 
 
-def load_kernels() -> CpuKernels | None:
-    """The kernels as built by this machine's compiler; None where it has none, or none that can."""
-    library = _built()
-    if library is None:
-        return None
+def load_kernels(path: Path = LIBRARY) -> CpuKernels:
+    """The kernels for the widest instruction set of this processor, or for the one that `ISA_VARIABLE` names.
+
+    Raises:
+        KernelsUnavailable: there is no library, or it cannot be loaded.
+        ConfigurationError: `ISA_VARIABLE` names what there is not.
+    """
+    wanted = os.environ.get(ISA_VARIABLE, "")
+    if wanted == NO_KERNELS:
+        raise KernelsUnavailable(f"{ISA_VARIABLE} is {NO_KERNELS}")
+    library = load_library(path)
+    usable = usable_isas(library)
+    if wanted and wanted not in usable:
+        raise ConfigurationError(f"{ISA_VARIABLE} is {wanted!r}; here it may be {', '.join([*usable, NO_KERNELS])}")
+    if not usable:
+        raise KernelsUnavailable("the kernels have no code for this processor")
+    return CpuKernels(library, wanted or usable[-1])
+
+
+def load_library(path: Path) -> ctypes.CDLL:
+    """The shared library, with torch's OpenMP runtime as its own."""
+    if not path.is_file():
+        raise KernelsUnavailable("rerankd was installed without kernels: there was no C compiler to build them")
     try:
-        return CpuKernels(ctypes.CDLL(str(library)))
-    except (OSError, AttributeError):
-        return None
+        _share_openmp()
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelsUnavailable(f"the kernels cannot be loaded: {error}") from None
 
 
-def _built() -> Path | None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        return None
-    sources = [_CSRC / name for name in _SOURCES]
-    wide = [_WIDE] if platform.machine() in ("x86_64", "AMD64") else []
-    command = [compiler, *_FLAGS, *wide]
-    texts = [(_CSRC / name).read_text(encoding="utf-8") for name in (*_SOURCES, *_HEADERS)]
-    key = hashlib.sha256("\0".join([*command, _processor(), *texts]).encode())
+class _SymbolInfo(ctypes.Structure):
+    """``Dl_info`` of ``dladdr``."""
+
+    _fields_ = [("file", ctypes.c_char_p), ("base", _POINTER), ("name", ctypes.c_char_p), ("address", _POINTER)]
+
+
+def _share_openmp() -> None:
+    """Let libraries that are loaded from now on find the OpenMP runtime that torch computes with.
+
+    The kernels' library names no runtime of its own. A second one in the process would have a second pool of threads,
+    which spin against the first.
+    """
     try:
-        folder = _folder()
-        target = folder / f"kernels-{key.hexdigest()[:32]}.so"
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                built = Path(scratch) / target.name
-                call = [*command, *map(str, sources), "-o", str(built)]
-                subprocess.run(call, check=True, capture_output=True, timeout=_BUILD_SECONDS)  # noqa: S603
-                built.replace(target)
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, no room, no right to it, no such flag
-        return None
-    return target
-
-
-def _folder() -> Path:
-    """A folder that nobody else can write to: what lies in it is run."""
-    folder = Path.home() / ".cache" / "rerankd" / "kernels"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise PermissionError(f"{folder} can be written by others")
-    return folder
-
-
-def _processor() -> str:
-    """What tells one kind of processor from another: the cache may be shared by machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+        # Looked up among the libraries that torch itself depends on.
+        start = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+    except AttributeError:
+        raise KernelsUnavailable("this build of torch has no OpenMP runtime that the kernels could share") from None
+    info = _SymbolInfo()
+    if not ctypes.CDLL(None).dladdr(ctypes.cast(start, _POINTER), ctypes.byref(info)):
+        raise KernelsUnavailable("the file of torch's OpenMP runtime is not to be found")
+    ctypes.CDLL(os.fsdecode(info.file), mode=ctypes.RTLD_GLOBAL)

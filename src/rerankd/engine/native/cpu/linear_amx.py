@@ -54,7 +54,7 @@ class AmxLinear:
         if isinstance(rows, AmxPackedActivations):
             return rows
         is_int8 = self._weights[0].scales is not None
-        return self._kernels.pack(rows.values, torch.uint8 if is_int8 else self._out)
+        return self._kernels.pack_activations(rows.values, torch.uint8 if is_int8 else self._out)
 
 
 class AmxGateUpLinear:

@@ -95,6 +95,10 @@ class CudaBackend:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    @property
+    def kernels(self) -> str:
+        return "triton" if self._runner else "torch"
+
     def describe(self) -> str:
         how = "Triton kernels, CUDA graphs" if self._runner else "padded attention, torch between GEMMs"
         return f"{self.precision.reason}, {how}"

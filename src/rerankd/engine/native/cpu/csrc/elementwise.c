@@ -1,34 +1,35 @@
-/* What lies between the matrix products of a layer, each in one pass over the rows; torch needs four to ten.
+/* Fused element-wise operations between the GEMMs of a layer, each one pass over the rows where torch needs four to ten:
+   residual add + RMSNorm, RMSNorm + RoPE of query and key heads, SiLU-gated multiplication; each with the dynamic
+   quantization of its output, and packing for the GEMM in AMX tiles where that comes next.
 
-   Built on the user's machine at the first start (kernels.py) and used where that works; layers.py says the same in
-   torch. Rows are split between threads. Numbers are computed in float32 whatever they are stored in:
-   FLOAT32, BFLOAT16, or UINT8 (128 stands for zero, one scale a row). */
+   Rows are split between threads. Everything is computed in float32, whatever rows are stored in: FLOAT32, BFLOAT16, or
+   INT8: uint8 with zero point 128 and one scale a row (symmetric: the largest magnitude becomes 127). */
 
 #include "fast_exp.h"
 #include "gemm_pack.h"
+#include "kernels.h"
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
 
-enum { FLOAT32, BFLOAT16, UINT8 };
-#define MOST_WIDTH 32768
-#define MOST_HEAD 1024
+#define MAX_WIDTH 32768   /* values of a row; rows in progress are on the stack */
+#define MAX_HEAD_DIM 1024
+#define MIN_MAGNITUDE 1e-12f /* of a row that is quantized: a row of zeros has a scale too */
 
-/* Round to nearest, ties to even, as torch does; a NaN stays one. */
-INLINE uint16_t narrowed(float value) {
+/* Round to nearest, ties to even, as torch does; NaN stays NaN. */
+INLINE uint16_t float_to_bf16(float value) {
     uint32_t bits = float_to_bits(value);
     uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     return value == value ? (uint16_t)rounded : 0x7fc0;
 }
 
-INLINE float loaded(const void *from, int64_t at, int kind) {
-    if (kind == FLOAT32) return ((const float *)from)[at];
+INLINE float load_value(const void *from, int64_t at, int dtype) {
+    if (dtype == FLOAT32) return ((const float *)from)[at];
     return bits_to_float((uint32_t)((const uint16_t *)from)[at] << 16);
 }
 
-/* Float32 numbers as BFLOAT16, with the processor's own conversion where it has one. */
-INLINE void narrow(const float *values, uint16_t *out, int64_t width) {
+INLINE void store_bf16(const float *values, uint16_t *out, int64_t width) {
     int64_t i = 0;
 #ifdef __AVX512BF16__
     for (; i + 32 <= width; i += 32) {
@@ -36,49 +37,82 @@ INLINE void narrow(const float *values, uint16_t *out, int64_t width) {
         _mm512_storeu_si512(out + i, (__m512i)_mm512_cvtne2ps_pbh(high, low));
     }
 #endif
-    for (; i < width; i++) out[i] = narrowed(values[i]);
+    for (; i < width; i++) out[i] = float_to_bf16(values[i]);
 }
 
-INLINE void *row_of(const void *base, int64_t at, int kind) {
-    return (char *)base + at * (kind == FLOAT32 ? 4 : kind == BFLOAT16 ? 2 : 1);
+INLINE void *value_at(const void *base, int64_t at, int dtype) {
+    return (char *)base + at * (dtype == FLOAT32 ? 4 : dtype == BFLOAT16 ? 2 : 1);
 }
 
-/* Write one row of float32 numbers in a format; returns the scale of UINT8, else 1. */
-INLINE float write_row(const float *values, void *out, int64_t width, int kind) {
-    if (kind == FLOAT32) memcpy(out, values, width * 4);
-    if (kind == BFLOAT16) narrow(values, out, width);
-    if (kind != UINT8) return 1.0f;
-    float most = 1e-12f, spoiled = 0.0f;
-#pragma omp simd reduction(max : most)
-    for (int64_t i = 0; i < width; i++) most = fabsf(values[i]) > most ? fabsf(values[i]) : most;
-#pragma omp simd reduction(+ : spoiled)
-    for (int64_t i = 0; i < width; i++) spoiled += values[i] * 0.0f;
-    float inverse = 127.0f / most;
-    for (int64_t i = 0; i < width; i++) ((uint8_t *)out)[i] = (uint8_t)(int32_t)(values[i] * inverse + 128.5f);
-    return most / 127.0f + spoiled; /* not a number where the row holds one */
+/* One row to uint8; returns its scale, which is NaN where the row holds a NaN or an infinity: rounding would hide it. */
+INLINE float quantize_row(const float *values, uint8_t *out, int64_t width) {
+    float magnitude = MIN_MAGNITUDE, poison = 0.0f;
+#pragma omp simd reduction(max : magnitude)
+    for (int64_t i = 0; i < width; i++) magnitude = fabsf(values[i]) > magnitude ? fabsf(values[i]) : magnitude;
+#pragma omp simd reduction(+ : poison)
+    for (int64_t i = 0; i < width; i++) poison += values[i] * 0.0f;
+    float inverse = 127.0f / magnitude;
+    for (int64_t i = 0; i < width; i++) out[i] = (uint8_t)(int32_t)(values[i] * inverse + ((float)ZERO_POINT + 0.5f));
+    return magnitude / 127.0f + poison;
 }
 
-/* row += added * scale; normed = root-mean-square norm of row * weight. */
-INLINE void norm_row(float *row, const void *added, int added_kind, float scale, const float *weight, float eps,
-                     float *normed, int64_t width) {
-    float square = 0.0f;
+/* Write one row of float32 values in a format; returns the scale of INT8, else 1. */
+INLINE float store_row(const float *values, void *out, int64_t width, int dtype) {
+    if (dtype == INT8) return quantize_row(values, out, width);
+    if (dtype == FLOAT32) memcpy(out, values, (size_t)width * 4);
+    if (dtype == BFLOAT16) store_bf16(values, out, width);
+    return 1.0f;
+}
+
+/* The same, packed for the GEMM in AMX tiles (gemm_pack.h). */
+INLINE float pack_row(const float *values, void *packed, int64_t row, int64_t width, int dtype) {
+    float scale = 1.0f;
+#ifdef __AVX512BF16__
+    if (dtype == FLOAT32) {
+        for (int64_t i = 0; i < width; i += 16)
+            store_bf16_terms(_mm512_loadu_ps(values + i),
+                             packed_tile_row(packed, row, i / 32, width / 32, FLOAT32_TERMS) + i % 32 * 2);
+    } else {
+        char bytes[MAX_WIDTH * 2];
+        int64_t k_tiles = width * (dtype == INT8 ? 1 : 2) / TILE_ROW_BYTES;
+        scale = store_row(values, bytes, width, dtype);
+        for (int64_t i = 0; i < k_tiles; i++)
+            memcpy(packed_tile_row(packed, row, i, k_tiles, 1), bytes + i * TILE_ROW_BYTES, TILE_ROW_BYTES);
+    }
+#else
+    (void)values, (void)packed, (void)row, (void)width, (void)dtype;
+#endif
+    return scale;
+}
+
+#ifdef __AVX512BF16__
+#define CAN_PACK 1
+#else
+#define CAN_PACK 0
+#endif
+
+/* residual += added * scale; normed = RMSNorm(residual) * weight. */
+INLINE void add_rms_norm_row(float *residual, const void *added, int added_dtype, float scale, const float *weight,
+                             float eps, float *normed, int64_t width) {
+    float sum_of_squares = 0.0f;
     if (added)
-        for (int64_t i = 0; i < width; i++) row[i] += loaded(added, i, added_kind) * scale;
-#pragma omp simd reduction(+ : square)
-    for (int64_t i = 0; i < width; i++) square += row[i] * row[i];
-    float inverse = 1.0f / sqrtf(square / (float)width + eps);
-    for (int64_t i = 0; i < width; i++) normed[i] = row[i] * inverse * weight[i];
+        for (int64_t i = 0; i < width; i++) residual[i] += load_value(added, i, added_dtype) * scale;
+#pragma omp simd reduction(+ : sum_of_squares)
+    for (int64_t i = 0; i < width; i++) sum_of_squares += residual[i] * residual[i];
+    float inverse = 1.0f / sqrtf(sum_of_squares / (float)width + eps);
+    for (int64_t i = 0; i < width; i++) normed[i] = residual[i] * inverse * weight[i];
 }
 
-/* One head: norm (where weight is given), then turned by its position; the halves are the two coordinates. */
-INLINE void turn_head(const void *head, void *out, int kind, float scale, int64_t d, const float *weight, float eps,
-                      const float *cosines, const float *sines) {
-    float values[MOST_HEAD], square = 0.0f;
-    for (int64_t i = 0; i < d; i++) values[i] = loaded(head, i, kind) * scale;
+/* One head: RMSNorm where there is a weight, then RoPE in the half-split (NeoX) layout: (x[i], x[i + d / 2]) is rotated
+   by the i-th angle of the position. */
+INLINE void norm_rope_head(const void *head, void *out, int dtype, float scale, int64_t d, const float *weight,
+                           float eps, const float *cosines, const float *sines) {
+    float values[MAX_HEAD_DIM], sum_of_squares = 0.0f;
+    for (int64_t i = 0; i < d; i++) values[i] = load_value(head, i, dtype) * scale;
     if (weight) {
-#pragma omp simd reduction(+ : square)
-        for (int64_t i = 0; i < d; i++) square += values[i] * values[i];
-        float inverse = 1.0f / sqrtf(square / (float)d + eps);
+#pragma omp simd reduction(+ : sum_of_squares)
+        for (int64_t i = 0; i < d; i++) sum_of_squares += values[i] * values[i];
+        float inverse = 1.0f / sqrtf(sum_of_squares / (float)d + eps);
         for (int64_t i = 0; i < d; i++) values[i] *= inverse * weight[i];
     }
     int64_t half = d / 2;
@@ -87,114 +121,111 @@ INLINE void turn_head(const void *head, void *out, int kind, float scale, int64_
         values[i] = left * cosines[i] - right * sines[i];
         values[i + half] = right * cosines[i] + left * sines[i];
     }
-    write_row(values, out, d, kind);
+    store_row(values, out, d, dtype);
 }
 
-/* out = silu(gate * scale) * up * scale; returns the scale of UINT8. */
-INLINE float gate_row(const void *gate, const void *up, int kind, float scale, void *out, int out_kind,
-                      int64_t width) {
-    float product[MOST_WIDTH];
+/* out = silu(gate * scale) * (up * scale), silu(x) = x / (1 + e^-x); returns the scale of INT8. */
+INLINE float silu_and_mul_row(const void *gate, const void *up, int dtype, float scale, void *out, int out_dtype,
+                              int64_t width) {
+    float product[MAX_WIDTH];
     for (int64_t i = 0; i < width; i++) {
-        float g = loaded(gate, i, kind) * scale, u = loaded(up, i, kind) * scale;
-        product[i] = g * u / (1.0f + exponential(-g));
+        float g = load_value(gate, i, dtype) * scale, u = load_value(up, i, dtype) * scale;
+        product[i] = g * u / (1.0f + fast_expf(-g));
     }
-    return write_row(product, out, width, out_kind);
-}
-
-/* One row of float32 numbers packed for a product, in a format; returns the scale of UINT8, else 1. */
-INLINE float pack_row(const float *values, void *packed, int64_t row, int64_t width, int kind) {
-    float scale = 1.0f;
-#ifdef __AVX512BF16__
-    if (kind == FLOAT32) {
-        for (int64_t i = 0; i < width; i += 16)
-            put_terms(_mm512_loadu_ps(values + i), line_of(packed, row, i / 32, width / 32, TERMS) + i % 32 * 2);
-    } else {
-        char bytes[MOST_WIDTH * 2];
-        int64_t steps = width * (kind == UINT8 ? 1 : 2) / 64;
-        scale = write_row(values, bytes, width, kind);
-        for (int64_t i = 0; i < steps; i++) memcpy(line_of(packed, row, i, steps, 1), bytes + i * 64, 64);
-    }
-#endif
-    return scale;
+    return store_row(product, out, width, out_dtype);
 }
 
 /* A call for each format, with the format a constant inside, so that each becomes a loop of its own. */
-#define FOR_IN(kind, call)           \
-    if ((kind) == FLOAT32) {         \
-        enum { IN = FLOAT32 };       \
-        call;                        \
-    } else {                         \
-        enum { IN = BFLOAT16 };      \
-        call;                        \
+#define FOR_IN(dtype, call)           \
+    if ((dtype) == FLOAT32) {         \
+        enum { IN = FLOAT32 };        \
+        call;                         \
+    } else {                          \
+        enum { IN = BFLOAT16 };       \
+        call;                         \
     }
-#define FOR_OUT(kind, call)          \
-    if ((kind) == FLOAT32) {         \
-        enum { OUT = FLOAT32 };      \
-        call;                        \
-    } else if ((kind) == BFLOAT16) { \
-        enum { OUT = BFLOAT16 };     \
-        call;                        \
-    } else {                         \
-        enum { OUT = UINT8 };        \
-        call;                        \
+#define FOR_OUT(dtype, call)          \
+    if ((dtype) == FLOAT32) {         \
+        enum { OUT = FLOAT32 };       \
+        call;                         \
+    } else if ((dtype) == BFLOAT16) { \
+        enum { OUT = BFLOAT16 };      \
+        call;                         \
+    } else {                          \
+        enum { OUT = INT8 };          \
+        call;                         \
     }
 
-/* rows (count, width), float32, changed; added like rows or NULL, with a scale a row or NULL; out like rows, or packed
-   for a product. */
-void rerankd_norm(float *rows, const void *added, int kind, const float *scales, const float *weight, float eps,
-                  void *out, int out_kind, int packed, float *out_scales, int64_t count, int64_t width, int threads) {
+/* residual (tokens, width), float32, changed in place; added (tokens, width) of `dtype` or NULL, with a scale a row or
+   NULL; out (tokens, width) of `out_dtype`, or packed; out_scales (tokens) of INT8. */
+KERNEL(add_rms_norm)(float *residual, const void *added, int dtype, const float *scales, const float *weight, float eps,
+                     void *out, int out_dtype, int packed, float *out_scales, int64_t tokens, int64_t width,
+                     int threads) {
+    if (width > MAX_WIDTH || dtype == INT8 || (packed && !CAN_PACK)) return KERNEL_UNSUPPORTED;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < count; r++) {
-        void *more = added ? row_of(added, r * width, kind) : NULL, *to = row_of(out, r * width, out_kind);
-        float normed[MOST_WIDTH], scale = scales ? scales[r] : 1.0f, written = 1.0f;
-        FOR_IN(kind, norm_row(rows + r * width, more, IN, scale, weight, eps, normed, width))
+    for (int64_t r = 0; r < tokens; r++) {
+        void *more = added ? value_at(added, r * width, dtype) : NULL, *to = value_at(out, r * width, out_dtype);
+        float normed[MAX_WIDTH], scale = scales ? scales[r] : 1.0f, out_scale = 1.0f;
+        FOR_IN(dtype, add_rms_norm_row(residual + r * width, more, IN, scale, weight, eps, normed, width))
         if (packed) {
-            FOR_OUT(out_kind, written = pack_row(normed, out, r, width, OUT))
+            FOR_OUT(out_dtype, out_scale = pack_row(normed, out, r, width, OUT))
         } else {
-            FOR_OUT(out_kind, written = write_row(normed, to, width, OUT))
+            FOR_OUT(out_dtype, out_scale = store_row(normed, to, width, OUT))
         }
-        if (out_kind == UINT8) out_scales[r] = written;
+        if (out_dtype == INT8) out_scales[r] = out_scale;
     }
+    return KERNEL_OK;
 }
 
-/* heads (count, n, d) with a row stride -> out (count, n, d); weight (n, d) or NULL; cosines, sines (count, d / 2). */
-void rerankd_turn(const void *heads, int64_t stride, void *out, int kind, const float *scales, int64_t count,
-                  int64_t n, int64_t d, const float *weight, float eps, const float *cosines, const float *sines,
-                  int threads) {
+/* heads (tokens, n, d) with a stride from token to token, times a scale a token or NULL -> out (tokens, n, d) of the same
+   format; weight (n, d) or NULL; cosines, sines (tokens, d / 2). */
+KERNEL(qk_norm_rope)(const void *heads, int64_t stride, void *out, int dtype, const float *scales, int64_t tokens,
+                     int64_t n, int64_t d, const float *weight, float eps, const float *cosines, const float *sines,
+                     int threads) {
+    if (d > MAX_HEAD_DIM || dtype == INT8) return KERNEL_UNSUPPORTED;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < count; r++)
+    for (int64_t r = 0; r < tokens; r++)
         for (int64_t h = 0; h < n; h++) {
-            const void *head = row_of(heads, r * stride + h * d, kind);
-            void *to = row_of(out, (r * n + h) * d, kind);
+            const void *head = value_at(heads, r * stride + h * d, dtype);
+            void *to = value_at(out, (r * n + h) * d, dtype);
             const float *by = weight ? weight + h * d : NULL;
             float scale = scales ? scales[r] : 1.0f;
-            FOR_IN(kind, turn_head(head, to, IN, scale, d, by, eps, cosines + r * (d / 2), sines + r * (d / 2)))
+            FOR_IN(dtype, norm_rope_head(head, to, IN, scale, d, by, eps, cosines + r * (d / 2), sines + r * (d / 2)))
         }
+    return KERNEL_OK;
 }
 
-/* gate and up (count, width) with a row stride, times a scale a row or NULL -> out (count, width). */
-void rerankd_gate(const void *gate, const void *up, int64_t stride, int kind, const float *scales, void *out,
-                  int out_kind, float *out_scales, int64_t count, int64_t width, int threads) {
+/* gate and up (tokens, width) with a stride from token to token, times a scale a token or NULL -> out (tokens, width) of
+   `out_dtype`; out_scales (tokens) of INT8. */
+KERNEL(silu_and_mul)(const void *gate, const void *up, int64_t stride, int dtype, const float *scales, void *out,
+                     int out_dtype, float *out_scales, int64_t tokens, int64_t width, int threads) {
+    if (width > MAX_WIDTH || dtype == INT8) return KERNEL_UNSUPPORTED;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < count; r++) {
-        const void *gates = row_of(gate, r * stride, kind), *ups = row_of(up, r * stride, kind);
-        void *to = row_of(out, r * width, out_kind);
-        float scale = scales ? scales[r] : 1.0f, written = 1.0f;
-        FOR_IN(kind, FOR_OUT(out_kind, written = gate_row(gates, ups, IN, scale, to, OUT, width)))
-        if (out_kind == UINT8) out_scales[r] = written;
+    for (int64_t r = 0; r < tokens; r++) {
+        const void *gates = value_at(gate, r * stride, dtype), *ups = value_at(up, r * stride, dtype);
+        void *to = value_at(out, r * width, out_dtype);
+        float scale = scales ? scales[r] : 1.0f, out_scale = 1.0f;
+        FOR_IN(dtype, FOR_OUT(out_dtype, out_scale = silu_and_mul_row(gates, ups, IN, scale, to, OUT, width)))
+        if (out_dtype == INT8) out_scales[r] = out_scale;
     }
+    return KERNEL_OK;
 }
 
-/* rows (count, width) -> packed, in whole blocks of 32 rows, and a scale for each row of UINT8. Lines of rows that are
-   not there hold anything: what comes of them is not written. */
-void rerankd_pack(const void *rows, int kind, void *packed, int out_kind, float *scales, int64_t count, int64_t width,
-                  int threads) {
+#if CAN_PACK
+
+/* rows (tokens, width) of `dtype` -> packed as `out_dtype`, in whole blocks of 32 rows; scales (tokens) of INT8. */
+KERNEL(pack_activations)(const void *rows, int dtype, void *packed, int out_dtype, float *scales, int64_t tokens,
+                         int64_t width, int threads) {
+    if (width > MAX_WIDTH || dtype == INT8) return KERNEL_UNSUPPORTED;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < count; r++) {
-        const void *row = row_of(rows, r * width, kind);
-        float values[MOST_WIDTH], written = 1.0f;
-        FOR_IN(kind, for (int64_t i = 0; i < width; i++) values[i] = loaded(row, i, IN))
-        FOR_OUT(out_kind, written = pack_row(values, packed, r, width, OUT))
-        if (out_kind == UINT8) scales[r] = written;
+    for (int64_t r = 0; r < tokens; r++) {
+        const void *row = value_at(rows, r * width, dtype);
+        float values[MAX_WIDTH], scale = 1.0f;
+        FOR_IN(dtype, for (int64_t i = 0; i < width; i++) values[i] = load_value(row, i, IN))
+        FOR_OUT(out_dtype, scale = pack_row(values, packed, r, width, OUT))
+        if (out_dtype == INT8) scales[r] = scale;
     }
+    return KERNEL_OK;
 }
+
+#endif

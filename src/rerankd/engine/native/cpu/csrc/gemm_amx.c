@@ -1,263 +1,283 @@
-/* Products of rows with weights in AMX tiles, and what lies directly behind them.
+/* GEMM in AMX tiles, with its epilogue: C (rows, outputs) = A (rows, K) B^T (outputs, K).
 
-   Float32 rows times bfloat16 weights: a float32 number is the sum of three bfloat16 numbers, to its last bit, so
-   three products in bfloat16, summed in float32, are the product in float32. Bfloat16 rows times bfloat16 weights. And
-   unsigned eight-bit rows around 128 times signed eight-bit weights.
+   Formats: float32 rows times bfloat16 weights, exact in float32: a float32 value is the sum of three bfloat16 values, to
+   its last bit, so three products in bfloat16, summed in float32, are the product (BF16x3). bfloat16 rows times bfloat16
+   weights (TDPBF16PS). uint8 rows, zero point 128, times int8 weights (TDPBUSD).
 
-   Rows come packed (packed.h). A panel of weights is two tiles of sixteen outputs a step. Bfloat16 weights lie where
-   they are, in the mapped file, and are packed in passing; eight-bit ones are packed at load. A thread takes a share of
-   the panels, a group of them at a time that the second-level cache holds, and goes over all rows with it: some steps
-   of 32 rows stay in the first-level cache while the group streams by. While tiles multiply, the vector units finish
-   the square before, pack the next group, and fetch the next rows. */
+   A comes packed (gemm_pack.h). B is taken in panels of 32 outputs: two B tiles, left and right, of 16 outputs a K tile,
+   VNNI-packed: a tile row holds, for each of the 16 outputs, the next values along K:
 
-#if defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BF16__) && defined(__linux__)
+       bfloat16:  tile row j = [ B[0][2j] B[0][2j+1] | B[1][2j] B[1][2j+1] | ... | B[15][2j] B[15][2j+1] ]
+       int8:      tile row j = [ B[0][4j] ... B[0][4j+3] | ... | B[15][4j] ... B[15][4j+3] ]
 
-#include <stdlib.h>
+   bfloat16 weights lie where they are, in the mapped file, and are packed in passing; int8 ones are packed at load.
+
+   Blocking: a thread takes a share of the panels, a block of them at a time that the second-level cache holds
+   (L2_BLOCK_BYTES), and goes over all rows with it: L1_K_TILES K tiles of 32 rows stay in the first-level cache while the
+   block streams by. The accumulators are 32 x 32, in four tiles (amx_tiles.h).
+
+   Software pipelining: the tile unit and the vector units work side by side. While accumulator block i is multiplied,
+   after each K tile a piece of the side work is interleaved:
+
+       tile unit     | K tile 0 of i      | K tile 1 of i      | K tile 2 of i      | ...
+       vector units  | epilogue of i - 1, some rows a K tile; VNNI packing of the next block of B, one tile a K tile;
+                     | prefetch of the next K tiles of A
+
+   Epilogues, of a panel's left sums a and right sums b: NONE, outputs side by side; SUM, a + b; SILU_MUL, silu(a) * b,
+   which comes packed as the A of the next GEMM, except for INT8, where a whole row has to be there before it is
+   quantized. */
+
 #include <string.h>
 
+#include "amx_tiles.h"
 #include "fast_exp.h"
 #include "gemm_pack.h"
-#include "amx_tiles.h"
 
-enum { FLOAT32, BFLOAT16, UINT8 };
-/* What becomes of a panel's two tiles a and b: outputs side by side, a + b, or silu(a) * b, which is packed as the rows
-   of another product, but for eight bits, which are rounded first. */
-enum { PLAIN, GATED, ADDED };
+enum { EPILOGUE_NONE, EPILOGUE_SILU_MUL, EPILOGUE_SUM };
 
-#define GROUP (768 * 1024)   /* bytes of the packed weights that a thread works with at a time */
-#define STEPS 16             /* steps of 32 rows in the first-level cache: 32 KB, in one term */
-#define FEWEST 8             /* panels of a thread, below which threads share the rows out as well */
+#define L2_BLOCK_BYTES (768 * 1024) /* of packed B that a thread works with at a time */
+#define L1_K_TILES 16               /* K tiles of 32 rows of A in the first-level cache: 32 KB, in one term */
+#define MIN_PANELS 8                /* of a thread, below which threads divide the rows as well */
+#define PANEL_OUTPUTS 32
+#define BLOCK_BYTES 4096            /* of an accumulator block, 32 x 32 of four bytes */
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t parts_of(int64_t all, int64_t size) { return (all + size - 1) / size; }
-INLINE int64_t terms_of(int kind) { return kind == FLOAT32 ? TERMS : 1; }
+INLINE int64_t num_terms(int dtype) { return dtype == FLOAT32 ? FLOAT32_TERMS : 1; }
 
 typedef struct {
-    const char *rows; /* packed */
-    int64_t count, steps;
-    const char *weights[2]; /* of the left and the right tile of the first panel; eight-bit ones are packed in [0] */
-    int64_t panel_bytes;    /* from there to the next panel; of bfloat16 weights */
-    const float *row_scales, *out_scales; /* of eight bits: what sums are multiplied with ... */
-    const int32_t *middles;               /* ... after this is taken from them */
+    const char *rows; /* A, packed */
+    int64_t tokens, k_tiles;
+    const char *weights[2];                 /* of the left and the right tile of the first panel; of INT8 packed in [0] */
+    int64_t panel_stride;                   /* bytes from there to the next panel; of bfloat16 weights */
+    const float *row_scales, *output_scales; /* of INT8: what sums are multiplied with ... */
+    const int32_t *zero_point_corrections;  /* ... after this is subtracted: 128 times the sum of an output's weights */
     char *out;
-    int64_t out_bytes; /* from row to row; of packed rows: their steps */
-} Product;
+    int64_t out_stride; /* bytes from row to row; of packed rows: their K tiles */
+} Gemm;
 
-/* A square of sums that is complete, and its first row that is not written yet. */
+/* An accumulator block that is complete, and its first row that has not gone through the epilogue yet. */
 typedef struct {
     const void *sums;
-    int64_t row, panel, at;
-} Square;
+    int64_t row, panel, next_row;
+} Accumulator;
 
-/* What is done beside the tiles: tiles of the next group, rows of the next round, the last square. */
+/* What is done beside the tile unit. */
 typedef struct {
-    int64_t panel, at, end; /* first panel of the next group; its tiles */
-    char *to;
-    const char *ahead;
-    int64_t lines; /* of 64 bytes, a step */
-    Square square;
-} Beside;
+    int64_t panel, next_tile, end_tile; /* of the next block of B: its first panel; its tiles, packed so far and in all */
+    char *packed;
+    const char *prefetch; /* next K tiles of A */
+    int64_t prefetch_lines; /* of 64 bytes, a K tile */
+    Accumulator done;
+} SideWork;
 
-/* 2^x to 2e-7 of itself (numbers.h); what is not a number stays so. */
-INLINE __m512 two_to(__m512 x) {
+/* 2^x, maximum relative error 2e-7 (fast_exp.h); NaN stays NaN. */
+INLINE __m512 exp2_16(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-126.0f), _mm512_min_ps(_mm512_set1_ps(126.0f), x));
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 f = _mm512_sub_ps(x, whole), p = _mm512_set1_ps(POWER[0]);
-    for (int i = 1; i < POWERS; i++) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(POWER[i]));
-    return _mm512_scalef_ps(p, whole);
+    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 f = _mm512_sub_ps(x, n), p = _mm512_set1_ps(EXP2_POLYNOMIAL[0]);
+    for (int i = 1; i < EXP2_TERMS; i++) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(EXP2_POLYNOMIAL[i]));
+    return _mm512_scalef_ps(p, n);
 }
 
 INLINE __m512 silu(__m512 x) {
-    __m512 power = two_to(_mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f)));
+    __m512 power = exp2_16(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)));
     return _mm512_div_ps(x, _mm512_add_ps(power, _mm512_set1_ps(1.0f)));
 }
 
-/* Sixteen sums of one row, multiplied out. */
-INLINE __m512 numbers_of(const Product *p, const char *sums, int64_t row, int64_t output, int kind) {
-    if (kind != UINT8) return _mm512_load_ps(sums);
-    __m512i whole = _mm512_sub_epi32(_mm512_load_si512(sums), _mm512_loadu_si512(p->middles + output));
-    __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(p->out_scales + output), _mm512_set1_ps(p->row_scales[row]));
+/* Sixteen sums of one row in float32: INT8 is dequantized. */
+INLINE __m512 dequantize(const Gemm *gemm, const char *sums, int64_t row, int64_t output, int dtype) {
+    if (dtype != INT8) return _mm512_load_ps(sums);
+    __m512i shift = _mm512_loadu_si512(gemm->zero_point_corrections + output);
+    __m512i whole = _mm512_sub_epi32(_mm512_load_si512(sums), shift);
+    __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(gemm->output_scales + output), _mm512_set1_ps(gemm->row_scales[row]));
     return _mm512_mul_ps(_mm512_cvtepi32_ps(whole), scale);
 }
 
-/* A line of 64 bytes past the caches: it is read when all of the product is there, and need not be fetched now. */
-INLINE void write_line(char *out, __m512i line) {
+/* 64 bytes past the caches: they are read when all of the product is there, and need not be fetched now. */
+INLINE void stream_line(char *out, __m512i line) {
     if ((uintptr_t)out % 64)
         _mm512_storeu_si512(out, line);
     else
         _mm512_stream_si512((void *)out, line);
 }
 
-INLINE void write32(char *out, __m512 left, __m512 right, int out_kind) {
-    if (out_kind == FLOAT32) {
-        write_line(out, _mm512_castps_si512(left));
-        write_line(out + 64, _mm512_castps_si512(right));
+INLINE void store_32(char *out, __m512 left, __m512 right, int out_dtype) {
+    if (out_dtype == FLOAT32) {
+        stream_line(out, _mm512_castps_si512(left));
+        stream_line(out + 64, _mm512_castps_si512(right));
     } else
-        write_line(out, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+        stream_line(out, (__m512i)_mm512_cvtne2ps_pbh(right, left));
 }
 
-/* Sixteen numbers of a row from output `at` on, as they are or, for another product, packed. */
-INLINE void write16(const Product *p, int64_t row, int64_t at, __m512 numbers, int out_kind, int packed) {
+/* Sixteen values of a row from output `at` on, row-major or packed as the A of the next GEMM. */
+INLINE void store_16(const Gemm *gemm, int64_t row, int64_t at, __m512 values, int out_dtype, int packed) {
     if (packed) {
-        char *line = line_of(p->out, row, at / 32, p->out_bytes, terms_of(out_kind)) + at % 32 * 2;
-        if (out_kind == FLOAT32)
-            put_terms(numbers, line);
+        char *line = packed_tile_row(gemm->out, row, at / 32, gemm->out_stride, num_terms(out_dtype)) + at % 32 * 2;
+        if (out_dtype == FLOAT32)
+            store_bf16_terms(values, line);
         else
-            _mm256_store_si256((__m256i *)line, (__m256i)_mm512_cvtneps_pbh(numbers));
-    } else if (out_kind == FLOAT32)
-        _mm512_storeu_ps(p->out + row * p->out_bytes + at * 4, numbers);
+            _mm256_store_si256((__m256i *)line, (__m256i)_mm512_cvtneps_pbh(values));
+    } else if (out_dtype == FLOAT32)
+        _mm512_storeu_ps(gemm->out + row * gemm->out_stride + at * 4, values);
     else
-        _mm256_storeu_si256((__m256i *)(p->out + row * p->out_bytes + at * 2), (__m256i)_mm512_cvtneps_pbh(numbers));
+        _mm256_storeu_si256((__m256i *)(gemm->out + row * gemm->out_stride + at * 2), (__m256i)_mm512_cvtneps_pbh(values));
 }
 
-/* Up to `rows` rows more of a square, from sums to out. */
-INLINE void write_rows(const Product *p, Square *square, int64_t rows, int kind, int shape, int out_kind) {
-    int64_t end = least(least(32, p->count - square->row), square->at + rows), output = square->panel * 32;
-    for (; square->at < end; square->at++) {
-        const char *sums = (const char *)square->sums + square->at * 128;
-        int64_t row = square->row + square->at;
-        __m512 a = numbers_of(p, sums, row, output, kind), b = numbers_of(p, sums + 64, row, output + 16, kind);
-        if (shape == PLAIN)
-            write32(p->out + row * p->out_bytes + output * (out_kind == FLOAT32 ? 4 : 2), a, b, out_kind);
-        else if (shape == ADDED)
-            write16(p, row, output / 2, _mm512_add_ps(a, b), out_kind, 0);
+/* The epilogue of up to `rows` more rows of a complete accumulator block. */
+INLINE void run_epilogue(const Gemm *gemm, Accumulator *done, int64_t rows, int dtype, int epilogue, int out_dtype) {
+    int64_t end = min64(min64(ROW_BLOCK, gemm->tokens - done->row), done->next_row + rows);
+    int64_t output = done->panel * PANEL_OUTPUTS;
+    for (; done->next_row < end; done->next_row++) {
+        const char *sums = (const char *)done->sums + done->next_row * 128;
+        int64_t row = done->row + done->next_row;
+        __m512 a = dequantize(gemm, sums, row, output, dtype);
+        __m512 b = dequantize(gemm, sums + 64, row, output + 16, dtype);
+        if (epilogue == EPILOGUE_NONE)
+            store_32(gemm->out + row * gemm->out_stride + output * (out_dtype == FLOAT32 ? 4 : 2), a, b, out_dtype);
+        else if (epilogue == EPILOGUE_SUM)
+            store_16(gemm, row, output / 2, _mm512_add_ps(a, b), out_dtype, 0);
         else
-            write16(p, row, output / 2, _mm512_mul_ps(silu(a), b), out_kind, kind != UINT8);
+            store_16(gemm, row, output / 2, _mm512_mul_ps(silu(a), b), out_dtype, dtype != INT8);
     }
 }
 
-/* One tile of the group to come: packed, or fetched where it is packed already. */
-INLINE void bring_tile(const Product *p, Beside *beside, int kind) {
-    int64_t step = beside->at / 2 % p->steps, panel = beside->panel + beside->at / 2 / p->steps, half = beside->at % 2;
-    if (kind == UINT8) {
-        const char *tile = p->weights[0] + ((panel * p->steps + step) * 2 + half) * BYTES;
+/* One tile of the next block of B: VNNI-packed, or prefetched where it is packed already. */
+INLINE void pack_next_tile(const Gemm *gemm, SideWork *side, int dtype) {
+    int64_t k_tile = side->next_tile / 2 % gemm->k_tiles, panel = side->panel + side->next_tile / 2 / gemm->k_tiles;
+    int64_t half = side->next_tile % 2;
+    if (dtype == INT8) {
+        const char *tile = gemm->weights[0] + ((panel * gemm->k_tiles + k_tile) * 2 + half) * TILE_BYTES;
         for (int i = 0; i < 16; i++) _mm_prefetch(tile + i * 64, _MM_HINT_T1);
     } else {
-        const char *from = p->weights[half] + panel * p->panel_bytes + step * 64;
+        const char *from = gemm->weights[half] + panel * gemm->panel_stride + k_tile * 64;
         __m512i lines[16];
-        for (int i = 0; i < 16; i++) lines[i] = _mm512_loadu_si512(from + i * p->steps * 64);
-        turn16(lines);
-        for (int i = 0; i < 16; i++) _mm512_store_si512(beside->to + beside->at * BYTES + i * 64, lines[i]);
+        for (int i = 0; i < 16; i++) lines[i] = _mm512_loadu_si512(from + i * gemm->k_tiles * 64);
+        transpose_16x16(lines);
+        for (int i = 0; i < 16; i++) _mm512_store_si512(side->packed + side->next_tile * TILE_BYTES + i * 64, lines[i]);
     }
-    beside->at++;
+    side->next_tile++;
 }
 
-INLINE void work_beside(const Product *p, Beside *beside, int64_t rows, int kind, int shape, int out_kind) {
-    if (beside->at < beside->end) bring_tile(p, beside, kind);
-    for (int64_t i = 0; i < beside->lines; i++, beside->ahead += 64) _mm_prefetch(beside->ahead, _MM_HINT_T1);
-    if (beside->square.sums) write_rows(p, &beside->square, rows, kind, shape, out_kind);
+INLINE void interleave_side_work(const Gemm *gemm, SideWork *side, int64_t rows, int dtype, int epilogue,
+                                 int out_dtype) {
+    if (side->next_tile < side->end_tile) pack_next_tile(gemm, side, dtype);
+    for (int64_t i = 0; i < side->prefetch_lines; i++, side->prefetch += 64) _mm_prefetch(side->prefetch, _MM_HINT_T1);
+    if (side->done.sums) run_epilogue(gemm, &side->done, rows, dtype, epilogue, out_dtype);
 }
 
-#define MULTIPLY(sums, left, right)                                                                    \
-    do {                                                                                               \
-        if (kind == UINT8)                                                                             \
-            _tile_dpbusd(sums, left, right);                                                           \
-        else                                                                                           \
-            _tile_dpbf16ps(sums, left, right);                                                         \
+#define MULTIPLY(c, a, b)              \
+    do {                               \
+        if (dtype == INT8)             \
+            _tile_dpbusd(c, a, b);     \
+        else                           \
+            _tile_dpbf16ps(c, a, b);   \
     } while (0)
 
-/* Sums 0-3, 32 rows by 32 outputs, grow by some steps. The weights come by once: they shall not push the rows out of
-   the first-level cache. */
-INLINE void add_steps(const Product *p, const char *rows, const char *weights, int64_t steps, Beside *beside, int kind,
-                      int shape, int out_kind) {
-    int64_t written = parts_of(32, steps);
-    for (int64_t step = 0; step < steps; step++, weights += 2 * BYTES) {
-        _tile_stream_loadd(6, weights, 64);
-        for (int64_t term = 0; term < terms_of(kind); term++, rows += 2 * BYTES) {
-            _tile_loadd(4, rows, 64);
-            MULTIPLY(0, 4, 6);
-            if (term == 0) _tile_stream_loadd(7, weights + BYTES, 64);
-            MULTIPLY(1, 4, 7);
-            _tile_loadd(5, rows + BYTES, 64);
-            MULTIPLY(2, 5, 6);
-            MULTIPLY(3, 5, 7);
+/* The accumulators, 32 rows by 32 outputs, grow by some K tiles. B comes by once and shall not push A out of the
+   first-level cache: it is loaded with the streaming hint. */
+INLINE void multiply_k_tiles(const Gemm *gemm, const char *a, const char *b, int64_t k_tiles, SideWork *side, int dtype,
+                             int epilogue, int out_dtype) {
+    int64_t epilogue_rows = ceil_div(ROW_BLOCK, k_tiles);
+    for (int64_t k_tile = 0; k_tile < k_tiles; k_tile++, b += 2 * TILE_BYTES) {
+        _tile_stream_loadd(B_LEFT, b, 64);
+        for (int64_t term = 0; term < num_terms(dtype); term++, a += 2 * TILE_BYTES) {
+            _tile_loadd(A_TOP, a, 64);
+            MULTIPLY(C_TOP_LEFT, A_TOP, B_LEFT);
+            if (term == 0) _tile_stream_loadd(B_RIGHT, b + TILE_BYTES, 64);
+            MULTIPLY(C_TOP_RIGHT, A_TOP, B_RIGHT);
+            _tile_loadd(A_BOTTOM, a + TILE_BYTES, 64);
+            MULTIPLY(C_BOTTOM_LEFT, A_BOTTOM, B_LEFT);
+            MULTIPLY(C_BOTTOM_RIGHT, A_BOTTOM, B_RIGHT);
         }
-        work_beside(p, beside, written, kind, shape, out_kind);
+        interleave_side_work(gemm, side, epilogue_rows, dtype, epilogue, out_dtype);
     }
 }
 
-/* 32 rows from `row` on by the panels [begin, end), whose packed weights are given. */
-INLINE void add_panels(const Product *p, int64_t row, int64_t begin, int64_t end, const char *weights, float *sums,
-                       Beside *beside, int kind, int shape, int out_kind) {
-    int64_t terms = terms_of(kind), most = STEPS / terms, last = (parts_of(p->steps, most) - 1) * most;
+/* 32 rows from `row` on by the panels [begin, end), whose packed weights are given. Where K is longer than L1_K_TILES,
+   partial sums of every panel wait in `sums`. */
+INLINE void multiply_row_block(const Gemm *gemm, int64_t row, int64_t begin, int64_t end, const char *weights,
+                               float *sums, SideWork *side, int dtype, int epilogue, int out_dtype) {
+    int64_t terms = num_terms(dtype), most = L1_K_TILES / terms, last = (ceil_div(gemm->k_tiles, most) - 1) * most;
     for (int64_t from = 0; from <= last; from += most) {
-        int64_t steps = least(most, p->steps - from), bytes = steps * terms * 2 * BYTES;
-        const char *rows = p->rows + (row / 32 * p->steps + from) * terms * 2 * BYTES;
-        beside->ahead = rows + bytes;
-        beside->lines = parts_of(bytes / 64, (end - begin) * steps);
+        int64_t k_tiles = min64(most, gemm->k_tiles - from), bytes = k_tiles * terms * 2 * TILE_BYTES;
+        const char *rows = gemm->rows + (row / ROW_BLOCK * gemm->k_tiles + from) * terms * 2 * TILE_BYTES;
+        side->prefetch = rows + bytes;
+        side->prefetch_lines = ceil_div(bytes / 64, (end - begin) * k_tiles);
         for (int64_t panel = begin; panel < end; panel++) {
-            /* The square before is written out while this one is summed up, before this one is stored. */
-            float *square = sums + (last ? panel - begin : 0) * 1024;
-            from ? load_sums(square, 32) : clear_sums();
-            add_steps(p, rows, weights + ((panel - begin) * p->steps + from) * 2 * BYTES, steps, beside, kind, shape,
-                      out_kind);
-            store_sums(square, 32);
-            beside->square = (Square){from == last ? square : NULL, row, panel, 0};
+            /* The block before goes through its epilogue while this one is summed up, before this one is stored. */
+            float *block = sums + (last ? panel - begin : 0) * 1024;
+            from ? load_accumulators(block, 32) : zero_accumulators();
+            multiply_k_tiles(gemm, rows, weights + ((panel - begin) * gemm->k_tiles + from) * 2 * TILE_BYTES, k_tiles, side,
+                             dtype, epilogue, out_dtype);
+            store_accumulators(block, 32);
+            side->done = (Accumulator){from == last ? block : NULL, row, panel, 0};
         }
     }
 }
 
 /* Rows [top, bottom) by the panels [first, last). */
-INLINE void add_all(const Product *p, int64_t top, int64_t bottom, int64_t first, int64_t last, int kind, int shape,
-                    int out_kind) {
-    int64_t panel_bytes = p->steps * 2 * BYTES, groups = parts_of((last - first) * panel_bytes, GROUP);
-    int64_t group = parts_of(last - first, groups);
-    char *room = aligned_alloc(64, 2 * group * panel_bytes * (kind != UINT8) + group * 4096);
-    float *sums = (float *)room;
-    char *packed[2] = {room + group * 4096, room + group * (4096 + panel_bytes)};
-    Beside beside = {.panel = first, .end = 2 * p->steps * least(group, last - first), .to = packed[0]};
-    set_up_tiles();
-    for (int64_t begin = first, turn = 0; begin < last; begin += group, turn = !turn) {
-        int64_t end = least(last, begin + group);
-        const char *weights = kind == UINT8 ? p->weights[0] + begin * panel_bytes : packed[turn];
-        while (kind != UINT8 && beside.at < beside.end) bring_tile(p, &beside, kind);
-        beside.panel = end, beside.at = 0, beside.end = 2 * p->steps * least(group, last - end);
-        beside.to = packed[!turn];
-        for (int64_t row = top; row < bottom; row += 32)
-            add_panels(p, row, begin, end, weights, sums, &beside, kind, shape, out_kind);
+INLINE int multiply(const Gemm *gemm, int64_t top, int64_t bottom, int64_t first, int64_t last, int dtype, int epilogue,
+                    int out_dtype) {
+    int64_t panel_bytes = gemm->k_tiles * 2 * TILE_BYTES, blocks = ceil_div((last - first) * panel_bytes, L2_BLOCK_BYTES);
+    int64_t block = ceil_div(last - first, blocks);
+    /* Partial sums of a block, then two blocks of packed B by turns: one that is multiplied, one that is packed. */
+    char *scratch = scratch_alloc(2 * block * panel_bytes * (dtype != INT8) + block * BLOCK_BYTES);
+    if (!scratch) return KERNEL_OUT_OF_MEMORY;
+    float *sums = (float *)scratch;
+    char *packed[2] = {scratch + block * BLOCK_BYTES, scratch + block * (BLOCK_BYTES + panel_bytes)};
+    SideWork side = {.panel = first, .end_tile = 2 * gemm->k_tiles * min64(block, last - first), .packed = packed[0]};
+    configure_tiles();
+    for (int64_t begin = first, turn = 0; begin < last; begin += block, turn = !turn) {
+        int64_t end = min64(last, begin + block);
+        const char *weights = dtype == INT8 ? gemm->weights[0] + begin * panel_bytes : packed[turn];
+        while (dtype != INT8 && side.next_tile < side.end_tile) pack_next_tile(gemm, &side, dtype);
+        side.panel = end, side.next_tile = 0, side.end_tile = 2 * gemm->k_tiles * min64(block, last - end);
+        side.packed = packed[!turn];
+        for (int64_t row = top; row < bottom; row += ROW_BLOCK)
+            multiply_row_block(gemm, row, begin, end, weights, sums, &side, dtype, epilogue, out_dtype);
     }
-    if (beside.square.sums) write_rows(p, &beside.square, 32, kind, shape, out_kind);
+    if (side.done.sums) run_epilogue(gemm, &side.done, ROW_BLOCK, dtype, epilogue, out_dtype);
     _tile_release();
     _mm_sfence(); /* lines that went past the caches are there before this thread says so */
-    free(room);
+    free(scratch);
+    return KERNEL_OK;
 }
 
-#define FOR(KIND, SHAPE, OUT)                                                       \
-    if (kind == KIND && shape == SHAPE && out_kind == OUT)                          \
-    add_all(p, top, bottom, first, last, KIND, SHAPE, OUT)
+#define FOR(DTYPE, EPILOGUE, OUT)                                            \
+    if (dtype == DTYPE && epilogue == EPILOGUE && out_dtype == OUT)          \
+    return multiply(gemm, top, bottom, first, last, DTYPE, EPILOGUE, OUT)
 
 /* The formats as constants, so that each becomes a loop of its own. */
-static void add_in_format(const Product *p, int64_t top, int64_t bottom, int64_t first, int64_t last, int kind,
-                          int shape, int out_kind) {
-    FOR(FLOAT32, PLAIN, FLOAT32);
-    FOR(FLOAT32, GATED, FLOAT32);
-    FOR(BFLOAT16, PLAIN, BFLOAT16);
-    FOR(BFLOAT16, GATED, BFLOAT16);
-    FOR(UINT8, PLAIN, BFLOAT16);
-    FOR(UINT8, GATED, BFLOAT16);
-    FOR(UINT8, ADDED, BFLOAT16);
+static int multiply_in_format(const Gemm *gemm, int64_t top, int64_t bottom, int64_t first, int64_t last, int dtype,
+                              int epilogue, int out_dtype) {
+    FOR(FLOAT32, EPILOGUE_NONE, FLOAT32);
+    FOR(FLOAT32, EPILOGUE_SILU_MUL, FLOAT32);
+    FOR(BFLOAT16, EPILOGUE_NONE, BFLOAT16);
+    FOR(BFLOAT16, EPILOGUE_SILU_MUL, BFLOAT16);
+    FOR(INT8, EPILOGUE_NONE, BFLOAT16);
+    FOR(INT8, EPILOGUE_SILU_MUL, BFLOAT16);
+    FOR(INT8, EPILOGUE_SUM, BFLOAT16);
+    return KERNEL_UNSUPPORTED;
 }
 
-/* rows: packed, `count` of them, of `steps` steps; left and right: the weights of the first panel's tiles,
-   `panel_bytes` apart from panel to panel; row_scales (count), out_scales and middles (32 * panels) for UINT8;
-   out (count, 32 * panels, or half of it) with a row stride in bytes, or packed in that many steps. */
-void rerankd_product(const void *rows, int64_t count, int64_t steps, int kind, const void *left, const void *right,
-                     int64_t panel_bytes, int64_t panels, int shape, const float *row_scales, const float *out_scales,
-                     const int32_t *middles, void *out, int64_t out_bytes, int out_kind, int threads) {
-    Product product = {rows, count, steps, {left, right}, panel_bytes, row_scales, out_scales, middles, out, out_bytes};
-    int64_t across = least(threads, parts_of(panels, FEWEST)), down = threads / across;
-    int64_t wide = parts_of(panels, across), high = parts_of(parts_of(count, 32), down) * 32;
+/* rows: A, packed, `tokens` of them in `k_tiles`; left and right: the weights of the first panel's tiles, `panel_stride`
+   bytes apart from panel to panel; row_scales (tokens), output_scales and zero_point_corrections (32 * panels) of INT8;
+   out (tokens, 32 * panels, or half of it) with a row stride in bytes, or packed in that many K tiles. */
+KERNEL(gemm_packed)(const void *rows, int64_t tokens, int64_t k_tiles, int dtype, const void *left, const void *right,
+                    int64_t panel_stride, int64_t panels, int epilogue, const float *row_scales,
+                    const float *output_scales, const int32_t *zero_point_corrections, void *out, int64_t out_stride,
+                    int out_dtype, int threads) {
+    Gemm gemm = {rows, tokens, k_tiles, {left, right}, panel_stride, row_scales, output_scales, zero_point_corrections,
+                 out, out_stride};
+    int64_t across = min64(threads, ceil_div(panels, MIN_PANELS)), down = threads / across;
+    int64_t wide = ceil_div(panels, across), high = ceil_div(ceil_div(tokens, ROW_BLOCK), down) * ROW_BLOCK;
+    int status = KERNEL_OK;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t part = 0; part < across * down; part++) {
         int64_t first = part % across * wide, top = part / across * high;
-        int64_t last = least(panels, first + wide), bottom = least(count, top + high);
-        if (first < last && top < bottom)
-            add_in_format(&product, top, bottom, first, last, kind, shape, out_kind);
+        int64_t last = min64(panels, first + wide), bottom = min64(tokens, top + high);
+        if (first >= last || top >= bottom) continue;
+        int code = multiply_in_format(&gemm, top, bottom, first, last, dtype, epilogue, out_dtype);
+        if (code != KERNEL_OK) report(&status, code);
     }
+    return status;
 }
-
-#else
-
-void rerankd_product(void) {}
-
-#endif
