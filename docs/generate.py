@@ -31,8 +31,9 @@ def settings_page() -> str:
         "# Settings",
         "",
         f"From a flag, else the environment, else `{FILE_NAME}`, else the default. An unknown key or flag is an",
-        f"error; an unknown `{ENVIRONMENT_PREFIX}…` variable is a warning, for an environment is not always ours, and",
-        "an empty one sets nothing. An error names the place that the value came from. Choices are taken in any case.",
+        f"error; an unknown `{ENVIRONMENT_PREFIX}…` variable is a warning, for an environment is not always ours,",
+        "and an empty one sets nothing. An error names the place that the value came from. Choices are taken in any",
+        "case.",
         "",
     ]
     rows = fields_of(Settings)

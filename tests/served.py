@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import structlog
 
-from rerankd.engine.checkpoint import resolve_checkpoint
 from rerankd.engine.fake import FakeEngine
 from rerankd.http.app import create_app
 from rerankd.http.in_flight import InFlight
 from rerankd.http.listener import Listener, open_socket
+from rerankd.model_hub import resolve_checkpoint
 from rerankd.prompt.template import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.schedule.scheduler import Scheduler

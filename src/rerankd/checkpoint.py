@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from rerankd.checkpoint_files import TOKENIZER, check_layout, read_config
 from rerankd.engine.base import DType, Engine, EngineOptions
-from rerankd.engine.registry import create_engine, resolve_checkpoint
+from rerankd.engine.registry import create_engine
 from rerankd.errors import ConfigurationError
+from rerankd.fingerprint import fingerprint
+from rerankd.model_hub import resolve_checkpoint
 from rerankd.prompt.template import Template, load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
-
-_SAMPLES = 64
-_SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Checkpoint:
 
     folder: Path
     fingerprint: str
-    """Hash over the checkpoint's own files: the revision that cache keys carry."""
+    """Hash over every byte of the checkpoint's files: the revision that cache keys carry."""
     template: Template
     tokenizer: PromptTokenizer
 
@@ -32,14 +31,15 @@ class Checkpoint:
         """Find a checkpoint (``tiny``, a folder, a hub name) and read its small files.
 
         Raises:
-            ConfigurationError: there is no such checkpoint or template, or a file of it is missing.
+            ConfigurationError: there is no such checkpoint or template, or a file of it is missing or broken; the
+                message says what was found and what to do.
         """
         folder = resolve_checkpoint(model, revision)
+        check_layout(folder)
         chosen = load_template(folder, template)
-        tokenizer_file = folder / "tokenizer.json"
-        if not tokenizer_file.is_file():
-            raise ConfigurationError(f"there is no tokenizer.json in the checkpoint {model!r}")
-        return cls(folder, fingerprint(folder), chosen, PromptTokenizer(tokenizer_file, chosen))
+        tokenizer = PromptTokenizer(folder / TOKENIZER, chosen)
+        _check_vocabulary(folder, tokenizer)
+        return cls(folder, fingerprint(folder), chosen, tokenizer)
 
     def engine(
         self,
@@ -68,24 +68,11 @@ class Checkpoint:
         return create_engine(name, options)
 
 
-def fingerprint(folder: Path) -> str:
-    """A hash that changes with the checkpoint, cheap enough for 16 GB of weights.
-
-    Small files count whole, weights by size and by samples spread evenly over the file.
-    """
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        digest.update(file.read_bytes() if file.suffix == ".json" else _samples(file, size))
-    return digest.hexdigest()[:16]
-
-
-def _samples(file: Path, size: int) -> bytes:
-    step = max(size // _SAMPLES, _SAMPLE_BYTES)
-    parts = []
-    with file.open("rb") as stream:
-        for start in range(0, size, step):
-            stream.seek(start)
-            parts.append(stream.read(_SAMPLE_BYTES))
-    return b"".join(parts)
+def _check_vocabulary(folder: Path, tokenizer: PromptTokenizer) -> None:
+    """A tokenizer of another model would ask for rows that the embedding matrix does not have."""
+    rows = read_config(folder).get("vocab_size")
+    if isinstance(rows, int) and tokenizer.vocabulary > rows:
+        raise ConfigurationError(
+            f"the tokenizer in {folder} has ids up to {tokenizer.vocabulary - 1}, but config.json has a vocabulary "
+            f"of {rows}: one of them belongs to another checkpoint"
+        )

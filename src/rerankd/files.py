@@ -14,8 +14,8 @@ from typing import Any
 
 from rerankd.errors import ConfigurationError
 
-MAX_CONFIG_BYTES = 16 * 1024 * 1024
-"""Of a settings file, a config.json, a template or an index of shards; real ones have some kilobytes."""
+MAX_CONFIG_BYTES = 64 * 1024 * 1024
+"""Of a settings file, a config.json or an index of shards: that of a model of 100,000 tensors has about 10 MB."""
 
 
 class UnreadableFile(ConfigurationError):
@@ -90,6 +90,16 @@ def require_regular(file: Path) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableFile(f"{file} is {_kind(status.st_mode)}, not a regular file")
     return status
+
+
+def cache_folder() -> Path | None:
+    """Where this user's programs keep what they can make again; None for a user without a home."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return base / "rerankd"
 
 
 def _kind(mode: int) -> str:

@@ -19,7 +19,7 @@ from tests.figures import Measured
 from tests.live import LiveServer
 from tests.raw import RawConnection, body_of, head, percentile, post
 
-from rerankd.engine.checkpoint import resolve_checkpoint
+from rerankd.model_hub import resolve_checkpoint
 
 SLOW = "seconds_per_batch=1.0"
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from rerankd.engine.base import Engine, EngineOptions
-from rerankd.engine.checkpoint import resolve_checkpoint
 from rerankd.errors import ConfigurationError
-
-__all__ = ["ENGINES", "create_engine", "resolve_checkpoint"]
 
 ENGINES = ("native", "reference", "vllm", "fake")
 

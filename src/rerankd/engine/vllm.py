@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from rerankd.checkpoint_files import read_config
 from rerankd.cores import usable_cores
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions
-from rerankd.engine.native.config import read_json_object
 from rerankd.errors import ConfigurationError
 
 _BATCH_TOKENS = 8192
@@ -36,7 +36,7 @@ class VllmEngine:
                 f"the vllm engine takes the formats {', '.join(_FORMATS)}, not {options.dtype!r}"
             )
         self._options = options
-        self._config = read_json_object(options.folder / "config.json")
+        self._config = read_config(options.folder)
         self._length = min(options.max_pair_tokens, int(self._config.get("max_position_embeddings", 32768)))
         self._budget = options.max_batch_tokens or max(_BATCH_TOKENS, self._length)
         self._llm: Any = None

@@ -17,18 +17,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from rerankd.checkpoint_files import TEMPLATE, architectures
 from rerankd.errors import ConfigurationError
+from rerankd.files import read_json_object
 
 FIELDS = ("instruction", "query", "document")
 
 _RULES = 1
 """Goes up when the same template starts to give other ids (truncation, normalisation), so that cached scores die."""
+_MAX_FILE_BYTES = 64 * 1024
+"""Of a template.json: what stands around every single pair."""
 _FIELD = re.compile(r"\{(instruction|query|document)\}")
 
 
@@ -146,34 +151,30 @@ def load_template(folder: Path, name: str = "auto") -> Template:
     if name != "auto":
         known = ", ".join(TEMPLATES)
         raise ConfigurationError(f"there is no template {name!r}: known are {known}, or the path of a .json file")
-    own = folder / "template.json"
+    own = folder / TEMPLATE
     return read_template(own) if own.is_file() else _by_architecture(folder)
 
 
 def _by_architecture(folder: Path) -> Template:
-    if any(architecture.startswith("Qwen3For") for architecture in _architectures(folder)):
+    found = architectures(folder)
+    if any(architecture.startswith("Qwen3For") for architecture in found):
         return _with_head_of(folder, TEMPLATES["qwen3-reranker"])
     raise ConfigurationError(
-        f"no prompt template is known for the checkpoint in {folder}: name one with the setting 'template', "
-        "or put a template.json beside its config.json"
+        f"the checkpoint in {folder} is of the architecture {found[0] if found else '(none named)'}, for which no "
+        "prompt template is known: name one with the setting 'template', or put a template.json beside config.json"
     )
 
 
 def _with_head_of(folder: Path, template: Template) -> Template:
     """The same prompt with the checkpoint's linear head, where a conversion has made it one."""
-    if any("ForSequenceClassification" in architecture for architecture in _architectures(folder)):
+    if any("ForSequenceClassification" in architecture for architecture in architectures(folder)):
         return dataclasses.replace(template, head=Head(kind="linear"))
     return template
 
 
-def _architectures(folder: Path) -> list[str]:
-    config = folder / "config.json"
-    return list(_read_json(config).get("architectures") or ()) if config.is_file() else []
-
-
 def read_template(file: Path) -> Template:
     """A template from a JSON file; raises ConfigurationError that names what is wrong with it."""
-    rows = _read_json(file)
+    rows = read_json_object(file, _MAX_FILE_BYTES)
     unknown = rows.keys() - {row.name for row in dataclasses.fields(Template)}
     if unknown:
         raise ConfigurationError(f"{file} has an unknown key {min(unknown)!r}")
@@ -181,22 +182,36 @@ def read_template(file: Path) -> Template:
         template = Template(
             name=str(rows["name"]),
             parts=tuple(_part(row) for row in rows["parts"]),
-            head=Head(**rows["head"]),
-            scale=float(rows.get("scale", 1.0)),
-            bias=float(rows.get("bias", 0.0)),
+            head=_head(rows["head"]),
+            scale=_finite(rows.get("scale", 1.0)),
+            bias=_finite(rows.get("bias", 0.0)),
             default_instruction=str(rows.get("default_instruction", "")),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{file} is not a template: {type(error).__name__} {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{file} is not a template: {type(error).__name__} {str(error)[:200]}") from None
     _check(template, file)
     return template
 
 
 def _part(row: Mapping[str, str]) -> Control | Text:
     ((kind, text),) = row.items()
-    if kind not in ("control", "text"):
-        raise ValueError(f"a part is 'control' or 'text', not {kind!r}")
+    if kind not in ("control", "text") or not isinstance(text, str):
+        raise ValueError("a part has one key, 'control' or 'text', with a text")
     return Control(text) if kind == "control" else Text(text)
+
+
+def _head(row: Mapping[str, str | None]) -> Head:
+    head = Head(**row)  # type: ignore[arg-type]
+    if not all(word is None or isinstance(word, str) for word in (head.positive, head.negative)):
+        raise ValueError("the words of the head have to be texts")
+    return head
+
+
+def _finite(value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("scale and bias have to be finite numbers")
+    return number
 
 
 def _check(template: Template, file: Path) -> None:
@@ -208,13 +223,3 @@ def _check(template: Template, file: Path) -> None:
     head = template.head
     if head.kind not in ("words", "linear") or (head.kind == "words" and not head.positive):
         raise ConfigurationError(f"{file} needs a head of kind 'linear', or of kind 'words' with a positive word")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{file} cannot be read: {error}") from error
-    if not isinstance(rows, dict):
-        raise ConfigurationError(f"{file} has to hold one JSON object")
-    return rows

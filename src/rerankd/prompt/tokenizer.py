@@ -8,16 +8,19 @@ once, and is dropped; one without any added token encodes everything else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from rerankd.engine.base import HeadSpec
-from rerankd.errors import ConfigurationError, InvalidRequest, TooLarge
+from rerankd.errors import ConfigurationError, InvalidRequest, ScoringError, TooLarge
+from rerankd.files import read_json_object
+from rerankd.prompt.normalizer_growth import grows_ascii
 from rerankd.prompt.template import Control, Template, Text
 from rerankd.types import IdArray
 
@@ -26,6 +29,9 @@ _MOST_GROWTH = 3
 _FREE_GROWTH = 1_000
 """Characters by which a text may grow anyway: a short one may well be ``㎢`` alone."""
 _PIECE_CHARACTERS = 4_096
+_MAX_FILE_BYTES = 128 * 1024 * 1024
+"""Of tokenizer.json; the largest known have some 35 MB."""
+_MAX_IDS = 2**24
 _WORST_CHARACTER = "\ufdfa"
 
 Side: TypeAlias = Literal["left", "right"]
@@ -38,6 +44,10 @@ SLICE_CHARACTERS = 65_536
 class PromptTokenizer:
     """A checkpoint's tokenizer with its template. Never changes after construction: threads may share it.
 
+    Attributes:
+        template: whose parts are filled.
+        vocabulary: one more than the largest token id.
+
     Raises:
         ConfigurationError: the tokenizer cannot be read, its vocabulary lacks the template's words, or plain
             text could still become one of its control tokens.
@@ -45,14 +55,18 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer_json: Path, template: Template) -> None:
         self.template = template
-        whole, self._plain = _load(tokenizer_json)
-        self._head = _head_spec(whole, template)
-        self._parts: tuple[IdArray | Text, ...] = tuple(
-            _array(whole.encode(part.text, add_special_tokens=False)) if isinstance(part, Control) else part
-            for part in template.parts
-        )
-        _refuse_leaks(whole, self._plain)
-        self._may_grow = self._normalised_length(_WORST_CHARACTER) > _MOST_GROWTH
+        definition = read_json_object(tokenizer_json, _MAX_FILE_BYTES)
+        with _failures_in_one_line(tokenizer_json):
+            self._ascii_may_grow = grows_ascii(definition.get("normalizer"))
+            whole, self._plain = _load(definition)
+            self.vocabulary = _vocabulary(whole)
+            self._head = _head_spec(whole, template)
+            self._parts: tuple[IdArray | Text, ...] = tuple(
+                _array(whole.encode(part.text, add_special_tokens=False)) if isinstance(part, Control) else part
+                for part in template.parts
+            )
+            _refuse_leaks(whole, self._plain)
+            self._may_grow = self._ascii_may_grow or self._normalised_length(_WORST_CHARACTER) > _MOST_GROWTH
 
     def head_spec(self) -> HeadSpec:
         """The head with its words as ids of this vocabulary."""
@@ -90,11 +104,16 @@ class PromptTokenizer:
             return self._plain.encode_batch_fast(texts, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             raise InvalidRequest("a text holds half a surrogate pair, which is no character") from None
+        except BaseException as error:
+            # A panic of the library in Rust is no Exception; nobody above would catch it.
+            if not _is_panic(error):
+                raise
+            raise ScoringError("the checkpoint's tokenizer failed on a text") from None
 
     def _refuse_growth(self, texts: Sequence[str]) -> None:
         """100,000 characters that become 1.8 million would cost seconds and half a gigabyte."""
         for text in texts:
-            if not text.isascii() and self._grows(text):
+            if (self._ascii_may_grow or not text.isascii()) and self._grows(text):
                 growth = f"grows more than {_MOST_GROWTH}-fold when it is normalised"
                 raise TooLarge(f"a text of {len(text)} characters {growth}")
 
@@ -148,18 +167,40 @@ def _array(encoding: Encoding) -> IdArray:
     return np.array(encoding.ids, dtype=np.int32)
 
 
-def _load(file: Path) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizer as it is, and the same without added tokens."""
+@contextlib.contextmanager
+def _failures_in_one_line(file: Path) -> Iterator[None]:
+    """The tokenizers library raises bare Exception for what it cannot read, and panics on some of what it can."""
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-        whole = Tokenizer.from_file(str(file))
-        plain = Tokenizer.from_str(json.dumps({**rows, "added_tokens": []}))
-    except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot read
-        raise ConfigurationError(f"the tokenizer {file} cannot be read: {error}") from error
+        yield
+    except ConfigurationError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ConfigurationError(f"the tokenizer {file} cannot be used: {reason}") from None
+
+
+def _is_panic(error: BaseException) -> bool:
+    return type(error).__name__ == "PanicException"
+
+
+def _load(definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizer as it is, and the same without added tokens."""
+    whole = Tokenizer.from_str(json.dumps(definition))
+    plain = Tokenizer.from_str(json.dumps({**definition, "added_tokens": []}))
     for tokenizer in (whole, plain):
         tokenizer.no_truncation()
         tokenizer.no_padding()
     return whole, plain
+
+
+def _vocabulary(whole: Tokenizer) -> int:
+    """One more than the largest id."""
+    largest = max(whole.get_vocab(with_added_tokens=True).values(), default=0)
+    if largest >= _MAX_IDS:
+        raise ConfigurationError(f"the tokenizer has the token id {largest}; ids below {_MAX_IDS} are read")
+    return int(largest) + 1
 
 
 def _head_spec(whole: Tokenizer, template: Template) -> HeadSpec:

@@ -86,7 +86,7 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="one JSON object"):
         read_template(write(tmp_path, "template.json", []))
     (tmp_path / "template.json").write_text("{")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="not JSON"):
         read_template(tmp_path / "template.json")
 
 

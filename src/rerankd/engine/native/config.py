@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rerankd.checkpoint_files import CONFIG, read_config
 from rerankd.engine.base import DType
 from rerankd.errors import ConfigurationError
 
 Json = Mapping[str, Any]
 
-MAX_JSON_BYTES: Final = 64 * 2**20
-"""Of one JSON file of a checkpoint: the index of a sharded model of 100,000 tensors has about 10 MB."""
 _MAX_SIZE: Final = 2**31 - 1
 """Largest size that config.json may name: ids and offsets are int32."""
 _MAX_LAYERS: Final = 1024
@@ -104,7 +101,7 @@ class ModelConfig:
         Raises:
             ConfigurationError: no readable config.json, or a model that the native engine cannot run.
         """
-        raw = _Fields(read_json_object(folder / "config.json"), folder / "config.json")
+        raw = _Fields(read_config(folder), folder / CONFIG)
         architecture = _architecture(raw.values)
         family_name, task = ARCHITECTURES[architecture]
         family = _FAMILIES[family_name]
@@ -140,30 +137,6 @@ class ModelConfig:
                 "key-value heads; the first has to be a multiple of the last, and the size even"
             )
         return config
-
-
-def read_json_object(path: Path, most_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """A JSON object from a regular file; anything else could block, or never end.
-
-    Raises:
-        ConfigurationError: there is no such file, it is too large, or it does not hold a JSON object.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"{path} is not a regular file")
-        if status.st_size > most_bytes:
-            raise ConfigurationError(f"{path} has {status.st_size} bytes; {most_bytes} are read at most")
-        raw = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigurationError(f"there is no {path}: is this the folder of a checkpoint?") from None
-    except RecursionError:
-        raise ConfigurationError(f"{path} is nested too deeply") from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigurationError(f"{path} is not a JSON object")
-    return raw
 
 
 @dataclass(frozen=True, slots=True)

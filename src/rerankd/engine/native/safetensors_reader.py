@@ -9,11 +9,11 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 
-from rerankd.engine.native.config import read_json_object
+from rerankd.checkpoint_files import INDEX
 from rerankd.errors import ConfigurationError
+from rerankd.files import read_json_object
 
 _SINGLE: Final = "model.safetensors"
-_INDEX: Final = "model.safetensors.index.json"
 _FLOATS: Final = (torch.float32, torch.bfloat16, torch.float16)
 _DERIVED: Final = re.compile(r"lm_head\.weight|.*\.rotary_emb\.inv_freq")
 """Tensors that may go unread: the output matrix where a score has no use for it (tied to the embedding, or a
@@ -94,7 +94,7 @@ def _open(file: Path) -> Any:
 
 def _shards(folder: Path) -> dict[str, Path]:
     """The file of each tensor."""
-    if (folder / _INDEX).is_file():
+    if (folder / INDEX).is_file():
         return _indexed(folder)
     single = folder / _SINGLE
     if single.is_file():
@@ -103,13 +103,13 @@ def _shards(folder: Path) -> dict[str, Path]:
         raise ConfigurationError(
             f"{folder} holds pickled weights only, which can run code when read; convert them to safetensors"
         )
-    raise ConfigurationError(f"there are no weights in {folder}: neither {_SINGLE} nor {_INDEX}")
+    raise ConfigurationError(f"there are no weights in {folder}: neither {_SINGLE} nor {INDEX}")
 
 
 def _indexed(folder: Path) -> dict[str, Path]:
-    names = read_json_object(folder / _INDEX).get("weight_map")
+    names = read_json_object(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
-        raise ConfigurationError(f"{folder / _INDEX} is not an index of safetensors files")
+        raise ConfigurationError(f"{folder / INDEX} is not an index of safetensors files")
     # The name alone: an index does not lead out of its folder.
     files = {file: folder / Path(file).name for file in set(names.values())}
     for file in sorted(files.values()):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rerankd.engine.checkpoint import resolve_checkpoint
 from rerankd.errors import ConfigurationError
+from rerankd.model_hub import resolve_checkpoint
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
