@@ -178,7 +178,7 @@ def _failures_in_one_line(file: Path) -> Iterator[None]:
         if not isinstance(error, Exception) and not _is_panic(error):
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ConfigurationError(f"the tokenizer {file} cannot be used: {reason}") from None
+        raise ConfigurationError(f"the tokenizer {file} cannot be read: {reason}") from None
 
 
 def _is_panic(error: BaseException) -> bool:
