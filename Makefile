@@ -8,7 +8,7 @@ CPU := src/rerankd/engine/native/cpu
 KERNELS := $(CPU)/librerankd_kernels.so
 
 .DEFAULT_GOAL := help
-.PHONY: help serve kernels wheel install test lint check bench faults fuzz load soak clients typescript playground docs train
+.PHONY: help serve kernels wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -78,6 +78,13 @@ playground: $(STAMP) ## The playground in Chromium
 
 docs: $(STAMP) ## Write the generated pages and tables again
 	$(BIN)/python docs/generate.py
+
+pages: $(STAMP) ## Run every block of every page of the documentation
+	$(BIN)/python -m pytest tests/docs -m 'slow or not slow'
+
+site: $(STAMP) ## The documentation as a site, in site/
+	$(BIN)/pip install --quiet --disable-pip-version-check --group docs
+	$(BIN)/mkdocs build --strict
 
 train: $(STAMP) ## Train the embedded model from the training data
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'

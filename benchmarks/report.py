@@ -1,9 +1,9 @@
 """Figures as a page: python benchmarks/report.py engine.json scaling.json serve.json accuracy.json ...
 
 Reads what ``--json`` of the other commands wrote; writes ``benchmarks/results/DATE-COMMIT/`` (the figures, a page
-with machine, commands, lengths and tables, and the plots) and the README's table from it, one for each kind of
-processor. Every published number has its file there. ``--readme`` writes the README's tables again from the newest
-folders.
+with machine, commands, lengths and tables, and the plots), docs/reference/speed.md with a table for each kind of
+processor, and the README's table of ratios. Every published number has its file there. ``--pages`` writes the two
+pages again from the newest folders.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from benchmarks.plots import draw
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-README = ROOT / "README.md"
+READMES = (ROOT / "README.md", ROOT / "README.zh.md")
+PAGE = ROOT / "docs" / "reference" / "speed.md"
 BEGIN, END = "<!-- speed: begin (python benchmarks/report.py) -->", "<!-- speed: end -->"
 _MAIN = ("A", "B")
 _OFF = "largest difference of a score"
 _NAMES = {
     "native": "rerankd",
-    "native-uncached": "rerankd, nothing kept",
-    "usual": "the usual code (transformers)",
+    "native-uncached": "rerankd, prefix cache off",
+    "usual": "transformers",
     "vllm": "vLLM, prefix caching",
     "vllm-uncached": "vLLM",
     "openvino": "OpenVINO GenAI",
@@ -44,11 +45,14 @@ Record = Mapping[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", type=Path)
-    parser.add_argument("--readme", action="store_true", help="only write the README's tables again")
+    parser.add_argument("--pages", action="store_true", help="only write the pages again")
     arguments = parser.parse_args()
-    if not arguments.readme:
+    if not arguments.pages:
         print(publish({file.name: json.loads(file.read_text(encoding="utf-8")) for file in arguments.figures}))
-    README.write_text(with_tables(README.read_text(encoding="utf-8"), newest()), encoding="utf-8")
+    folders = newest()
+    PAGE.write_text("\n".join([_PAGE_HEAD, *map(speed, folders)]), encoding="utf-8")
+    for readme in READMES:
+        readme.write_text(with_table(readme.read_text(encoding="utf-8"), ratios(folders)), encoding="utf-8")
 
 
 def publish(records: Mapping[str, Record]) -> Path:
@@ -135,22 +139,51 @@ def _peaks(record: Record) -> dict[str, list[dict[str, object]]]:
     return {"The library's own matrix products": engine.peak_rows(record["peaks"])} if record["peaks"] else {}
 
 
-def with_tables(text: str, folders: Sequence[Path]) -> str:
-    """The README's text with the tables between its markers made from the figures in these folders."""
+def with_table(text: str, table_text: str) -> str:
+    """A README's text with the table between its markers."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     if not tail:
         sys.exit(f"the README has no {BEGIN} ... {END}")
-    tables = "\n".join(map(speed, folders))
-    return f"{head}{BEGIN}\n\n{tables}\n{END}{tail}"
+    return f"{head}{BEGIN}\n\n{table_text}\n{END}{tail}"
+
+
+def ratios(folders: Sequence[Path]) -> str:
+    """The README's table: times faster than the usual code, by engine, processor and workload."""
+    rows: dict[str, dict[str, object]] = {}
+    columns = []
+    for folder in folders:
+        for result in _main_results(folder).values():
+            column = f"{_vectors(folder)}, {result['workload']}"
+            columns.append(column)
+            for row in _speed_rows([result]):
+                shown = rows.setdefault(str(row["engine"]), {"engine": row["engine"]})
+                shown[column] = row[f"times faster, {result['workload']}"]
+    order = sorted(
+        rows.values(), key=lambda row: ("rerankd" in str(row["engine"])) - 2 * ("transformers" in str(row["engine"]))
+    )
+    filled = [
+        {column: row.get(column, "") for column in ("engine", *columns)}
+        for row in order
+        if "off" not in str(row["engine"])
+    ]
+    return table("", filled).removeprefix("### \n\n")
+
+
+_VECTORS = {"amx_tile": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx2": "AVX2"}
+
+
+def _vectors(folder: Path) -> str:
+    """The widest instructions of the processor that the figures in a folder were taken on."""
+    record = main_record(folder)
+    processor = str(record["machine"]["processor"]) if record else ""
+    return next((name for flag, name in _VECTORS.items() if flag in processor), processor)
 
 
 def speed(folder: Path) -> str:
-    """A table of the README: one request of each workload, from the one run that has both."""
-    record = main_record(folder)
-    if record is None:
-        raise ValueError(f"{folder} has no figures of {' and '.join(_MAIN)}")
-    results = {result["workload"]: result for result in record["results"]}
+    """A table of the page: one request of each workload, from the one run that has both."""
+    results, record = _main_results(folder), main_record(folder)
+    assert record is not None
     machine, where = record["machine"], folder.relative_to(ROOT).as_posix()
     lengths = "; ".join(f"{name}: {_lengths(results[name])}" for name in _MAIN)
     words = (
@@ -158,13 +191,25 @@ def speed(folder: Path) -> str:
         f"cores of {machine['processor']}, torch {machine['torch']}, commit {machine['commit']}. "
         f"{lengths}; the prompt included. All engines read the same tokens and were measured in one run; scores are "
         "compared with the first row's. Memory is the process's own, without pages of mapped weights; vLLM's pool of "
-        f"keys is in its idle part. [Commands, all figures and plots]({where}/README.md)."
+        f"keys is in its idle part. Commands, all figures and plots: `{where}`."
     )
-    lines = [words + "\n", table("", _speed_rows([results[name] for name in _MAIN])).removeprefix("### \n\n")]
-    picture = folder / "documents.svg"
-    if picture.is_file():
-        lines.append(f"![Time per document by documents per request]({where}/{picture.name})\n")
-    return "\n".join(lines)
+    rows = table("", _speed_rows([results[name] for name in _MAIN])).removeprefix("### \n\n")
+    return f"## {_vectors(folder)}\n\n{words}\n\n{rows}"
+
+
+def _main_results(folder: Path) -> dict[str, Record]:
+    """The results of both main workloads, by name."""
+    record = main_record(folder)
+    if record is None:
+        raise ValueError(f"{folder} has no figures of {' and '.join(_MAIN)}")
+    return {result["workload"]: result for result in record["results"] if result["workload"] in _MAIN}
+
+
+_PAGE_HEAD = """# Speed
+
+Written by `python benchmarks/report.py --pages` from the newest figures of each kind of processor. How each figure is
+measured, and how to measure on your machine: `benchmarks/rivals/README.md`.
+"""
 
 
 def _speed_rows(results: Sequence[Record]) -> list[dict[str, object]]:

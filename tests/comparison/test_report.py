@@ -41,9 +41,15 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-def test_the_readmes_figures_are_those_of_the_newest_result_files() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.with_tables(text, report.newest()) == text
+@pytest.mark.parametrize("readme", report.READMES, ids=lambda readme: readme.name)
+def test_the_readmes_ratios_are_those_of_the_newest_result_files(readme: Path) -> None:
+    text = readme.read_text(encoding="utf-8")
+    assert report.with_table(text, report.ratios(report.newest())) == text
+
+
+def test_the_pages_figures_are_those_of_the_newest_result_files() -> None:
+    page = report.PAGE.read_text(encoding="utf-8")
+    assert all(report.speed(folder) in page for folder in report.newest())
 
 
 def test_each_kind_of_processor_has_the_table_of_its_latest_figures(results: Path) -> None:
@@ -72,7 +78,7 @@ def test_every_published_folder_names_its_machine_commands_and_lengths() -> None
         assert all((folder / name).is_file() for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text))
 
 
-def test_the_readmes_table_counts_from_the_usual_code_and_leaves_void_rows_out(results: Path) -> None:
+def test_the_pages_table_counts_from_the_usual_code_and_leaves_void_rows_out(results: Path) -> None:
     rows = (row("usual:float32", 20.0), row("native:int8", 2.0), row("vllm:bfloat16", 1.0, "it reads 1 token"))
     page = report.publish({"engine.json": engine_record(BOTH, *rows)})
     table = report.speed(page.parent)
