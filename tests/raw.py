@@ -21,6 +21,7 @@ class RawConnection:
 
     def __init__(self, port: int, timeout: float = 10.0) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self._rest = b""
 
     def __enter__(self) -> RawConnection:
         return self
@@ -42,7 +43,7 @@ class RawConnection:
 
     def read_all(self) -> bytes:
         """Everything until the server closes (or resets) the connection; raises TimeoutError if it does not."""
-        read = b""
+        read, self._rest = self._rest, b""
         with contextlib.suppress(ConnectionError):
             while chunk := self._socket.recv(65536):
                 read += chunk
@@ -66,9 +67,13 @@ class RawConnection:
             if not chunk:
                 break
             body += chunk
-        return int(head.split(b" ", 2)[1]), body
+        self._rest = body[length:]
+        return int(head.split(b" ", 2)[1]), body[:length]
 
     def _receive(self) -> bytes:
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
         with contextlib.suppress(ConnectionError):
             return self._socket.recv(65536)
         return b""
@@ -76,7 +81,7 @@ class RawConnection:
 
 def head(path: str = "/rerank", *, method: str = "POST", **headers: str | int) -> bytes:
     """The head of a request; ``content_length=3`` is the header Content-Length."""
-    given = {"Host": "server", "Content-Type": "application/json"}
+    given = {"Host": "localhost", "Content-Type": "application/json"}
     given |= {name.replace("_", "-").title(): str(value) for name, value in headers.items()}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
