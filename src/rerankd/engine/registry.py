@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+
 from rerankd.engine.base import Engine, EngineOptions
 from rerankd.errors import ConfigurationError
 
-ENGINES = ("native", "reference", "vllm", "fake")
+_CLASSES = {
+    "native": ("rerankd.engine.native.engine", "NativeEngine"),
+    "reference": ("rerankd.engine.reference", "ReferenceEngine"),
+    "vllm": ("rerankd.engine.vllm", "VllmEngine"),
+    "fake": ("rerankd.engine.fake", "FakeEngine"),
+}
+ENGINES = tuple(_CLASSES)
 
 
-def create_engine(name: str, options: EngineOptions) -> Engine:
-    """An engine that is not loaded yet.
+def import_engine(name: str) -> Callable[[EngineOptions], Engine]:
+    """The class of an engine; its module and all that it needs are imported.
 
     Raises:
         ConfigurationError: an unknown name, or a package that this engine needs is not installed.
     """
-    match name:
-        case "native":
-            from rerankd.engine.native.engine import NativeEngine
+    if name not in _CLASSES:
+        raise ConfigurationError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
+    module, kind = _CLASSES[name]
+    made: Callable[[EngineOptions], Engine] = getattr(importlib.import_module(module), kind)
+    return made
 
-            return NativeEngine(options)
-        case "reference":
-            from rerankd.engine.reference import ReferenceEngine
 
-            return ReferenceEngine(options)
-        case "vllm":
-            from rerankd.engine.vllm import VllmEngine
-
-            return VllmEngine(options)
-        case "fake":
-            from rerankd.engine.fake import FakeEngine
-
-            return FakeEngine(options)
-    raise ConfigurationError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
+def create_engine(name: str, options: EngineOptions) -> Engine:
+    """An engine that is not loaded yet; raises what :func:`import_engine` raises."""
+    return import_engine(name)(options)

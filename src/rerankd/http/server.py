@@ -15,17 +15,17 @@ import asyncio
 import contextlib
 import math
 import os
-import resource
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NoReturn
 
 import structlog
-import uvloop
 
+from rerankd.engine.registry import import_engine
 from rerankd.errors import ConfigurationError, Draining
 from rerankd.http.app import create_app
 from rerankd.http.auth import check_address
@@ -66,12 +66,15 @@ def run(settings: Settings) -> int:
     check_address(settings)
     configure_logs(settings.log_format, settings.log_level)
     _allow_many_files()
+    # Shared libraries load with the interpreter's lock held, torch's for a second and more; while somebody asks
+    # /livez that would be as long as his answer takes.
+    import_engine(settings.engine)
     bound = open_socket(settings.host, settings.port)
     service = RerankService(settings)
     in_flight = InFlight()
     listener = Listener(create_app(settings, service, in_flight), settings, service.metrics)
     server = Server(settings, service, in_flight, listener)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(server.serve(bound))
         if not server.stopped_cleanly:
             # A thread of the engine still runs, and the interpreter would wait for it.
@@ -178,7 +181,14 @@ class Server:
 
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_signal, number)
+            try:
+                self._loop.add_signal_handler(number, self._on_signal, number)
+            except NotImplementedError:
+                # Windows, where handlers run between two steps of the interpreter.
+                signal.signal(number, self._on_plain_signal)
+
+    def _on_plain_signal(self, number: int, frame: object) -> None:
+        self._loop.call_soon_threadsafe(self._on_signal, signal.Signals(number))
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._end_asked.is_set():
@@ -198,8 +208,22 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop; asyncio's own on Windows, where there is none."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
 def _allow_many_files() -> None:
-    """One connection is one file, and 1,024 is the usual default."""
+    """One connection is one file, and 1,024 is the usual default; Windows counts neither."""
+    try:
+        import resource
+    except ImportError:
+        return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
     with contextlib.suppress(ValueError, OSError):
