@@ -63,6 +63,7 @@ class Checkpoint:
             max_pair_tokens=max_pair_tokens,
             max_batch_tokens=max_batch_tokens,
             prefix_cache_tokens=prefix_cache_tokens,
+            separator=self.tokenizer.separator,
             script=script,
         )
         return create_engine(name, options)

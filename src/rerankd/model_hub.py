@@ -25,14 +25,20 @@ def resolve_checkpoint(model: str, revision: str = "") -> Path:
     Raises:
         ConfigurationError: there is no such model, or the hub cannot be reached; the message says what to do.
     """
-    if model == EMBEDDED:
-        return _embedded()
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
+    local = local_checkpoint(model)
+    if local:
+        return local
     if _looks_like_a_path(model):
         raise ConfigurationError(f"there is no folder {model!r}; give a folder, a hub name or `{EMBEDDED}`")
     return _download(model, revision)
+
+
+def local_checkpoint(model: str) -> Path | None:
+    """The folder of the embedded model or of a path; None for what would have to be asked of a hub."""
+    if model == EMBEDDED:
+        return _embedded()
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else None
 
 
 def _embedded() -> Path:

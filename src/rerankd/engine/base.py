@@ -125,6 +125,8 @@ class EngineOptions:
     """Tokens of one forward pass; 0 lets warm-up measure it."""
     prefix_cache_tokens: int = 512
     """Tokens of prompt beginnings whose keys and values are kept for later batches; 0 keeps none."""
+    separator: int | None = None
+    """The token that ends a pair's first segment, for models that are told the segments apart (token_type_ids)."""
     script: str = ""
     """Faults and times for the fake engine; the others ignore it."""
 

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from enum import IntEnum
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -31,6 +32,7 @@ from rerankd.http.app import create_app
 from rerankd.http.auth import check_address
 from rerankd.http.in_flight import InFlight
 from rerankd.http.listener import Listener, open_socket
+from rerankd.model_hub import local_checkpoint
 from rerankd.observe.logs import configure_logs
 from rerankd.service.lifecycle import State
 from rerankd.service.runtime import RerankService
@@ -66,9 +68,7 @@ def run(settings: Settings) -> int:
     check_address(settings)
     configure_logs(settings.log_format, settings.log_level)
     _allow_many_files()
-    # Shared libraries load with the interpreter's lock held, torch's for a second and more; while somebody asks
-    # /livez that would be as long as his answer takes.
-    import_engine(settings.engine)
+    _import_engine(settings)
     bound = open_socket(settings.host, settings.port)
     service = RerankService(settings)
     in_flight = InFlight()
@@ -80,6 +80,18 @@ def run(settings: Settings) -> int:
             # A thread of the engine still runs, and the interpreter would wait for it.
             _leave(code)
     return code
+
+
+def _import_engine(settings: Settings) -> None:
+    """Load the engine's libraries before anybody waits.
+
+    They load with the interpreter's lock held, torch's for a second and more; while somebody asks /livez that would
+    be as long as his answer takes. What cannot be loaded is said when the model is.
+    """
+    folder = local_checkpoint(settings.model)
+    if folder or settings.engine != "auto":
+        with contextlib.suppress(ConfigurationError):
+            import_engine(settings.engine, folder or Path())
 
 
 class Server:

@@ -124,11 +124,23 @@ def _qwen3(name: str, gap: str) -> Template:
     )
 
 
+def _pair(name: str, begin: str, between: str, end: str) -> Template:
+    """The pair of a cross-encoder: what its tokenizer's post-processor puts around two texts."""
+    parts = (Control(begin), Text("{query}"), Control(between), Text("{document}"), Control(end))
+    return Template(name=name, parts=parts, head=Head(kind="linear"))
+
+
+_PAIRS = (
+    _pair("bert-pair", "[CLS]", "[SEP]", "[SEP]"),  # BERT, DeBERTa, ELECTRA, ModernBERT
+    _pair("roberta-pair", "<s>", "</s></s>", "</s>"),  # RoBERTa, XLM-RoBERTa, MPNet
+)
+
 TEMPLATES: Mapping[str, Template] = {
     template.name: template
     for template in (
         _qwen3("qwen3-reranker", gap="\n"),  # the model card's transformers example
         _qwen3("qwen3-reranker-chat", gap="\n\n"),  # the model card's vLLM example
+        *_PAIRS,
     )
 }
 
@@ -159,10 +171,29 @@ def _by_architecture(folder: Path) -> Template:
     found = architectures(folder)
     if any(architecture.startswith("Qwen3For") for architecture in found):
         return _with_head_of(folder, TEMPLATES["qwen3-reranker"])
+    frame = _pair_frame(folder)
+    for template in _PAIRS:
+        if frame == [part.text for part in template.parts if isinstance(part, Control)]:
+            return template
     raise ConfigurationError(
         f"the checkpoint in {folder} is of the architecture {found[0] if found else '(none named)'}, for which no "
         "prompt template is known: name one with the setting 'template', or put a template.json beside config.json"
     )
+
+
+def _pair_frame(folder: Path) -> list[str] | None:
+    """What a tokenizer's post-processor puts before, between and behind two texts; None where it says nothing."""
+    file = folder / "tokenizer.json"
+    processor = read_json_object(file).get("post_processor") if file.is_file() else None
+    for step in (processor or {}).get("processors") or [processor or {}]:
+        match step:
+            case {"type": "BertProcessing" | "RobertaProcessing" as kind, "cls": [cls, _], "sep": [sep, _]}:
+                return [cls, sep if kind == "BertProcessing" else sep + sep, sep]
+            case {"type": "TemplateProcessing", "pair": list(pieces)}:
+                # Neighbouring special tokens are one part; the two texts stand between the parts.
+                frame = "".join(piece["SpecialToken"]["id"] if "SpecialToken" in piece else "\0" for piece in pieces)
+                return frame.split("\0")
+    return None
 
 
 def _with_head_of(folder: Path, template: Template) -> Template:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -58,19 +59,26 @@ class PromptTokenizer:
         definition = read_json_object(tokenizer_json, _MAX_FILE_BYTES)
         with _failures_in_one_line(tokenizer_json):
             self._ascii_may_grow = grows_ascii(definition.get("normalizer"))
-            whole, self._plain = _load(definition)
+            whole, self._plain, unknown = _load(definition)
             self.vocabulary = _vocabulary(whole)
             self._head = _head_spec(whole, template)
             self._parts: tuple[IdArray | Text, ...] = tuple(
                 _array(whole.encode(part.text, add_special_tokens=False)) if isinstance(part, Control) else part
                 for part in template.parts
             )
-            _refuse_leaks(whole, self._plain)
+            _refuse_leaks(whole, self._plain, unknown)
             self._may_grow = self._ascii_may_grow or self._normalised_length(_WORST_CHARACTER) > _MOST_GROWTH
 
     def head_spec(self) -> HeadSpec:
         """The head with its words as ids of this vocabulary."""
         return self._head
+
+    @property
+    def separator(self) -> int | None:
+        """The control token behind the first text, which tells a cross-encoder where its second text begins."""
+        texts = [index for index, part in enumerate(self._parts) if isinstance(part, Text)]
+        behind = self._parts[texts[0] + 1 :][:1]
+        return int(behind[0][0]) if behind and not isinstance(behind[0], Text) else None
 
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> list[IdArray]:
         """The whole prompt of every pair, untruncated: one int32 array a document.
@@ -185,14 +193,35 @@ def _is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def _load(definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizer as it is, and the same without added tokens."""
+def _load(definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer, int | None]:
+    """The tokenizer as it is, the same without added tokens, and the id of what it does not know."""
     whole = Tokenizer.from_str(json.dumps(definition))
-    plain = Tokenizer.from_str(json.dumps({**definition, "added_tokens": []}))
+    plain = Tokenizer.from_str(json.dumps({**_without_control_pieces(definition), "added_tokens": []}))
     for tokenizer in (whole, plain):
         tokenizer.no_truncation()
         tokenizer.no_padding()
-    return whole, plain
+    model = definition["model"]
+    # Unigram names the unknown token by its place, the other models by its text.
+    unknown = model.get("unk_id") if model.get("unk_token") is None else whole.token_to_id(model["unk_token"])
+    return whole, plain, unknown
+
+
+def _without_control_pieces(definition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A Unigram vocabulary lists its control tokens as pieces like any other: here none can spell them.
+
+    Their names are replaced, for pieces are known by their place, by something that no text holds except by guessing
+    128 random bits.
+    """
+    model = definition.get("model") or {}
+    if model.get("type") != "Unigram":
+        return definition
+    control = {token["content"] for token in definition.get("added_tokens") or ()}
+    secret = secrets.token_hex(16)
+    vocabulary = [
+        [f"{secret}{index}", score] if piece in control and index != model.get("unk_id") else [piece, score]
+        for index, (piece, score) in enumerate(model["vocab"])
+    ]
+    return {**definition, "model": {**model, "vocab": vocabulary}}
 
 
 def _vocabulary(whole: Tokenizer) -> int:
@@ -218,12 +247,11 @@ def _word(whole: Tokenizer, word: str | None) -> int:
     return token
 
 
-def _refuse_leaks(whole: Tokenizer, plain: Tokenizer) -> None:
+def _refuse_leaks(whole: Tokenizer, plain: Tokenizer, unknown: int | None) -> None:
     """A vocabulary that holds its control tokens as ordinary words may hand them out after all."""
-    unknown = getattr(plain.model, "unk_token", None)
-    added = {token.content: index for index, token in whole.get_added_tokens_decoder().items()}
-    control = {index for content, index in added.items() if content != unknown}
-    for content in added:
-        for text in (content, f" {content} ", f"a{content}a"):
-            if control.intersection(plain.encode(text, add_special_tokens=False).ids):
-                raise ConfigurationError(f"plain text becomes the control token {content!r} in this vocabulary")
+    added = whole.get_added_tokens_decoder()
+    control = added.keys() - {unknown}
+    for token in added.values():
+        for text in (token.content, f" {token.content} ", f"a{token.content}a"):
+            if not control.isdisjoint(plain.encode(text, add_special_tokens=False).ids):
+                raise ConfigurationError(f"plain text becomes the control token {token.content!r} in this vocabulary")

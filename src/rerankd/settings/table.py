@@ -106,7 +106,11 @@ class Settings:
     instruction: str = setting("", "Default instruction; empty means the template's own.")
     strict_models: bool = setting(False, "Refuse a request that names a model which is not served.")
     # The engine
-    engine: str = setting("native", "Engine that scores.", choices=("native", "reference", "vllm", "fake"))
+    engine: str = setting(
+        "auto",
+        "Engine that scores: `auto` takes `native` (torch) for decoders, `onnx` for encoders and without torch.",
+        choices=("auto", "native", "onnx", "reference", "vllm", "fake"),
+    )
     dtype: str = setting("auto", "Number format of the weights.", choices=_DTYPES)
     device: str = setting("auto", "Device of the engine: `auto`, `cpu`, `cuda` or `cuda:N`.")
     threads: int = setting(

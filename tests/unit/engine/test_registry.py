@@ -14,7 +14,7 @@ OPTIONS = EngineOptions(folder=Path(), head=HeadSpec("words", 1, 0))
 
 
 def test_an_unknown_engine_names_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="native, reference, vllm, fake"):
+    with pytest.raises(ConfigurationError, match="auto, native, onnx, reference, vllm, fake"):
         create_engine("turbo", OPTIONS)
 
 
