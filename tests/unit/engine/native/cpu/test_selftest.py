@@ -12,7 +12,7 @@ import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 from tests.unit.engine.native.shapes import batch_of
 
-from rerankd.engine.base import EngineOptions, HeadSpec
+from rerankd.engine.base import EngineOptions, EngineOutOfMemory, HeadSpec
 from rerankd.engine.native.activations import AmxPackedActivations, QuantizedTensor
 from rerankd.engine.native.cpu.library import ISA_VARIABLE, CpuKernels, KernelsUnavailable
 from rerankd.engine.native.cpu.selftest import usable_kernels
@@ -95,3 +95,21 @@ def test_kernels_that_do_not_give_what_torch_gives_are_not_used(
     monkeypatch.setattr(CpuKernels, name, wrong)
     with pytest.raises(KernelsUnavailable, match=f"{kernels.isa} kernels do not give what torch gives: {name}"):
         usable_kernels()
+
+
+@pytest.mark.promise("F11")
+def test_a_kernel_without_memory_is_a_batch_that_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What C returns then is shown by ``driver.c``; here, what the engine makes of it."""
+    engine = loaded(write_checkpoint(tmp_path, Layout(), dtype=torch.float32), "float32")
+    expected = probabilities(engine)
+    with monkeypatch.context() as patched:
+        patched.setattr(CpuKernels, "_call", no_memory)
+        with pytest.raises(EngineOutOfMemory, match="scratch memory"):
+            probabilities(engine)
+    assert np.array_equal(probabilities(engine), expected), "the engine goes on"
+
+
+def no_memory(self: CpuKernels, name: str, *arguments: Any) -> None:
+    raise MemoryError(f"scratch memory of the kernel {name}")
