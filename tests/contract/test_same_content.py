@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -39,7 +40,31 @@ BODIES: dict[str, dict[str, Any]] = {
     "sglang": PLAIN,
     "deepinfra": {"queries": [QUERY] * len(DOCUMENTS), "documents": DOCUMENTS},
     "native-batch": {"pairs": [PLAIN]},
+    "pinecone": {"query": QUERY, "documents": AS_OBJECTS, "rank_fields": ["text"]},
+    "zeroentropy": PLAIN,
+    "isaacus": {"query": QUERY, "texts": DOCUMENTS},
+    "librechat": {"query": QUERY, "candidates": AS_OBJECTS},
+    "weaviate": {**PLAIN, "property": ""},
+    "elasticsearch": PLAIN,
+    "systemone": {
+        "state": {"query": QUERY, "documents": DOCUMENTS},
+        "questions": {
+            str(place): {"type": "noul", "instructions": f"Is `documents[{place}]` relevant?"}
+            for place in range(len(DOCUMENTS))
+        },
+    },
+    "decisions": {
+        "input": QUERY,
+        "questions": [
+            {"type": "predicate", "instructions": f"Is `document` relevant? Document: {text}"}
+            for text in DOCUMENTS
+            if text
+        ],
+    },
 }
+QUESTIONS = {"systemone", "decisions"}
+"""Dialects whose instruction is the question."""
+
 ROUTE_OF = {dialect.name: (route, dialect) for route in ROUTES for dialect in route.dialects}
 
 SPELLINGS: tuple[dict[str, Any], ...] = (
@@ -61,12 +86,20 @@ def request_of(name: str, extra: dict[str, Any]) -> RerankRequest:
     return requests[0]
 
 
-@pytest.mark.parametrize("name", ROUTE_OF)
+@pytest.mark.parametrize("name", [name for name in ROUTE_OF if name not in QUESTIONS])
 def test_the_same_content_is_the_same_request(name: str) -> None:
     assert request_of(name, {}) == RerankRequest(query=QUERY, documents=tuple(DOCUMENTS))
 
 
-@pytest.mark.parametrize("name", ROUTE_OF)
+def test_questions_about_documents_are_the_same_request_with_the_question_for_instruction() -> None:
+    asked = RerankRequest(query=QUERY, documents=tuple(DOCUMENTS), instruction="Is `document` relevant?")
+    assert request_of("systemone", {}) == asked
+    # Inside a text blanks around a document are no part of it, and an empty one cannot be told from none.
+    stripped = tuple(text.strip() for text in DOCUMENTS if text)
+    assert request_of("decisions", {}) == dataclasses.replace(asked, documents=stripped)
+
+
+@pytest.mark.parametrize("name", [name for name in ROUTE_OF if name not in QUESTIONS])
 @pytest.mark.parametrize("spelling", SPELLINGS, ids=["instruction", "instruct", "template", "string", "object"])
 def test_an_instruction_is_read_by_any_of_its_names(name: str, spelling: dict[str, Any]) -> None:
     assert request_of(name, spelling).instruction == INSTRUCTION

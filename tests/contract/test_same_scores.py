@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.contract.test_same_content import BODIES
+from tests.contract.test_same_content import BODIES, DOCUMENTS, QUERY, QUESTIONS
 from tests.figures import Measured
 from tests.live import LiveServer
 
@@ -26,6 +26,12 @@ def scores_of(name: str, body: Any) -> list[float]:
         return [pair[0]["score"] for pair in body]
     if name == "nvidia":
         return [row["logit"] for row in in_order(body["rankings"])]
+    if name == "systemone":
+        return [answer["noul"] for answer in body["answers"].values()]
+    if name == "decisions":
+        return [answer["probability"] for answer in body["answers"]]
+    if name == "weaviate":
+        return [row["score"] for row in body["scores"]]
     rows = body if isinstance(body, list) else body.get("output", body)
     if isinstance(rows, dict):
         rows = rows.get("results") or rows["data"]
@@ -49,7 +55,17 @@ def native(tiny_server: LiveServer) -> dict[bool, list[float]]:
     return {raw: ask(tiny_server, "native", "/rerank", raw_scores=raw) for raw in (False, True)}
 
 
-@pytest.mark.parametrize("name", PATHS)
+def test_questions_get_the_scores_of_their_instruction(tiny_server: LiveServer, measured: Measured) -> None:
+    for name, texts in (("systemone", DOCUMENTS), ("decisions", [text.strip() for text in DOCUMENTS if text])):
+        found = ask(tiny_server, name, PATHS[name])
+        body = {"query": QUERY, "documents": texts, "instruction": "Is `document` relevant?"}
+        answer = httpx.post(f"{tiny_server.url}/rerank", json=body, headers=ANEW, timeout=30).json()
+        differ = max(abs(one - other) for one, other in zip(found, answer["scores"], strict=True))
+        measured("H-08", f"the same content as {name}", "same scores", f"differ by at most {differ:.0e}")
+        assert differ <= 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name in PATHS if name not in QUESTIONS])
 def test_every_dialect_gives_the_same_scores(
     tiny_server: LiveServer, native: dict[bool, list[float]], name: str, measured: Measured
 ) -> None:

@@ -37,6 +37,7 @@ class OpsRoutes:
             "/readyz": (self.readyz, "May requests be sent here?"),
             "/ping": (self.readyz, "SageMaker's probe"),
             "/tei/health": (self.health, "State of the model"),
+            "/weaviate/.well-known/ready": (self.readyz, "Weaviate's probe"),
         }
         routes = [MeasuredRoute("/metrics", self.metrics, tags=_TAGS, response_class=PlainTextResponse)]
         for path, (endpoint, summary) in probes.items():

@@ -49,7 +49,7 @@ class RerankRoutes(BaseRoute):
         self._bodies = BodyQuota.from_settings(settings)
         self._offload = Offload()
         served = [settings.max_documents, *(model.max_documents for model in settings.models.values())]
-        self._limits = ReadLimits(max(served), settings.max_queries)
+        self._limits = ReadLimits(max(served), settings.max_queries, settings.max_request_characters)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         found = self._table.find(scope["path"]) if scope["type"] == "http" else None

@@ -25,6 +25,7 @@ class ReadLimits:
 
     max_documents: int = 1000
     max_queries: int = 256
+    max_characters: int = 2_000_000
 
     @property
     def max_pairs(self) -> int:
@@ -83,6 +84,11 @@ class Dialect(Protocol):
     @property
     def other_bodies(self) -> tuple[Json, ...]:
         """Bodies whose answers have a form of their own, for the schema of the answer."""
+        ...
+
+    @property
+    def sometimes(self) -> Mapping[str, Json]:
+        """Schemas of keys that an answer has beside those of the examples, where there is something to say."""
         ...
 
     def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rerankd.errors import ServiceError
@@ -22,6 +22,7 @@ class DeepInfra:
     keys = ("queries",)
     fields = (QUERIES.needed(), DOCUMENTS, INSTRUCTION)
     example: ClassVar[Json] = {"queries": ["capital of France"], "documents": ["Berlin", "Paris"]}
+    sometimes: ClassVar[Mapping[str, Json]] = {}
     other_bodies: ClassVar[tuple[Json, ...]] = ()
 
     def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:

@@ -112,12 +112,15 @@ class RenderContext:
     def tokens(self) -> dict[str, int]:
         return {"input_tokens": self.result.prompt_tokens, "output_tokens": 0}
 
+    @property
+    def search_units(self) -> int:
+        return -(-len(self.request.documents) // DOCUMENTS_PER_SEARCH_UNIT)
+
     def meta(self, version: str) -> dict[str, Json]:
         """Cohere's ``meta``: what was billed, what was read, and what was cut."""
-        units = -(-len(self.request.documents) // DOCUMENTS_PER_SEARCH_UNIT)
         meta: dict[str, Json] = {
             "api_version": {"version": version},
-            "billed_units": {"search_units": units},
+            "billed_units": {"search_units": self.search_units},
             "tokens": self.tokens,
         }
         if self.warnings:
@@ -137,6 +140,7 @@ class DocumentsDialect(ABC):
         "documents": ["Berlin is the capital of Germany.", "Paris is the capital of France."],
         "top_n": 1,
     }
+    sometimes: ClassVar[Mapping[str, Json]] = {"nothing_relevant": {"type": "boolean"}}
     inner: ClassVar[tuple[Field, ...]] = ()
     """Fields that its bodies hold in objects of their own, for a dialect that lays them flat."""
     other_bodies: ClassVar[tuple[Json, ...]] = ()

@@ -105,6 +105,11 @@ def tei_error(error: ServiceError, request_id: str) -> WireResponse:
     return error_answer(error, {"error": error.message, "error_type": kind}, status)
 
 
+def weaviate_error(error: ServiceError, request_id: str) -> WireResponse:
+    """Weaviate shows ``error`` and the status."""
+    return error_answer(error, {"error": error.message, "code": error.code}, documents_status(error))
+
+
 def dashscope_error(error: ServiceError, request_id: str) -> WireResponse:
     status = documents_status(error)
     code = DASHSCOPE_CODES.get(status, "InvalidParameter")

@@ -7,7 +7,7 @@ score and stands in ``errors``; the others are ranked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from rerankd.errors import InvalidRequest, ServiceError, TooLarge
@@ -33,6 +33,7 @@ from rerankd.wire.fields import (
     Field,
     read_fields,
 )
+from rerankd.wire.schema import WARNINGS
 from rerankd.wire.superset import superset
 
 
@@ -104,6 +105,7 @@ class NativeBatch:
             {"query": "no documents here"},
         ]
     }
+    sometimes: ClassVar[Mapping[str, Json]] = {"warnings": WARNINGS}
     other_bodies: ClassVar[tuple[Json, ...]] = ()
 
     def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:

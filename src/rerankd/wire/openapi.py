@@ -78,7 +78,11 @@ def request_schema(dialect: Dialect) -> Schema:
 
 def answer_schemas(dialect: Dialect) -> list[Schema]:
     """Every form that an answer of the dialect may have."""
-    return [infer(example_answer(dialect, body).body) for body in (dialect.example, *dialect.other_bodies)]
+    forms = [infer(example_answer(dialect, body).body) for body in (dialect.example, *dialect.other_bodies)]
+    return [
+        {**form, "properties": {**form["properties"], **dialect.sometimes}} if form["type"] == "object" else form
+        for form in forms
+    ]
 
 
 def example_answer(dialect: Dialect, body: Json = None) -> WireResponse:

@@ -32,20 +32,28 @@ from rerankd.errors import InvalidRequest, NotFound
 from rerankd.wire.base import Dialect, Json
 from rerankd.wire.cohere import CohereV1, CohereV2
 from rerankd.wire.dashscope import DashScope, DashScopeCompatible
+from rerankd.wire.decisions import Decisions
 from rerankd.wire.deepinfra import DeepInfra
+from rerankd.wire.elasticsearch import Elasticsearch
 from rerankd.wire.infinity import Infinity
+from rerankd.wire.isaacus import Isaacus
 from rerankd.wire.jina import Jina
+from rerankd.wire.librechat import LibreChat
 from rerankd.wire.llamacpp import LlamaCpp
 from rerankd.wire.mixedbread import Mixedbread
 from rerankd.wire.native import Native, NativeBatch
 from rerankd.wire.nvidia import Nvidia
+from rerankd.wire.pinecone import Pinecone
 from rerankd.wire.sglang import SGLang
 from rerankd.wire.siliconflow import SiliconFlow
 from rerankd.wire.superset import Superset
+from rerankd.wire.systemone import SystemOne
 from rerankd.wire.tei import TEI, TEIPredict
 from rerankd.wire.vllm import VLLM, VLLMScore
 from rerankd.wire.voyage import Voyage
+from rerankd.wire.weaviate import Weaviate
 from rerankd.wire.xinference import Xinference
+from rerankd.wire.zeroentropy import ZeroEntropy
 
 NATIVE = Native()
 
@@ -111,6 +119,8 @@ MOUNTED_GETS: Mapping[str, str] = MappingProxyType(
         "/infinity/models": "/v1/models",
         "/nvidia/v1/models": "/v1/models",
         "/vllm/v1/models": "/v1/models",
+        "/weaviate/.well-known/ready": "/readyz",
+        "/weaviate/meta": "/info",
         "/xinference/v1/cluster/auth": "/v1/cluster/auth",
         "/xinference/v1/models/{name:path}": "/v1/models/{name:path}",
     }
@@ -128,19 +138,35 @@ _NVIDIA = Nvidia()
 _DASHSCOPE = DashScope()
 _DASHSCOPE_COMPATIBLE = DashScopeCompatible()
 _DEEPINFRA = DeepInfra()
+_COHERE_V2 = CohereV2()
+_DECISIONS = Decisions()
+_ELASTICSEARCH = Elasticsearch()
+_LIBRECHAT = LibreChat()
+_ZEROENTROPY = ZeroEntropy()
 _TEXT_RERANK = "/services/rerank/text-rerank/text-rerank"
 
 _ROOT: Mapping[str, tuple[Dialect, ...]] = {
     "/rerank": (NATIVE, _TEI),
     "/batch_rerank": (NativeBatch(),),
-    "/v1/rerank": (_SUPERSET, _TEI),
-    "/api/rerank": (_SUPERSET,),
-    "/v2/rerank": (CohereV2(),),
+    "/v1/rerank": (_SUPERSET, _TEI, _LIBRECHAT),
+    # What KServe, OpenVINO Model Server, Docker Model Runner and OpenRouter put before the same path.
+    **dict.fromkeys(
+        ("/api/rerank", "/openai/v1/rerank", "/v3/rerank", "/engines/v1/rerank", "/engines/rerank", "/api/v1/rerank"),
+        (_SUPERSET,),
+    ),
+    "/v2/rerank": (_COHERE_V2,),
+    "/providers/cohere/v2/rerank": (_COHERE_V2,),
+    "/v1/rerankings": (Isaacus(),),
+    "/models/rerank": (_ZEROENTROPY,),
+    "/v1/models/rerank": (_ZEROENTROPY,),
+    "/v1/systemone": (SystemOne(),),
+    "/v1/decisions": (_DECISIONS,),
     "/score": (_VLLM_SCORE,),
     "/v1/score": (_VLLM_SCORE,),
     "/": (_TEI,),
     "/invocations": (_TEI,),
     "/predict": (_TEI_PREDICT,),
+    "/api/v1/reranking": (_LLAMA_CPP,),
     "/reranking": (_LLAMA_CPP, _TEI, _NVIDIA),
     "/v1/reranking": (_MIXEDBREAD, _LLAMA_CPP, _TEI, _NVIDIA),
     "/ranking": (_NVIDIA,),
@@ -154,15 +180,19 @@ _ROOT: Mapping[str, tuple[Dialect, ...]] = {
 }
 """Paths without a mount: keys decide where several dialects live."""
 
-_MOUNTS: Mapping[str, Mapping[str, Dialect]] = {
-    "cohere": {"/v1/rerank": CohereV1(), "/v2/rerank": CohereV2()},
+_MOUNTS: Mapping[str, Mapping[str, Dialect | tuple[Dialect, ...]]] = {
+    "cohere": {"/v1/rerank": CohereV1(), "/v2/rerank": _COHERE_V2},
     "jina": {"/rerank": Jina(), "/v1/rerank": Jina()},
     "voyage": {"/rerank": Voyage(), "/v1/rerank": Voyage()},
     "vllm": {
         **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), _VLLM),
         **dict.fromkeys(("/score", "/v1/score"), _VLLM_SCORE),
     },
-    "tei": {"/": _TEI, "/rerank": _TEI, "/invocations": _TEI, "/predict": _TEI_PREDICT},
+    "tei": {
+        **dict.fromkeys(("/", "/rerank"), (_TEI, _ELASTICSEARCH)),
+        "/invocations": _TEI,
+        "/predict": _TEI_PREDICT,
+    },
     "infinity": {"/rerank": Infinity(), "/v1/rerank": Infinity()},
     "xinference": {"/v1/rerank": Xinference()},
     "siliconflow": {"/rerank": SiliconFlow(), "/v1/rerank": SiliconFlow()},
@@ -174,15 +204,17 @@ _MOUNTS: Mapping[str, Mapping[str, Dialect]] = {
     "mixedbread": {"/v1/reranking": _MIXEDBREAD},
     "nvidia": {"/ranking": _NVIDIA, "/v1/ranking": _NVIDIA, "/reranking": _NVIDIA},
     "llamacpp": dict.fromkeys(("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"), _LLAMA_CPP),
+    "pinecone": {"/rerank": Pinecone()},
+    "weaviate": {"/rerank": Weaviate()},
     "sglang": {"/v1/rerank": SGLang()},
     "deepinfra": {"/inference/{model}": _DEEPINFRA},
 }
-"""Paths under a mount: one dialect each, whatever the keys."""
+"""Paths under a mount: one dialect each, whatever the keys; two where their keys are never the same."""
 
 ROUTES: tuple[Route, ...] = (
     *(Route(path, dialects, "rerank") for path, dialects in _ROOT.items()),
     *(
-        Route(f"/{mount}{path}".rstrip("/"), (dialect,), mount)
+        Route(f"/{mount}{path}".rstrip("/"), dialect if isinstance(dialect, tuple) else (dialect,), mount)
         for mount, paths in _MOUNTS.items()
         for path, dialect in paths.items()
     ),

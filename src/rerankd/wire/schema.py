@@ -34,6 +34,7 @@ def choice(*values: str) -> Schema:
 FLAG = optional("boolean")
 WORDS = optional("string")
 OBJECT = optional("object")
+WARNINGS: Schema = {"type": "array", "items": TEXT}
 
 
 def count(least: int = 0) -> Schema:

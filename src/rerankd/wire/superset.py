@@ -24,23 +24,29 @@ from rerankd.wire.fields import (
 VOYAGE_KEYS = frozenset({"top_k", "truncation"})
 """Keys that Voyage's clients send, null or not, and no others."""
 
+PINECONE_KEY = "rank_fields"
+"""A key that Pinecone's clients send."""
+
 
 def superset(context: RenderContext, version: str) -> dict[str, Json]:
     """The keys of Cohere, Jina, vLLM, SiliconFlow and Voyage in one object.
 
-    ``object`` is "rerank" because Infinity's client accepts no other value. ``data`` is Voyage's ``results``;
-    it repeats the texts only for a client that showed itself as Voyage's.
+    ``object`` is "rerank" because Infinity's client accepts no other value. ``data`` is Voyage's ``results``, and
+    Pinecone's by another name of the score; it repeats the texts only for a client that showed itself as either's.
     """
-    data = context.rows(as_object=False)
-    if not context.echo.keys & VOYAGE_KEYS:
-        data = [{key: value for key, value in row.items() if key != "document"} for row in data]
+    keys = context.echo.keys
+    data = context.rows(as_object=PINECONE_KEY in keys)
+    for row in data:
+        row["score"] = row["relevance_score"]
+        if not keys & VOYAGE_KEYS and PINECONE_KEY not in keys:
+            row.pop("document", None)
     return {
         "id": context.result.id,
         "object": "rerank",
         "model": context.result.model,
         "results": context.rows(),
         "data": data,
-        "usage": context.usage,
+        "usage": {**context.usage, "rerank_units": context.search_units},
         "meta": context.meta(version),
     }
 

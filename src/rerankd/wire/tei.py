@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rerankd.errors import InvalidRequest, ServiceError
@@ -81,6 +81,7 @@ class TEIPredict:
     keys = ("inputs",)
     fields = (INPUTS, RAW_SCORES, TRUNCATE, TRUNCATION_DIRECTION)
     example: ClassVar[Json] = {"inputs": [["capital of France", "Berlin"], ["capital of France", "Paris"]]}
+    sometimes: ClassVar[Mapping[str, Json]] = {}
     other_bodies: ClassVar[tuple[Json, ...]] = (
         {"inputs": ["capital of France", "Paris"]},
         {"inputs": [{"text": "capital of France", "text_pair": "Paris"}]},

@@ -18,6 +18,9 @@ from rerankd.wire.json_guard import MAX_NUMBER_LENGTH, decode_json
 
 Reader: TypeAlias = Callable[[Json, str], Any]
 
+MAX_PARTS = 1000
+"""Parts of one message, and messages of one conversation."""
+
 MAX_RANK_FIELDS = 64
 """Names of ``rank_fields``: each document is asked for each of them."""
 
@@ -133,8 +136,8 @@ def text(value: Json, where: str) -> str:
     refuse(where, "has to be a text: a string, or an object with `text`")
 
 
-def items(value: Json, where: str, most: int, setting: str = "max_documents") -> list[Json]:
-    """One thing or a list of them, as a list that is neither empty nor longer than the setting allows.
+def items(value: Json, where: str, most: int, setting: str | None = "max_documents") -> list[Json]:
+    """One thing or a list of them, as a list that is neither empty nor longer than ``most``, which is the setting's.
 
     Counted before any of them is looked at.
     """
@@ -142,8 +145,8 @@ def items(value: Json, where: str, most: int, setting: str = "max_documents") ->
     if not found:
         raise EmptyInput(f"{where} must not be empty", param=where)
     if len(found) > most:
-        unit = setting.removeprefix("max_")
-        raise TooLarge(f"the request has {len(found)} {unit}, the limit is {most}", param=where, setting=setting)
+        unit = setting.removeprefix("max_") if setting else "items"
+        raise TooLarge(f"{where} has {len(found)} {unit}, the limit is {most}", param=where, setting=setting)
     return found
 
 

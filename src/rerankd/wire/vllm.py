@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -90,6 +90,7 @@ class VLLMScore:
     keys = ("queries", "data_1", "text_1")
     fields = (*_TWINS, MODEL, INSTRUCTION, USE_ACTIVATION, MAX_TOKENS_PER_DOC, MAX_TOKENS_PER_QUERY)
     example: ClassVar[Json] = {"queries": "capital of France", "documents": ["Berlin", "Paris"]}
+    sometimes: ClassVar[Mapping[str, Json]] = {}
     other_bodies: ClassVar[tuple[Json, ...]] = ()
 
     def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:

@@ -94,11 +94,13 @@ export interface Answers {
     data?: Array<{
       index?: number;
       relevance_score?: number | null;
+      score?: number | null;
     }>;
     usage?: {
       prompt_tokens?: number;
       completion_tokens?: number;
       total_tokens?: number;
+      rerank_units?: number;
     };
     meta?: {
       api_version?: {
@@ -119,6 +121,7 @@ export interface Answers {
         total?: number | null;
       };
     };
+    nothing_relevant?: boolean;
   } | Array<{
     index?: number;
     score?: number | null;
@@ -134,5 +137,6 @@ export interface Answers {
       error?: string;
       code?: string;
     }>;
+    warnings?: Array<string>;
   };
 }
