@@ -39,7 +39,7 @@ class Isaacus(DocumentsDialect):
     fields = (QUERY, TEXTS, MODEL, TOP_N, IS_IQL, SCORING_METHOD, CHUNKING_OPTIONS)
     example: ClassVar[Json] = {"model": "tiny", "query": "capital of France", "texts": ["Berlin", "Paris"]}
 
-    sometimes = {**DocumentsDialect.sometimes, "warnings": WARNINGS}
+    sometimes: ClassVar[Mapping[str, Json]] = {**DocumentsDialect.sometimes, "warnings": WARNINGS}
 
     def warnings(self, said: Mapping[str, Any]) -> tuple[str, ...]:
         if "chunking_options" in said:
