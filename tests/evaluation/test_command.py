@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +213,7 @@ def test_a_report_does_not_give_the_key_away(monkeypatch: pytest.MonkeyPatch) ->
         (["--url", "http://127.0.0.1:9", "--dtype", "float32"], "--dtype has no effect with --url"),
         (["--relevant-from", "high"], "a grade from 1 on"),
         (["--json", "/no/such/folder/report.json"], "there is no folder /no/such/folder"),
-        (["--split", "train"], "train.tsv cannot be read"),
+        (["--split", "train"], "choose with --split"),
     ],
 )
 def test_a_wrong_argument_is_said_before_any_work(folder: Path, arguments: list[str], message: str) -> None:
@@ -225,3 +228,89 @@ def test_a_missing_extra_is_one_line_with_its_cure(folder: Path, monkeypatch: py
     result = run(folder, "--engine", "fake")
     assert result.exit_code == 2
     assert result.output.strip() == "rerankd: there is no ir_measures; install it with: pip install 'rerankd[eval]'"
+
+
+@pytest.mark.promise("E8")
+def test_a_run_in_which_every_pair_failed_says_so_and_its_status_is_not_0(folder: Path) -> None:
+    report = folder.parent / "report.md"
+    failing = ["--engine", "fake", "--markdown", str(report)]
+    with broken_fake_engine():
+        result = run(folder, *failing)
+    assert result.exit_code == 1
+    assert "12 of 12 pairs of tiny have no score" in result.output
+    assert "no score" in report.read_text(encoding="utf-8")
+    again = run(folder, *failing)
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.promise("E8")
+def test_a_run_in_which_some_pairs_failed_says_how_many(folder: Path) -> None:
+    with broken_fake_engine(first=1):
+        result = run(folder, "--engine", "fake", "--fresh")
+    assert result.exit_code == 1
+    assert re.search(r"\d+ of 12 pairs of tiny have no score", result.output)
+
+
+@contextlib.contextmanager
+def broken_fake_engine(first: int | None = None) -> Iterator[None]:
+    """The fake engine gives no number for the ``first`` pairs of each batch, or for all."""
+    from rerankd.engine.fake import FakeEngine
+
+    whole = FakeEngine.score
+
+    def score(engine: FakeEngine, batch: Any) -> Any:
+        scores = whole(engine, batch).copy()
+        scores[:first] = math.nan
+        return scores
+
+    FakeEngine.score = score  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        FakeEngine.score = whole  # type: ignore[method-assign]
+
+
+@pytest.mark.promise("E7")
+def test_a_server_says_as_many_truncated_pairs_as_the_model_in_process(folder: Path, tiny_server: LiveServer) -> None:
+    with (folder / "corpus.jsonl").open("a", encoding="utf-8") as corpus:
+        corpus.write("\n" + json.dumps({"_id": "long", "text": "word and more " * 3000}))
+    with (folder / "candidates.tsv").open("a", encoding="utf-8") as candidates:
+        candidates.write("\nq1\tlong\t9\t-9")
+    served = figures(folder, "--url", f"{tiny_server.url}/v1")["sets"]["made"]
+    local = figures(folder, "--model", "tiny")["sets"]["made"]
+    assert served["truncated_pairs"] == local["truncated_pairs"] == 1
+
+
+@pytest.mark.promise("E4", "E6")
+def test_a_run_ends_with_what_was_repaired_or_left_out(folder: Path) -> None:
+    with (folder / "qrels" / "test.tsv").open("a", encoding="utf-8") as qrels:
+        qrels.write("\nq1\td2 \t1.0\nq9\td1\t1")
+    result = run(folder, "--engine", "fake")
+    assert result.exit_code == 0
+    last = [line for line in result.output.splitlines() if "Repaired or left out" in line]
+    assert len(last) == 1
+    assert "1 x judged query without a text" in last[0]
+    assert "(first at test.tsv:" in last[0]
+
+
+@pytest.mark.promise("P9")
+def test_a_folder_with_brackets_and_escapes_in_its_name_ends_well(folder: Path) -> None:
+    odd = folder.rename(folder.parent / "[bold]\x1b[31m $\\frac$")
+    result = run(odd, "--engine", "fake", "--fresh", "--html", str(folder.parent / "x.html"))
+    assert result.exit_code == 0, result.output
+    assert "\x1b[31m" not in result.output
+    assert "[bold]\\x1b[31m" in result.output
+
+
+@pytest.mark.promise("U9")
+@pytest.mark.parametrize("home", ["/", "/nonexistent"])
+def test_a_user_without_a_home_evaluates_without_keeping_and_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setenv("HOME", "/proc" if home == "/" else home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home != "/":
+        monkeypatch.setattr("rerankd.cli.evaluate.cache_folder", lambda: None)
+    result = CliRunner().invoke(cli, ["evaluate", str(folder), "--engine", "fake"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "not kept" in result.output

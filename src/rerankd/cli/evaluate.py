@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from rerankd.cli.options import SettingsCommand, settings_from, settings_options
+from rerankd.files import cache_folder
+from rerankd.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from rerankd.evaluate.dataset import EvaluationSet
     from rerankd.evaluate.markdown import Report
+    from rerankd.evaluate.notes import Notes
     from rerankd.evaluate.run import SetResult, SystemResult
     from rerankd.evaluate.scorer import Scorer
     from rerankd.evaluate.systems import NamedScorer
@@ -28,6 +33,8 @@ _MODEL_SETTINGS = (
     "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens", "max_batch_tokens"
 )  # fmt: skip
 _FILE_WIDTH = 200
+_INCOMPLETE = 1
+"""Exit status of a run in which pairs have no score."""
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -40,8 +47,11 @@ class _Output(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(str(super().convert(value, param, ctx)))
-        if not path.absolute().parent.is_dir():
-            self.fail(f"there is no folder {path.absolute().parent}", param, ctx)
+        parent = path.absolute().parent
+        if not parent.is_dir():
+            self.fail(f"there is no folder {parent}", param, ctx)
+        if not path.exists() and not os.access(parent, os.W_OK):
+            self.fail(f"the folder {parent} cannot be written", param, ctx)
         return path
 
 
@@ -77,17 +87,25 @@ def evaluate(folders: tuple[Path, ...], **options: Any) -> None:
 
     Each of FOLDERS holds corpus.jsonl, queries.jsonl, qrels/test.tsv and, if it likes, candidates.tsv; without
     that file the candidates are BM25's. Scores are kept, so that an interrupted run goes on where it stopped.
+
+    The last lines say what was repaired or left out. Exit status 1: some pairs have no score, the figures are not
+    the model's.
     """
     # Imported here: torch takes seconds, and --help should not have to wait for it.
     from rerankd.evaluate.errors import extra
     from rerankd.evaluate.markdown import markdown
+    from rerankd.evaluate.notes import Notes
     from rerankd.evaluate.page import page
+    from rerankd.evaluate.rehearsal import rehearse
     from rerankd.evaluate.summary import summary
 
     for module in ("ir_measures", "bm25s", "matplotlib"):
         extra(module)
     data = _load_sets(folders, options)
-    report = summary(_measure(data, options), command=_command_line(sys.argv[1:]), top_k=options["top_k"])
+    _print(rehearse(data, options["models"] or ("model",), options["top_k"]), file=io.StringIO())
+    notes = Notes()
+    systems = _measure(data, options, notes)
+    report = summary(systems, command=_command_line(sys.argv[1:]), top_k=options["top_k"])
     _print(report)
     if options["json_file"]:
         _write(options["json_file"], json.dumps(report, ensure_ascii=False, indent=1) + "\n")
@@ -95,6 +113,13 @@ def evaluate(folders: tuple[Path, ...], **options: Any) -> None:
         _write(options["markdown_file"], markdown(report))
     if options["html_file"]:
         _write(options["html_file"], page(report, {one.name: one.queries for one in data}))
+    for one in data:
+        _say(one.notes, f"{one.name}: ")
+    _say(notes)
+    failed = _failures(systems)
+    if failed:
+        click.echo(printable(f"rerankd: {failed}"), err=True)
+        raise SystemExit(_INCOMPLETE)
 
 
 def _load_sets(folders: Sequence[Path], options: Mapping[str, Any]) -> list[EvaluationSet]:
@@ -126,21 +151,40 @@ def _grades(given: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _measure(data: Sequence[EvaluationSet], options: Mapping[str, Any]) -> list[SystemResult]:
+def _say(notes: Notes, name: str = "") -> None:
+    sentence = notes.sentence()
+    if sentence:
+        click.echo(printable(f"{name}{sentence}"), err=True)
+
+
+def _failures(systems: Sequence[SystemResult]) -> str:
+    """A sentence on the pairs that have no score; empty when all have one."""
+    parts = []
+    for system in systems:
+        failed = sum(result.failed for result in system.sets.values())
+        pairs = sum(result.pairs for result in system.sets.values())
+        if failed:
+            parts.append(f"{failed} of {pairs} pairs of {system.label} have no score")
+    return f"{'; '.join(parts)}: the figures are not those of the whole model" if parts else ""
+
+
+def _measure(data: Sequence[EvaluationSet], options: Mapping[str, Any], notes: Notes) -> list[SystemResult]:
     """Every model with every instruction over every set, under a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rerankd.evaluate.run import SystemResult
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pairs"))
+    # A name may hold brackets, which would be markup.
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TextColumn("pairs"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         systems = []
         for named in _scorers(options):
             instructions: Sequence[str | None] = options["instructions"] or (named.instruction,)
             for instruction in instructions:
                 label = named.name if len(instructions) == 1 else f"{named.name}: {instruction}"
-                sets = _measure_system(data, named.scorer, instruction, options, progress, label)
+                sets = _measure_system(data, named.scorer, instruction, options, progress, label, notes)
                 systems.append(SystemResult(label, named.scorer.identity, instruction, sets))
     return systems
 
@@ -152,25 +196,36 @@ def _measure_system(
     options: Mapping[str, Any],
     progress: Progress,
     label: str,
+    notes: Notes,
 ) -> dict[str, SetResult]:
-    from rerankd.evaluate.kept import KeptScores
     from rerankd.evaluate.run import evaluate_set
+    from rerankd.evaluate.score_store import ScoreStore
 
-    folder = None if options["fresh"] else options["checkpoints"] or Path.home() / ".cache" / "rerankd" / "evaluate"
     results = {}
-    with KeptScores(folder, scorer.identity) as kept:
+    with ScoreStore(_store_folder(options, notes), scorer.identity, notes) as store:
         for one in data:
             pairs = sum(len(ranked) for ranked in one.candidates.values())
-            task = progress.add_task(f"{label} · {one.name}", total=pairs)
+            task = progress.add_task(printable(f"{label} · {one.name}"), total=pairs)
             results[one.name] = evaluate_set(
                 one,
                 scorer,
-                kept,
+                store,
                 instruction=instruction,
                 top_k=options["top_k"],
                 advance=functools.partial(progress.advance, task),
             )
     return results
+
+
+def _store_folder(options: Mapping[str, Any], notes: Notes) -> Path | None:
+    if options["fresh"]:
+        return None
+    if options["checkpoints"]:
+        return Path(options["checkpoints"])
+    folder = cache_folder()
+    if folder is None:
+        notes.add("user without a home folder; scores are not kept")
+    return folder / "evaluate" if folder else None
 
 
 def _scorers(options: Mapping[str, Any]) -> Iterator[NamedScorer]:
@@ -194,23 +249,25 @@ def _command_line(arguments: Sequence[str]) -> str:
     return shlex.join(shown)
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, file: IO[str] | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from rerankd.evaluate.markdown import comparison, main_rows
 
-    console = Console()
+    console = Console(file=file)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     shown = [("", comparison(report))] if len(report["systems"]) > 1 else []
     shown += [(system["label"], main_rows(system)) for system in report["systems"]]
     for title, (head, rows) in shown:
-        table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+        # Names are shown as they are: brackets are no markup, and control characters stay out of the terminal.
+        table = Table(box=None, pad_edge=False, title=Text(printable(title)), title_justify="left")
         for place, name in enumerate(head):
-            table.add_column(name, justify="right" if place else "left", overflow="fold")
+            table.add_column(Text(printable(name)), justify="right" if place else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(printable(cell)) for cell in row))
         console.print(table)
 
 

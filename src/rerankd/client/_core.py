@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rerankd.client.values import Document, DocumentError, Query, RankedResults,
 T = TypeVar("T")
 Json: TypeAlias = Any
 
+_ROUTE = re.compile(r"(/v[0-9]{1,2})?(/rerank|/batch_rerank|/info)?$")
 DEADLINE_HEADER = "X-Request-Timeout-Ms"
 
 # From the special to the general: the first row whose left side fits counts.
@@ -46,11 +48,20 @@ class Call(Generic[T]):
 
 
 def base_address(base_url: str) -> str:
-    """The server's address without a slash at its end; a path before the routes is kept."""
-    url = httpx.URL(base_url)
+    """The server's address; a path before the routes is kept, a route's own beginning (``/v1``) is not.
+
+    Raises:
+        ValueError: it is no address of HTTP.
+    """
+    try:
+        url = httpx.URL(base_url.strip())
+    except (httpx.InvalidURL, TypeError, ValueError):
+        url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("base_url has to be an address such as http://127.0.0.1:8000")
-    return str(url).rstrip("/")
+    # Other clients are given the address with the version, or with the whole route.
+    path = _ROUTE.sub("", url.path.rstrip("/"))
+    return str(url.copy_with(path=path or "/", query=None, fragment=None)).rstrip("/")
 
 
 def default_headers(api_key: str | None) -> dict[str, str]:
@@ -225,7 +236,13 @@ def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], top_n: int
         id=_text(answer.get("id")),
         usage=_usage(answer.get("usage")),
         errors=tuple(map(_document_error, answer.get("errors") or ())),
+        warnings=_warnings(answer.get("meta")),
     )
+
+
+def _warnings(meta: Json) -> tuple[str, ...]:
+    found = meta.get("warnings") if isinstance(meta, dict) else None
+    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
 
 
 def _is_score(value: Json) -> bool:

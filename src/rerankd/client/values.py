@@ -66,6 +66,7 @@ class RankedResults(Sequence[Result]):
         id: the server's id of the answer.
         usage: tokens, where the server counted them.
         errors: the documents that have no score, and why.
+        warnings: what the server says beside the scores, such as how many pairs it had to cut.
     """
 
     results: tuple[Result, ...]
@@ -74,6 +75,7 @@ class RankedResults(Sequence[Result]):
     id: str = ""
     usage: Usage | None = None
     errors: tuple[DocumentError, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from rerankd.evaluate import rows
 from rerankd.evaluate.errors import EvaluationError
+from rerankd.evaluate.notes import Notes
 
 Judgements: TypeAlias = Mapping[str, Mapping[str, int]]
 """Query id -> document id -> grade; 0 is irrelevant."""
@@ -33,6 +33,8 @@ class EvaluationSet:
     candidates: Candidates
     relevant_from: int = 1
     """The least grade that counts as relevant where a measure knows only yes and no."""
+    notes: Notes = field(default_factory=Notes)
+    """What reading it repaired or left out."""
 
     def first(self, queries: int | None) -> EvaluationSet:
         """The same set with its first ``queries`` queries; None for all of them."""
@@ -63,20 +65,35 @@ def load_set(folder: Path, sources: Sources, top_k: int, relevant_from: int = 1)
         top_k: how many candidates of each query are kept.
 
     Raises:
-        EvaluationError: a file is missing or a line of it cannot be read.
+        EvaluationError: a file is missing, a line of it cannot be read, or an entry stands there twice.
     """
-    judgements = _read_judgements(folder, sources)
-    queries = {query: text for query, text in _read_queries(folder, sources.split).items() if query in judgements}
+    notes = Notes()
+    judgements = _read_judgements(folder, sources, notes)
+    texts = _read_queries(folder, sources.split, notes)
+    queries = {query: text for query, text in texts.items() if query in judgements}
     if not queries:
         raise EvaluationError(f"no query of {folder} has a judgement in its {sources.split} split")
-    candidates = _read_candidates(folder, sources)
+    notes.add("judged query without a text, left out", count=len(judgements.keys() - texts.keys()))
+    candidates = _read_candidates(folder, sources, notes)
+    documents = _read_documents(folder / "corpus.jsonl", notes)
+    kept = {query: candidates[query][:top_k] for query in queries if query in candidates}
+    notes.add(
+        "list of candidates for a query that is not judged, left out", count=len(candidates.keys() - queries.keys())
+    )
+    if candidates:
+        notes.add("query without candidates, counted as 0", count=len(queries.keys() - kept.keys()))
+    notes.add(
+        "candidate without a text, kept below all others",
+        count=sum(document not in documents for ranked in kept.values() for document, _ in ranked),
+    )
     return EvaluationSet(
         name=folder.resolve().name,
         queries=queries,
-        documents={row["_id"]: titled(row.get("title"), row["text"]) for row in _rows(folder / "corpus.jsonl")},
+        documents=documents,
         judgements={query: judgements[query] for query in queries},
-        candidates={query: candidates[query][:top_k] for query in queries if query in candidates},
+        candidates=kept,
         relevant_from=relevant_from,
+        notes=notes,
     )
 
 
@@ -85,109 +102,87 @@ def titled(title: str | None, text: str) -> str:
     return f"{title} {text}".strip() if title else text
 
 
-def read_trec_run(file: Path) -> Candidates:
+def read_trec_run(file: Path, notes: Notes) -> Candidates:
     """A TREC run: ``query Q0 document rank score tag``. Ordered as trec_eval does: by score, then id, not rank."""
     scores: dict[str, dict[str, float]] = {}
-    for line, fields in _fields(file, 6):
-        query, _, document, _, score, _ = fields
-        if document in scores.setdefault(query, {}):
-            raise EvaluationError(f"{file}:{line}: the document stands twice in the list of its query")
-        scores[query][document] = _number(float, score, file, line)
+    for place, (query, _, document, _, score, _) in rows.columns(file, 6, notes):
+        _enter(scores.setdefault(query, {}), document, rows.score(score, place), place)
     return {
         query: sorted(ranked.items(), key=lambda item: (item[1], item[0]), reverse=True)
         for query, ranked in scores.items()
     }
 
 
-def read_trec_judgements(file: Path) -> Judgements:
+def read_trec_judgements(file: Path, notes: Notes) -> Judgements:
     """TREC qrels: ``query 0 document grade``."""
     judgements: dict[str, dict[str, int]] = {}
-    for line, (query, _, document, grade) in _fields(file, 4):
-        judgements.setdefault(query, {})[document] = _number(int, grade, file, line)
+    for place, (query, _, document, grade) in rows.columns(file, 4, notes):
+        _judge(judgements.setdefault(query, {}), document, rows.grade(grade, place), place)
     return judgements
 
 
-def _read_judgements(folder: Path, sources: Sources) -> Judgements:
+def _enter(ranked: dict[str, Any], document: str, value: Any, place: rows.Place) -> None:
+    if document in ranked:
+        raise place.wrong("the document stands twice in the list of its query")
+    ranked[document] = value
+
+
+def _judge(grades: dict[str, int], document: str, grade: int, place: rows.Place) -> None:
+    """The same judgement again is said; another one for the same document cannot be both right."""
+    if grades.get(document, grade) != grade:
+        raise place.wrong(f"the document is judged twice, as {grades[document]} and as {grade}")
+    if document in grades:
+        place.repaired("judgement that stands there already, left out")
+    grades[document] = grade
+
+
+def _read_judgements(folder: Path, sources: Sources, notes: Notes) -> Judgements:
     if sources.judgements is not None:
-        return read_trec_judgements(sources.judgements)
+        return read_trec_judgements(sources.judgements, notes)
     file = folder / "qrels" / f"{sources.split}.tsv"
+    if not file.exists():
+        splits = sorted(found.stem for found in (folder / "qrels").glob("*.tsv"))
+        there = f"there is {', '.join(splits)}: choose with --split" if splits else "there is no qrels/*.tsv at all"
+        raise EvaluationError(f"there is no {file}; {there}")
     judgements: dict[str, dict[str, int]] = {}
-    for line, row in _table(file, ("query-id", "corpus-id", "score")):
-        grade = _number(int, row["score"], file, line)
-        judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = grade
+    for place, row in rows.table(file, ("query-id", "corpus-id", "score"), notes):
+        grades = judgements.setdefault(row["query-id"], {})
+        _judge(grades, row["corpus-id"], rows.grade(row["score"], place), place)
     return judgements
 
 
-def _read_queries(folder: Path, split: str) -> dict[str, str]:
+def _read_queries(folder: Path, split: str, notes: Notes) -> dict[str, str]:
     """All queries; those of a split may stand in a file of their own beside ``queries.jsonl``."""
     own = folder / f"queries-{split}.jsonl"
-    return {row["_id"]: row["text"] for row in _rows(own if own.is_file() else folder / "queries.jsonl")}
+    file = own if own.is_file() else folder / "queries.jsonl"
+    return {key: text for _, key, text, _ in rows.objects(file, notes)}
 
 
-def _read_candidates(folder: Path, sources: Sources) -> Candidates:
+def _read_documents(file: Path, notes: Notes) -> dict[str, str]:
+    documents = {}
+    for place, key, text, row in rows.objects(file, notes):
+        title = row.get("title")
+        if title is not None and not isinstance(title, str):
+            # pandas writes NaN for a title that is missing.
+            place.repaired("title that is no text, left out")
+            title = None
+        documents[key] = titled(title, text)
+    return documents
+
+
+def _read_candidates(folder: Path, sources: Sources, notes: Notes) -> Candidates:
     """The lists to rerank, in their own order: ``rank`` where the file has it, else by score."""
     if sources.run is not None:
-        return read_trec_run(sources.run)
+        return read_trec_run(sources.run, notes)
     file = folder / "candidates.tsv"
-    if not file.is_file():
+    if not file.exists():
         return {}
-    found: dict[str, list[tuple[float, str, float]]] = {}
-    for line, row in _table(file, ("query-id", "corpus-id", "score")):
-        score = _number(float, row["score"], file, line)
-        place = _number(float, row["rank"], file, line) if row.get("rank") else -score
-        found.setdefault(row["query-id"], []).append((place, row["corpus-id"], score))
-    for ranked in found.values():
-        ranked.sort(key=lambda item: item[0])
-    return {query: [(document, score) for _, document, score in ranked] for query, ranked in found.items()}
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON lines file; each has an ``_id`` and a ``text``."""
-    for line, text in _lines(file):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-            whole = isinstance(row["_id"], str) and isinstance(row["text"], str)
-        except (ValueError, TypeError, KeyError):
-            whole = False
-        if not whole:
-            raise EvaluationError(f'{file}:{line}: not an object with the texts "_id" and "text"')
-        yield row
-
-
-def _table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    lines = (text for _, text in _lines(file))
-    # Quotes in an id are letters like any other.
-    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
-    if missing:
-        raise EvaluationError(f"{file}: the first line has no column {missing[0]!r}")
-    for row in reader:
-        if any(row[column] is None for column in columns):
-            raise EvaluationError(f"{file}:{reader.line_num}: fewer columns than in the first line")
-        yield reader.line_num, row
-
-
-def _fields(file: Path, count: int) -> Iterator[tuple[int, list[str]]]:
-    for line, text in _lines(file):
-        fields = text.split()
-        if fields and len(fields) != count:
-            raise EvaluationError(f"{file}:{line}: {len(fields)} columns where a TREC file has {count}")
-        if fields:
-            yield line, fields
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with file.open(encoding="utf-8") as lines:
-            yield from enumerate(lines, start=1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{file} cannot be read: {error}") from error
-
-
-def _number(kind: type[Any], text: str, file: Path, line: int) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        raise EvaluationError(f"{file}:{line}: {text[:20]!r} is not a number") from None
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for place, row in rows.table(file, ("query-id", "corpus-id", "score"), notes):
+        score = rows.score(row["score"], place)
+        rank = rows.score(row["rank"], place) if row.get("rank") else -score
+        _enter(found.setdefault(row["query-id"], {}), row["corpus-id"], (rank, score), place)
+    return {
+        query: [(document, score) for document, (_, score) in sorted(ranked.items(), key=lambda item: item[1][0])]
+        for query, ranked in found.items()
+    }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from rerankd.evaluate.measures import MAIN
+
+_MARKUP = re.compile(r"[\\`*_\[\]|#$~]")
 
 Report: TypeAlias = Mapping[str, Any]
 Row: TypeAlias = Sequence[str]
@@ -13,11 +16,11 @@ Row: TypeAlias = Sequence[str]
 
 def markdown(report: Report) -> str:
     """The whole report; the command that made it stands at its head."""
-    parts = ["# Evaluation", f"```\n{report['command']}\n```", explanation(report)]
+    parts = ["# Evaluation", _fenced(report["command"]), explanation(report)]
     if len(report["systems"]) > 1:
         parts += ["## Comparison", table(*comparison(report))]
     for system in report["systems"]:
-        parts += [f"## {system['label']}", identity_line(system)]
+        parts += [f"## {_escaped(system['label'])}", identity_line(system)]
         parts += [table(*main_rows(system)), table(*measure_rows(system)), table(*cost_rows(system))]
     return "\n\n".join(parts) + "\n"
 
@@ -32,9 +35,9 @@ def explanation(report: Report) -> str:
 
 
 def identity_line(system: Mapping[str, Any]) -> str:
-    facts = [f"{name} `{value}`" for name, value in system["identity"].items()]
+    facts = [f"{name} {_code(value)}" for name, value in system["identity"].items()]
     if system["instruction"] is not None:
-        facts.append(f"instruction `{system['instruction']}`")
+        facts.append(f"instruction {_code(system['instruction'])}")
     return ", ".join(facts)
 
 
@@ -99,12 +102,36 @@ def cost_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
 def table(head: Row, rows: Iterable[Row]) -> str:
     # The first column holds names, the others numbers.
     rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [head, rule, *rows]
-    )
+    body = ([_escaped(row[0]), *row[1:]] for row in rows)
+    lines = [[_escaped(cell) for cell in head], rule, *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """A name as Markdown shows it: nothing in it is markup, and it stays on its line."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")
+
+
+def _code(value: Any) -> str:
+    """A value between backticks, of which it may have none itself."""
+    return f"`{' '.join(str(value).split()).replace('`', chr(0x2CB))}`"
+
+
+def _fenced(text: str) -> str:
+    """A block of code whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _has_no_score(found: Mapping[str, Any]) -> bool:
+    """Whether every pair failed, so that what stands there as reranked is the candidates' own order."""
+    return bool(found.get("pairs")) and found["failed_pairs"] == found["pairs"]
 
 
 def _main_cells(found: Mapping[str, Any]) -> Row:
+    if _has_no_score(found):
+        return [_figure(found["candidates"][MAIN]), "no score", "", "", "", "no score", ""]
     reranked, fused = found["difference"]["reranked"][MAIN], found["difference"]["fused"][MAIN]
     return [
         _figure(found["candidates"][MAIN]),
@@ -122,10 +149,14 @@ def _gain(difference: Mapping[str, Any]) -> str:
 
 
 def _three(found: Mapping[str, Any], measure: str) -> str:
+    if _has_no_score(found):
+        return f"{_figure(found['candidates'][measure])} / no score"
     return " / ".join(_figure(found[ranking][measure]) for ranking in ("candidates", "reranked", "fused"))
 
 
 def _both(found: Mapping[str, Any]) -> str:
+    if _has_no_score(found):
+        return "no score"
     return f"{_figure(found['reranked'][MAIN])} ({_figure(found['fused'][MAIN])})"
 
 

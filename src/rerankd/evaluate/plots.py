@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from rerankd.evaluate.errors import extra
 from rerankd.evaluate.measures import MAIN
+from rerankd.printable import printable
 
 _COLOURS = {"candidates": "#9aa5b1", "reranked": "#2f6fb5", "fused": "#d98218"}
 _LOSS = "#b5342f"
@@ -22,7 +24,7 @@ def levels(system: Mapping[str, Any]) -> str:
         places = [row + (offset - 1) * height for row in range(len(sets))]
         values = [found[ranking][MAIN] for found in sets.values()]
         axes.barh(places, values, height=height, color=colour, label=ranking)
-    axes.set_yticks(range(len(sets)), list(sets))
+    axes.set_yticks(range(len(sets)), [printable(name) for name in sets], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel(MAIN)
@@ -41,7 +43,7 @@ def gains(system: Mapping[str, Any]) -> str:
         places = [row + offset for row in range(len(rows))]
         axes.errorbar(means, places, xerr=reach, fmt="o", color=_COLOURS[ranking], label=ranking, capsize=3)
     axes.axvline(0, color="#444", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), [printable(name) for name in rows], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel(f"difference in {MAIN}, 95 % interval")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
@@ -59,7 +61,7 @@ def queries(name: str, found: Mapping[str, Any]) -> str:
     axes.axhline(0, color="#444", linewidth=0.8)
     axes.set_xlim(-0.5, max(len(change) - 0.5, 0.5))
     axes.set_ylabel(f"Δ {MAIN}")
-    axes.set_title(f"{name}: queries from the most gained to the most lost", fontsize=9)
+    axes.set_title(f"{printable(name)}: queries from the most gained to the most lost", fontsize=9, parse_math=False)
     return _svg(figure)
 
 
@@ -73,6 +75,9 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 def _svg(figure: Any) -> str:
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; the name stands in the tables too.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(text, format="svg", metadata={"Date": None})
     whole = text.getvalue()
     return whole[whole.index("<svg") :]

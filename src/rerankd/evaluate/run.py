@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from rerankd.evaluate.dataset import EvaluationSet
 from rerankd.evaluate.fusion import fuse
-from rerankd.evaluate.kept import KeptScores
 from rerankd.evaluate.measures import Figures, in_order, measure
+from rerankd.evaluate.score_store import ScoreStore
 from rerankd.evaluate.scorer import QueryScores, Scorer
 from rerankd.types import RerankRequest
 
@@ -70,7 +70,7 @@ class _Tally:
 def evaluate_set(
     data: EvaluationSet,
     scorer: Scorer,
-    kept: KeptScores,
+    store: ScoreStore,
     *,
     instruction: str | None,
     top_k: int,
@@ -80,7 +80,7 @@ def evaluate_set(
     tally = _Tally()
     reranked: dict[str, Mapping[str, float]] = {}
     fused: dict[str, Mapping[str, float]] = {}
-    for query, found, seconds in _scores(data, scorer, kept, instruction):
+    for query, found, seconds in _scores(data, scorer, store, instruction):
         ranked = data.candidates[query]
         reranked[query], fused[query] = _runs_of(ranked, data.documents, found.scores)
         tally.add(found, seconds)
@@ -99,14 +99,14 @@ def evaluate_set(
 
 
 def _scores(
-    data: EvaluationSet, scorer: Scorer, kept: KeptScores, instruction: str | None
+    data: EvaluationSet, scorer: Scorer, store: ScoreStore, instruction: str | None
 ) -> Iterator[tuple[str, QueryScores, float]]:
     """Scores of every query that has candidates: first those kept from an earlier run, then the rest as it comes."""
     missing: dict[str, RerankRequest] = {}
     for query, ranked in data.candidates.items():
         texts = tuple(data.documents[document] for document, _ in ranked if document in data.documents)
         request = RerankRequest(data.queries[query], texts, instruction=instruction)
-        known = kept.get(request) if texts else (_NOTHING, 0.0)
+        known = store.get(request) if texts else (_NOTHING, 0.0)
         if known is None:
             missing[query] = request
         else:
@@ -114,7 +114,7 @@ def _scores(
     began = time.monotonic()
     for (query, request), found in zip(missing.items(), scorer.score(missing.values()), strict=True):
         seconds, began = time.monotonic() - began, time.monotonic()
-        kept.put(request, found, seconds)
+        store.put(request, found, seconds)
         yield query, found, seconds
 
 

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import itertools
 import math
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _CALLS_AT_ONCE = 4
 _CALL_SECONDS = 300.0
+_CARD = ("fingerprint", "template", "max_pair_tokens", "instruction")
+_INFO = ("engine", "model_dtype", "device")
+_TRUNCATED = re.compile(r"(\d{1,9}) of \d+ pairs were truncated")
+"""The server's own warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +105,24 @@ class ServerScorer:
         """
         with self._errors_in_one_line():
             info = self._client.info()
-        served = {card["name"]: card for card in info.get("models", ())}
+        cards = info.get("models")
+        cards = [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
+        served = {str(card.get("name")): card for card in cards}
         if not served or (self._model and self._model not in served):
             raise EvaluationError(
                 f"there is no {self._model or 'model'} at {self._url}; it serves {', '.join(served)}"
             )
         card = served[self._model or next(iter(served))]
+        missing = [name for name in _CARD if name not in card] + [name for name in _INFO if name not in info]
+        if missing:
+            raise EvaluationError(f"the server at {self._url} does not say its {missing[0]}; is it a rerankd server?")
         return {
             "model": card["name"],
             "revision": card["fingerprint"],
             "template": card["template"],
             "engine": info["engine"],
             "dtype": info["model_dtype"],
-            "device": info["device"].partition(":")[0],
+            "device": str(info["device"]).partition(":")[0],
             "max_pair_tokens": card["max_pair_tokens"],
             "default_instruction": card["instruction"],
             "server": self._url,
@@ -151,4 +161,11 @@ class ServerScorer:
 
 def _query_scores(results: RankedResults) -> QueryScores:
     scores = [math.nan if score is None else score for score in results.scores]
-    return QueryScores(np.array(scores, dtype=np.float64), results.usage.total_tokens if results.usage else 0)
+    tokens = results.usage.total_tokens if results.usage else 0
+    return QueryScores(np.array(scores, dtype=np.float64), tokens, _truncated(results.warnings))
+
+
+def _truncated(warnings: Sequence[str]) -> int:
+    """Pairs that the server says it has cut."""
+    found = (_TRUNCATED.match(warning) for warning in warnings)
+    return sum(int(match.group(1)) for match in found if match)

@@ -18,7 +18,9 @@ def subclasses(kind: type) -> set[type]:
 def test_every_error_of_the_server_has_its_class_here() -> None:
     for ours in subclasses(server_errors.ServiceError) - {server_errors.ServiceError, server_errors.ClientClosed}:
         found = _core.status_error(httpx.Response(ours.status, json={"code": ours.code, "message": "m"}))
-        assert type(found).__name__ == {"InvalidJSON": "InvalidRequest"}.get(ours.__name__, ours.__name__)
+        assert type(found).__name__ == {"InvalidJSON": "InvalidRequest", "EmptyInput": "InvalidRequest"}.get(
+            ours.__name__, ours.__name__
+        )
         assert found.retryable == ours.retryable
 
 
@@ -92,3 +94,31 @@ def test_a_call_without_a_limit_sends_no_deadline() -> None:
 def test_a_timeout_of_nothing_is_refused(phase: str) -> None:
     with pytest.raises(ValueError, match=phase):
         Timeout(**{phase: 0})
+
+
+@pytest.mark.promise("U17")
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("http://h:8000", "http://h:8000"),
+        ("http://h:8000/", "http://h:8000"),
+        ("http://h:8000/v1", "http://h:8000"),
+        ("http://h:8000/v1/", "http://h:8000"),
+        ("http://h:8000/v2", "http://h:8000"),
+        ("http://h:8000/v1/rerank", "http://h:8000"),
+        ("http://h:8000/rerank", "http://h:8000"),
+        (" http://h:8000 ", "http://h:8000"),
+        ("https://h/team/v1", "https://h/team"),
+        ("https://h/v1/team", "https://h/v1/team"),
+        ("https://h/team/rerankd", "https://h/team/rerankd"),
+        ("http://[::1]:8000/v1?x=1#y", "http://[::1]:8000"),
+    ],
+)
+def test_an_address_may_end_as_other_clients_want_it(given: str, address: str) -> None:
+    assert _core.base_address(given) == address
+
+
+@pytest.mark.parametrize("given", ["", "h:8000", "ftp://h", "http://", "http://h:port", "\x00", "http://h\n:1"])
+def test_what_is_no_address_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match="base_url has to be an address"):
+        _core.base_address(given)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from rerankd.evaluate.dataset import EvaluationSet
-from rerankd.evaluate.kept import KeptScores
 from rerankd.evaluate.markdown import markdown
 from rerankd.evaluate.page import page
 from rerankd.evaluate.run import SystemResult, evaluate_set
+from rerankd.evaluate.score_store import ScoreStore
 from rerankd.evaluate.summary import summary
 
 POINTS = {"red apples": 3.0, "green pears": -1.0, "blue plums": 2.0, "ripe figs": 0.5}
@@ -27,7 +27,7 @@ def sets(small_set: EvaluationSet) -> list[EvaluationSet]:
 def system(sets: list[EvaluationSet], scripted: Any) -> Any:
     def make(label: str, points: dict[str, float]) -> SystemResult:
         def one(data: EvaluationSet) -> Any:
-            with KeptScores(None, {}) as kept:
+            with ScoreStore(None, {}) as kept:
                 return evaluate_set(
                     data, scripted(points), kept, instruction=None, top_k=100, advance=lambda pairs: None
                 )

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from rerankd.evaluate.dataset import EvaluationSet
-from rerankd.evaluate.kept import KeptScores
 from rerankd.evaluate.run import SetResult, evaluate_set
+from rerankd.evaluate.score_store import ScoreStore
 
 POINTS = {"red apples": 3.0, "green pears": -1.0, "blue plums": 2.0, "ripe figs": 0.5}
 
 
 def run(data: EvaluationSet, scorer: Any, folder: Path | None = None, **options: Any) -> SetResult:
-    with KeptScores(folder, scorer.identity) as kept:
+    with ScoreStore(folder, scorer.identity) as kept:
         chosen = {"instruction": None, "top_k": 100, "advance": lambda pairs: None} | options
         return evaluate_set(data, scorer, kept, **chosen)
 

@@ -1,0 +1,20 @@
+"""Texts from outside, made harmless for a terminal."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but the tab, what turns the direction of writing, and halves of surrogate pairs."""
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey shown as ``\\x1b`` and the like.
+
+    Escape sequences can retitle a window, move the cursor over what was printed, or paste commands.
+    """
+    return _CONTROL.sub(lambda match: _shown(ord(match.group())), text)
+
+
+def _shown(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
