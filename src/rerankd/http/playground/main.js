@@ -5,7 +5,7 @@ import { join, readFile, split } from "./documents.js";
 import { currentLanguage, number, preferredLanguage, t, translate } from "./i18n.js";
 import { EXAMPLES } from "./presets.js";
 import { resultLists } from "./results.js";
-import { Setting, settingFields } from "./settings.js";
+import { NAMES, Setting, settingFields } from "./settings.js";
 import { LANGUAGES } from "./snippets.js";
 
 const state = {
@@ -99,6 +99,7 @@ function problemCard(problem) {
 
 function showCall() {
   $("call").hidden = state.runs.length === 0;
+  $("call-title").textContent = state.runs.length > 1 ? `${t("sameCall")} · ${NAMES[0]}` : t("sameCall");
   $("code").textContent = LANGUAGES[state.snippet](asked(state.settings[0]), Boolean(key()));
   $("tabs").replaceChildren(
     ...Object.keys(LANGUAGES).map((name) =>
