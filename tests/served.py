@@ -21,7 +21,7 @@ from rerankd.http.listener import Listener, open_socket
 from rerankd.model_hub import resolve_checkpoint
 from rerankd.prompt.template import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
-from rerankd.schedule.scheduler import Scheduler
+from rerankd.service.models import LoadedModel
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings
 
@@ -50,18 +50,21 @@ class Served:
     client: httpx.AsyncClient
 
     @property
-    def scheduler(self) -> Scheduler:
+    def model(self) -> LoadedModel:
+        """The loaded model behind the default name."""
         assert self.service.models is not None
-        return self.service.models.default.loaded.scheduler
+        return self.service.models.default.loaded
 
     @property
     def engine(self) -> FakeEngine:
-        engine = self.scheduler._engine
-        assert isinstance(engine, FakeEngine)
-        return engine
+        return fake_of(self.model)
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
+        """A metric of the server, or else of the default model."""
+        assert self.service.models is not None
+        value = self.service.metrics.registry.get_sample_value
+        own = value(name, {"model": self.service.models.default.name, **labels})
+        return value(name, labels) or own or 0.0
 
     async def rerank(self, query: str, documents: list[str], **fields: Any) -> httpx.Response:
         return await self.client.post("/rerank", json={"query": query, "documents": documents, **fields})
@@ -81,9 +84,10 @@ class Served:
         return connection
 
     def nothing_is_left(self) -> bool:
-        """No request, no token, no shared pair, no handler."""
-        queue = self.scheduler._queue
-        return not (queue.tokens or queue.jobs or queue._tenants or queue._in_flight or len(self.in_flight))
+        """No request, no token, no character, no pair, no handler."""
+        admission, thread = self.model.admission, self.model.engine
+        held = admission.requests.held or admission.tokens.held or admission.characters.held
+        return not (held or thread.waiting or thread.has_work or len(self.in_flight))
 
 
 @contextlib.asynccontextmanager
@@ -98,6 +102,8 @@ async def served(**settings: Any) -> AsyncIterator[Served]:
     listener = Listener(create_app(chosen, service, in_flight), chosen, service.metrics)
     await listener.open(bound)
     await service.start()
+    for model in service.models or ():
+        fake_of(model.loaded).reset()
     url = f"http://127.0.0.1:{port}"
     limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
@@ -113,9 +119,13 @@ async def served(**settings: Any) -> AsyncIterator[Served]:
 
 def _release(service: RerankService) -> None:
     for model in service.models or ():
-        engine = model.loaded.scheduler._engine
-        assert isinstance(engine, FakeEngine)
-        engine.release()
+        fake_of(model.loaded).release()
+
+
+def fake_of(model: LoadedModel) -> FakeEngine:
+    engine = model.engine.engine
+    assert isinstance(engine, FakeEngine)
+    return engine
 
 
 async def until(condition: Any, seconds: float = 5.0) -> None:

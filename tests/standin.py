@@ -12,7 +12,6 @@ from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.ranking import document_score, rank
-from rerankd.service.rates import RateLimiter
 from rerankd.types import CallContext, RerankRequest, RerankResult
 
 INFO = EngineInfo(
@@ -45,12 +44,12 @@ def served(name: str) -> SimpleNamespace:
         name=name,
         instruction="Find the answer",
         max_pair_tokens=8192,
-        max_documents=1000,
+        sizes=SimpleNamespace(max_documents=1000),
         loaded=SimpleNamespace(
             source=SimpleNamespace(model="tiny"),
             fingerprint="0123456789abcdef",
             template=SimpleNamespace(name="qwen3-reranker", revision="abc"),
-            scheduler=SimpleNamespace(info=INFO),
+            engine=SimpleNamespace(info=INFO),
         ),
     )
 
@@ -62,7 +61,6 @@ class StandInService:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
         self.models: ServedNames | None = ServedNames(tiny=served("tiny"), other=served("other")) if ready else None
-        self.rates: RateLimiter | None = None
         self.act = act
         self.calls: list[tuple[Sequence[RerankRequest], CallContext]] = []
         self.cancelled = 0

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from rerankd.prompt.template import TEMPLATES
+from rerankd.prompt.template import TEMPLATES, Text
 from rerankd.prompt.tokenizer import PromptTokenizer
+from rerankd.types import IdArray
 
 QWEN3 = Path(__file__).parents[2] / "shared" / "tokenizer" / "qwen3" / "tokenizer.json"
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _CORPUS = ["yes no the capital of France is Paris", "a query about documents, instructions and relevance"] * 4
+
+
+def prompts(tokenizer: PromptTokenizer, instruction: str, query: str, documents: Sequence[str]) -> list[IdArray]:
+    """The whole prompt of every pair, untruncated, in the plainest way: each part of each pair by itself."""
+    rows = []
+    for document in documents:
+        values = {"instruction": instruction, "query": query, "document": document}
+        encoded = (
+            next(tokenizer.encode([part.fill(values)])) if isinstance(part, Text) else part
+            for part in tokenizer.parts
+        )
+        rows.append(np.concatenate(list(encoded)))
+    return rows
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@
         ├── Overloaded              429 overloaded
         ├── ClientClosed            499 client_closed (counted, never sent)
         ├── ScoringError            500 engine_error
-        │   └── NonFiniteScore      500 non_finite_score
+        │   ├── NonFiniteScore      500 non_finite_score
+        │   └── InvalidDocument     400 invalid_document
         ├── NotReady                503 not_ready
         │   ├── Draining            503 draining
         │   └── EngineDead          503 engine_dead
@@ -192,6 +193,13 @@ class NonFiniteScore(ScoringError):
     code = "non_finite_score"
 
 
+class InvalidDocument(ScoringError):
+    """This document is no text that can be tokenised; it fails alone, beside its neighbours' scores."""
+
+    code = "invalid_document"
+    status = 400
+
+
 class NotReady(ServiceError):
     """The model is still loading."""
 
@@ -217,3 +225,18 @@ class DeadlineExceeded(ServiceError):
 
     code = "deadline_exceeded"
     status = 504
+
+
+def model_is_loading() -> NotReady:
+    """The answer of a server that is not ready yet."""
+    return NotReady("the model is still loading", retry_after=2)
+
+
+def server_is_stopping() -> Draining:
+    """The answer of a server, or of a model, that takes no new work because it ends."""
+    return Draining("the server is shutting down", retry_after=1)
+
+
+def engine_is_gone() -> EngineDead:
+    """The answer of a server whose engine has died."""
+    return EngineDead("the engine is gone and the server is about to restart", retry_after=5)

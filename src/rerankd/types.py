@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,38 @@ IdArray: TypeAlias = NDArray[np.int32]
 
 Outcome: TypeAlias = "float | ScoringError"
 """What became of one pair: its logit (the raw score, finite), or why there is none."""
+
+
+class PairRef(NamedTuple):
+    """Which part of which document a pair scores. A document that is not split has one passage, 0."""
+
+    document: int
+    passage: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairPrompt:
+    """One pair's prompt: ``prefix`` and then ``tail``.
+
+    Attributes:
+        prefix: int32, shape (p,), p >= 0; pairs of a request that begin alike hold one and the same array.
+        tail: int32, shape (t,), t >= 1.
+        truncated: did the document or the query lose tokens?
+    """
+
+    prefix: IdArray
+    tail: IdArray
+    truncated: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads, template included."""
+        return len(self.prefix) + len(self.tail)
+
+    @property
+    def ids(self) -> IdArray:
+        """The whole prompt, int32."""
+        return np.concatenate([self.prefix, self.tail])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +79,8 @@ class CallContext:
     tenant: str = ""
     """Name of the key, else the client's address; queue shares are kept per tenant."""
     use_cache: bool = True
+    response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Takes the headers that the answer carries whatever becomes of the call: where the caller's rate stands."""
 
 
 @dataclass(frozen=True, slots=True)

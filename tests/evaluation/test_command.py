@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from tests.live import LiveServer
+from tests.tokenizer_fixtures import prompts
 
 from rerankd.cli.main import cli
 
@@ -102,7 +103,7 @@ def ranked_by_transformers(checkpoint: Path) -> dict[str, list[str]]:
     for query, text in QUERIES.items():
         scores = {}
         for document, ids in zip(
-            DOCUMENTS, opened.tokenizer.prompts(instruction, text, list(DOCUMENTS.values())), strict=True
+            DOCUMENTS, prompts(opened.tokenizer, instruction, text, list(DOCUMENTS.values())), strict=True
         ):
             with torch.inference_mode():
                 logits = model(torch.tensor(ids[None].astype("int64"))).logits[0, -1]

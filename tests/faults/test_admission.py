@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.figures import Measured
-from tests.scheduling import Bench, is_right, make_work, running
+from tests.scheduling import Bench, is_right, make_request, running
 
 from rerankd.engine.fake import FakeScript
 from rerankd.errors import Overloaded, TooLarge
@@ -19,17 +19,17 @@ def percentile(values: list[float], share: float) -> float:
 
 async def timed(bench: Bench, **fields: object) -> float:
     started = time.monotonic()
-    work = make_work(**fields)  # type: ignore[arg-type]
-    assert is_right(work, await bench.scheduler.score(work))
+    work = make_request(**fields)  # type: ignore[arg-type]
+    assert is_right(work, await bench.score(work))
     return time.monotonic() - started
 
 
 async def test_the_queue_rejects_exactly_the_overflow(measured: Measured) -> None:
     async with running(queue_requests=8) as bench:
         bench.engine.hold()
-        works = [make_work(3, seed=seed) for seed in range(10)]
+        works = [make_request(3, seed=seed) for seed in range(10)]
         started = time.monotonic()
-        tasks = [asyncio.create_task(bench.scheduler.score(work)) for work in works]
+        tasks = [asyncio.create_task(bench.score(work)) for work in works]
         await asyncio.sleep(0.02)
         rejected = [task for task in tasks if task.done()]
         seconds = time.monotonic() - started
@@ -53,16 +53,16 @@ async def test_the_queue_rejects_exactly_the_overflow(measured: Measured) -> Non
 async def test_backpressure_is_followed_by_recovery(measured: Measured) -> None:
     async with running(queue_requests=2) as bench:
         bench.engine.hold()
-        held = [asyncio.create_task(bench.scheduler.score(make_work(seed=seed))) for seed in range(2)]
+        held = [asyncio.create_task(bench.score(make_request(seed=seed))) for seed in range(2)]
         await asyncio.sleep(0.01)
         waits = []
         for seed in range(10, 20):
             with pytest.raises(Overloaded) as refused:
-                await bench.scheduler.score(make_work(seed=seed))
+                await bench.score(make_request(seed=seed))
             waits.append(refused.value.retry_after or 0)
         bench.engine.release()
         await asyncio.gather(*held)
-        await bench.scheduler.score(make_work(seed=30))
+        await bench.score(make_request(seed=30))
     measured(
         "A-02",
         "back-pressure, then recovery",
@@ -75,15 +75,15 @@ async def test_backpressure_is_followed_by_recovery(measured: Measured) -> None:
 async def test_a_request_is_admitted_whole_or_not_at_all(measured: Measured) -> None:
     async with running(queue_tokens=60 * 20) as bench:
         with pytest.raises(TooLarge):
-            await bench.scheduler.score(make_work(100, length=20, prefix=0))
+            await bench.score(make_request(100, length=20, prefix=0))
     async with running(queue_tokens=160 * 20) as bench:
         bench.engine.hold()
-        first = asyncio.create_task(bench.scheduler.score(make_work(1, seed=1)))
+        first = asyncio.create_task(bench.score(make_request(1, seed=1)))
         await asyncio.sleep(0.01)
-        second = asyncio.create_task(bench.scheduler.score(make_work(100, length=20, prefix=0, seed=2)))
+        second = asyncio.create_task(bench.score(make_request(100, length=20, prefix=0, seed=2)))
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded):
-            await bench.scheduler.score(make_work(100, length=20, prefix=0, seed=3))
+            await bench.score(make_request(100, length=20, prefix=0, seed=3))
         bench.engine.release()
         await asyncio.gather(first, second)
         measured(
@@ -98,7 +98,7 @@ async def test_a_request_is_admitted_whole_or_not_at_all(measured: Measured) -> 
 async def test_more_than_the_whole_queue_is_too_large_not_overloaded(measured: Measured) -> None:
     async with running(queue_tokens=1000) as bench:
         with pytest.raises(TooLarge) as refused:
-            await bench.scheduler.score(make_work(100, length=20))
+            await bench.score(make_request(100, length=20))
         assert bench.engine.pairs == 0
     measured(
         "A-04",
@@ -113,7 +113,7 @@ async def test_more_than_the_whole_queue_is_too_large_not_overloaded(measured: M
 async def test_a_small_request_is_not_starved_by_a_large_one(measured: Measured) -> None:
     batch_seconds = 0.05
     async with running(FakeScript(seconds_per_batch=batch_seconds), max_batch_tokens=1000) as bench:
-        large = asyncio.create_task(bench.scheduler.score(make_work(1000, length=50, seed=1000)))
+        large = asyncio.create_task(bench.score(make_request(1000, length=50, seed=1000)))
         await asyncio.sleep(0.05)
         small = []
         for seed in range(20):
@@ -133,7 +133,7 @@ async def test_a_small_request_is_not_starved_by_a_large_one(measured: Measured)
 @pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_twenty_small_requests_at_once_share_one_batch_with_a_large_one() -> None:
     async with running(FakeScript(seconds_per_batch=0.05), max_batch_tokens=2000) as bench:
-        large = asyncio.create_task(bench.scheduler.score(make_work(1000, length=50, seed=1000)))
+        large = asyncio.create_task(bench.score(make_request(1000, length=50, seed=1000)))
         await asyncio.sleep(0.05)
         small = await asyncio.gather(*(timed(bench, documents=1, seed=seed) for seed in range(20)))
         assert max(small) <= 3 * 0.05
@@ -146,7 +146,7 @@ async def flood(bench: Bench, seconds: float) -> int:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         seed += 1
-        task = asyncio.create_task(bench.scheduler.score(make_work(10, seed=seed, tenant="A")))
+        task = asyncio.create_task(bench.score(make_request(10, seed=seed, tenant="A")))
         tasks.add(task)
         await asyncio.sleep(0.001)
         refused += sum(isinstance(task.exception(), Overloaded) for task in tasks if task.done())
@@ -180,15 +180,13 @@ async def test_a_flood_of_one_tenant_leaves_the_other_its_share(measured: Measur
 
 async def test_a_hopeless_deadline_is_refused_at_once(measured: Measured) -> None:
     async with running(FakeScript(seconds_per_token=0.0002), max_batch_tokens=1000) as bench:
-        await bench.scheduler.score(make_work(20, length=90, seed=99))
-        backlog = [
-            asyncio.create_task(bench.scheduler.score(make_work(20, length=50, seed=seed))) for seed in range(10)
-        ]
+        await bench.score(make_request(20, length=90, seed=99))
+        backlog = [asyncio.create_task(bench.score(make_request(20, length=50, seed=seed))) for seed in range(10)]
         await asyncio.sleep(0.02)
         seen = bench.engine.pairs
         started = time.monotonic()
         with pytest.raises(Overloaded) as refused:
-            await bench.scheduler.score(make_work(20, length=50, seed=50, seconds=0.05))
+            await bench.score(make_request(20, length=50, seed=50, seconds=0.05))
         seconds = time.monotonic() - started
         assert bench.engine.pairs == seen
         for task in backlog:

@@ -56,9 +56,9 @@ class Load:
         self._server = server
         self.look_ups: list[float] = []
         self.answers = 0
-        assert server.service._reranker is not None
+        cache = server.service.cache
         patch.setattr(
-            server.service._reranker.cache, "get_many", self._timed(server.service._reranker.cache.get_many)
+            cache, "get_many", self._timed(cache.get_many)
         )
         self._clients = [asyncio.create_task(self._client()) for _ in range(4)]
 

@@ -8,11 +8,12 @@ import time
 
 import pytest
 from tests.figures import Measured
-from tests.scheduling import Bench, is_right, make_work, running
+from tests.scheduling import is_right, make_request, running
+from tests.served import until
 
 from rerankd.engine.fake import FakeScript
 from rerankd.errors import DeadlineExceeded
-from rerankd.schedule.work import ScoredWork
+from rerankd.types import Outcome
 
 
 async def settle() -> None:
@@ -20,54 +21,47 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def cancelled(task: asyncio.Task[ScoredWork]) -> None:
+async def cancelled(task: asyncio.Task[list[Outcome]]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-def nothing_is_left(bench: Bench) -> bool:
-    queue = bench.scheduler._queue
-    return not (
-        queue.tokens or queue.jobs or queue._tenants or queue._in_flight or bench.metric("reranker_queue_tokens")
-    )
-
-
 async def test_cancelled_queued_work_never_reaches_the_engine() -> None:
     async with running() as bench:
         bench.engine.hold()
-        first = asyncio.create_task(bench.scheduler.score(make_work(1)))
+        first = asyncio.create_task(bench.score(make_request(1)))
         await asyncio.sleep(0.01)
-        gone = asyncio.create_task(bench.scheduler.score(make_work(50, seed=1)))
+        gone = asyncio.create_task(bench.score(make_request(50, seed=1)))
         await settle()
         await cancelled(gone)
         bench.engine.release()
         await first
-        await bench.scheduler.score(make_work(1, seed=2))
+        await bench.score(make_request(1, seed=2))
         assert bench.engine.pairs == 2
         assert bench.metric("reranker_dropped_pairs_total", reason="cancelled") == 50
 
 
 async def test_a_flood_that_left_does_not_delay_the_next_request() -> None:
     async with running(FakeScript(seconds_per_batch=0.05), max_batch_tokens=1000) as bench:
-        tasks = [asyncio.create_task(bench.scheduler.score(make_work(10, seed=seed))) for seed in range(200)]
+        tasks = [asyncio.create_task(bench.score(make_request(10, seed=seed))) for seed in range(200)]
         await asyncio.sleep(0.12)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         started = time.monotonic()
-        await bench.scheduler.score(make_work(1, seed=999))
+        await bench.score(make_request(1, seed=999))
         assert time.monotonic() - started < 1
-        assert nothing_is_left(bench)
+        assert bench.nothing_is_left()
 
 
 async def test_cancelling_one_of_a_running_batch_does_not_hurt_its_neighbours(measured: Measured) -> None:
     async with running() as bench:
         bench.engine.hold()
-        starter = asyncio.create_task(bench.scheduler.score(make_work(1, seed=100)))
+        starter = asyncio.create_task(bench.score(make_request(1, seed=100)))
         await asyncio.sleep(0.01)
-        works = [make_work(4, seed=seed) for seed in range(8)]
-        tasks = [asyncio.create_task(bench.scheduler.score(work)) for work in works]
+        works = [make_request(4, seed=seed) for seed in range(8)]
+        tasks = [asyncio.create_task(bench.score(work)) for work in works]
         await settle()
         bench.engine.release()
         bench.engine.hold()
@@ -77,35 +71,35 @@ async def test_cancelling_one_of_a_running_batch_does_not_hurt_its_neighbours(me
         await starter
         rest = [index for index in range(8) if index != 3]
         right = [is_right(works[index], await tasks[index]) for index in rest]
-        assert nothing_is_left(bench)
+        assert bench.nothing_is_left()
     measured("B-03", "cancel 1 of 8 in a running batch", "7/7 right", f"{sum(right)}/7 right")
     assert all(right)
 
 
 async def test_cancelling_after_the_answer_changes_nothing() -> None:
     async with running() as bench:
-        task = asyncio.create_task(bench.scheduler.score(make_work(3)))
+        task = asyncio.create_task(bench.score(make_request(3)))
         await task
         task.cancel()
         await settle()
-        assert nothing_is_left(bench)
+        assert bench.nothing_is_left()
 
 
 async def test_a_deadline_in_the_queue_is_kept_and_costs_no_pass(measured: Measured) -> None:
     async with running() as bench:
         bench.engine.hold()
-        held = asyncio.create_task(bench.scheduler.score(make_work(1)))
+        held = asyncio.create_task(bench.score(make_request(1)))
         await asyncio.sleep(0.01)
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            await bench.scheduler.score(make_work(5, seed=1, seconds=0.1))
+            await bench.score(make_request(5, seed=1, seconds=0.1))
         seconds = time.monotonic() - started
         bench.engine.release()
         await held
-        await bench.scheduler.score(make_work(1, seed=2))
+        await bench.score(make_request(1, seed=2))
         assert bench.engine.pairs == 2
         assert bench.metric("reranker_dropped_pairs_total", reason="deadline") == 5
-        assert nothing_is_left(bench)
+        assert bench.nothing_is_left()
     measured(
         "B-06",
         "deadline 100 ms while the engine is held",
@@ -119,25 +113,25 @@ async def test_a_deadline_that_passes_in_a_running_batch_is_kept_too() -> None:
     async with running(FakeScript(seconds_per_batch=0.3)) as bench:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            await bench.scheduler.score(make_work(5, seconds=0.1))
+            await bench.score(make_request(5, seconds=0.1))
         assert time.monotonic() - started < 0.2
 
 
 async def test_a_shared_pair_survives_one_cancel(measured: Measured) -> None:
     async with running() as bench:
         bench.engine.hold()
-        starter = asyncio.create_task(bench.scheduler.score(make_work(1, seed=100)))
+        starter = asyncio.create_task(bench.score(make_request(1, seed=100)))
         await asyncio.sleep(0.01)
-        work = make_work(3)
-        leaves = asyncio.create_task(bench.scheduler.score(work))
-        stays = asyncio.create_task(bench.scheduler.score(make_work(3)))
+        work = make_request(3)
+        leaves = asyncio.create_task(bench.score(work))
+        stays = asyncio.create_task(bench.score(make_request(3)))
         await settle()
         await cancelled(leaves)
         bench.engine.release()
         await starter
         right = is_right(work, await stays)
         assert bench.engine.pairs == 4
-        assert nothing_is_left(bench)
+        assert bench.nothing_is_left()
     measured(
         "B-07",
         "two wait for one pair, one leaves",
@@ -152,7 +146,7 @@ async def test_cancels_at_random_points_leave_nothing_behind() -> None:
     async with running(FakeScript(seconds_per_batch=0.001), max_batch_tokens=400) as bench:
 
         async def one(seed: int) -> None:
-            task = asyncio.create_task(bench.scheduler.score(make_work(chance.randrange(1, 9), seed=seed % 40)))
+            task = asyncio.create_task(bench.score(make_request(chance.randrange(1, 9), seed=seed % 40)))
             await asyncio.sleep(chance.random() * 0.02)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -160,16 +154,20 @@ async def test_cancels_at_random_points_leave_nothing_behind() -> None:
         await asyncio.gather(*(one(seed) for seed in range(300)))
         # The last batch may still be with the engine: it is finished, for nobody.
         async with asyncio.timeout(5):
-            while not nothing_is_left(bench):  # noqa: ASYNC110 (what is waited for has no event)
+            while not bench.nothing_is_left():  # noqa: ASYNC110 (what is waited for has no event)
                 await asyncio.sleep(0.005)
-        work = make_work(5, seed=5)
-        assert is_right(work, await bench.scheduler.score(work))
+        work = make_request(5, seed=5)
+        assert is_right(work, await bench.score(work))
 
 
 async def test_identical_requests_at_once_are_scored_once(measured: Measured) -> None:
     async with running() as bench:
-        work = make_work(10)
-        scored = await asyncio.gather(*(bench.scheduler.score(make_work(10)) for _ in range(100)))
+        work = make_request(10)
+        bench.engine.hold()
+        tasks = [asyncio.create_task(bench.score(make_request(10))) for _ in range(100)]
+        await until(lambda: bench.thread.waiting == 100 and bench.engine.passes)
+        bench.engine.release()
+        scored = await asyncio.gather(*tasks)
         assert all(is_right(work, one) for one in scored)
         assert bench.metric("reranker_cache_shared_total") == 990
         measured(
@@ -183,7 +181,7 @@ async def test_identical_requests_at_once_are_scored_once(measured: Measured) ->
 
 async def test_a_failure_wakes_all_who_share_the_pair_and_is_not_remembered_as_a_score() -> None:
     async with running(FakeScript(fail_on=(666, 667))) as bench:
-        scored = await asyncio.gather(*(bench.scheduler.score(make_work(1, marked=[0])) for _ in range(10)))
-        assert all(not isinstance(one.outcomes[0], float) for one in scored)
+        scored = await asyncio.gather(*(bench.score(make_request(1, marked=[0])) for _ in range(10)))
+        assert all(not isinstance(one[0], float) for one in scored)
         bench.engine.script = FakeScript()
-        assert isinstance((await bench.scheduler.score(make_work(1, marked=[0]))).outcomes[0], float)
+        assert isinstance((await bench.score(make_request(1, marked=[0])))[0], float)

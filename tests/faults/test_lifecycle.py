@@ -53,7 +53,7 @@ def wait_in_flight(server: LiveServer, client: httpx.Client, count: int) -> None
     until = time.monotonic() + 10
     while time.monotonic() < until:
         metrics = client.get("/metrics").text
-        if f"reranker_queue_requests {count}.0" in metrics:
+        if f'reranker_queue_requests{{model="tiny"}} {count}.0' in metrics:
             return
         time.sleep(0.01)
     raise AssertionError(f"never saw {count} requests in flight:\n{server.log.read_text()}")

@@ -67,7 +67,7 @@ async def test_a_disconnected_request_never_reaches_the_engine(measured: Measure
         held = await hold_one(server)
         connection = server.send_raw("gone", ["a", "b", "c"])
         await until(lambda: len(server.in_flight) == 2)
-        await until(lambda: len(server.scheduler._queue.jobs) == 2)
+        await until(lambda: server.model.engine.waiting == 2)
         connection.close()
         await until(lambda: len(server.in_flight) == 1)
         server.engine.release()
@@ -171,7 +171,7 @@ async def test_a_deadline_in_the_queue_is_a_504_in_time() -> None:
 
 async def test_a_request_larger_than_the_queue_is_a_413_that_names_the_setting() -> None:
     async with served(queue_tokens=50) as server:
-        response = await server.rerank("q", ["some words of a document"] * 100)
+        response = await server.rerank("q", [f"some words of a document {number}" for number in range(100)])
         assert response.status_code == 413
         assert "queue" in response.text
         assert server.engine.pairs == 0
@@ -183,7 +183,7 @@ async def test_a_shared_pair_over_two_connections_survives_one_that_leaves() -> 
         leaves = server.send_raw("same", ["pair"])
         await until(lambda: len(server.in_flight) == 2)
         stays = asyncio.create_task(server.rerank("same", ["pair"]))
-        await until(lambda: len(server.scheduler._queue.jobs) == 3)
+        await until(lambda: server.model.engine.waiting == 3)
         leaves.close()
         await until(lambda: len(server.in_flight) == 2)
         server.engine.release()

@@ -9,22 +9,20 @@ import pytest
 from tests.figures import Measured
 from tests.served import served, until
 
-from rerankd.schedule import dispatcher
+from rerankd.core.engine_core import EngineCore
 
 
-async def test_livez_says_so_when_the_dispatcher_has_died(
-    measured: Measured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_livez_says_so_when_the_core_has_died(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
-        raise KeyError("a bug in the batcher")
+        raise KeyError("a bug in the core")
 
     async with served() as server:
         server.engine.hold()
         held = asyncio.create_task(server.rerank("held", ["d"]))
         await until(lambda: server.engine.passes == 1)
         waiting = [asyncio.create_task(server.rerank(f"q{number}", ["d"])) for number in range(5)]
-        await until(lambda: len(server.scheduler._queue.jobs) == 6)
-        monkeypatch.setattr(dispatcher, "next_tickets", broken)
+        await until(lambda: server.model.engine.waiting == 6)
+        monkeypatch.setattr(EngineCore, "step", broken)
         started = time.monotonic()
         server.engine.release()
         statuses = [response.status_code for response in await asyncio.gather(held, *waiting)]
@@ -33,7 +31,7 @@ async def test_livez_says_so_when_the_dispatcher_has_died(
         refused = (await server.rerank("q", ["d"])).status_code
     measured(
         "D-02",
-        "the dispatcher task dies, over HTTP",
+        "the core raises, over HTTP",
         "waiters answered < 1 s, livez 503",
         f"{statuses.count(503)} x 503 in {seconds * 1e3:.0f} ms, livez {livez}",
     )

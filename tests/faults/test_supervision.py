@@ -7,37 +7,35 @@ import time
 
 import pytest
 from tests.figures import Measured
-from tests.scheduling import POISON, is_right, make_work, running
+from tests.scheduling import POISON, is_right, make_request, running
 
+from rerankd.core.engine_core import EngineCore
 from rerankd.engine.base import Batch, EngineFault
 from rerankd.engine.fake import FakeScript
 from rerankd.errors import EngineDead
-from rerankd.schedule import dispatcher
 
 
-async def test_a_dispatcher_that_dies_answers_every_waiter(
-    measured: Measured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_core_that_dies_answers_every_waiter(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
-        raise KeyError("a bug in the batcher")
+        raise KeyError("a bug in the core")
 
     async with running() as bench:
         bench.engine.hold()
-        tasks = [asyncio.create_task(bench.scheduler.score(make_work(seed=seed))) for seed in range(5)]
+        tasks = [asyncio.create_task(bench.score(make_request(seed=seed))) for seed in range(5)]
         await asyncio.sleep(0.01)
-        monkeypatch.setattr(dispatcher, "next_tickets", broken)
-        late = asyncio.create_task(bench.scheduler.score(make_work(seed=9)))
+        monkeypatch.setattr(EngineCore, "step", broken)
+        late = asyncio.create_task(bench.score(make_request(seed=9)))
         await asyncio.sleep(0)
         started = time.monotonic()
         bench.engine.release()
         results = await asyncio.gather(*tasks, late, return_exceptions=True)
         seconds = time.monotonic() - started
         dead = [isinstance(result, EngineDead) for result in results]
-        assert bench.scheduler.state == "dead"
+        assert bench.thread.state == "dead"
         assert len(bench.deaths) == 1
     measured(
         "D-02",
-        "the dispatcher task dies",
+        "the core raises",
         "waiters answered < 1 s",
         f"{sum(dead)} waiter 503 in {seconds * 1e3:.0f} ms",
     )
@@ -45,22 +43,13 @@ async def test_a_dispatcher_that_dies_answers_every_waiter(
     assert seconds < 1
 
 
-async def test_a_cancelled_dispatcher_is_a_dead_one() -> None:
-    async with running() as bench:
-        bench.scheduler._loop_task.cancel()
-        await asyncio.sleep(0.01)
-        with pytest.raises(EngineDead):
-            await bench.scheduler.score(make_work())
-        assert bench.deaths == ["the dispatcher ended"]
-
-
 async def test_a_hung_engine_is_declared_dead(measured: Measured) -> None:
     async with running(FakeScript(hang_on=POISON), engine_timeout_seconds=0.3) as bench:
-        work = make_work(5)
-        assert is_right(work, await bench.scheduler.score(work))
+        work = make_request(5)
+        assert is_right(work, await bench.score(work))
         started = time.monotonic()
-        hung = asyncio.create_task(bench.scheduler.score(make_work(1, seed=1, marked=[0])))
-        waiting = asyncio.create_task(bench.scheduler.score(make_work(1, seed=2)))
+        hung = asyncio.create_task(bench.score(make_request(1, seed=1, marked=[0])))
+        waiting = asyncio.create_task(bench.score(make_request(1, seed=2)))
         results = await asyncio.gather(hung, waiting, return_exceptions=True)
         seconds = time.monotonic() - started
         assert all(isinstance(result, EngineDead) for result in results)
@@ -77,18 +66,18 @@ async def test_a_hung_engine_is_declared_dead(measured: Measured) -> None:
 
 async def test_a_slow_engine_is_not_a_hung_one() -> None:
     async with running(FakeScript(seconds_per_batch=0.25), engine_timeout_seconds=0.3) as bench:
-        await bench.scheduler.score(make_work())
+        await bench.score(make_request())
         bench.engine.script = FakeScript(seconds_per_batch=0.4)
-        work = make_work(seed=1)
-        assert is_right(work, await bench.scheduler.score(work))
+        work = make_request(seed=1)
+        assert is_right(work, await bench.score(work))
 
 
 async def test_a_pair_longer_than_the_budget_may_take_longer() -> None:
     async with running(FakeScript(seconds_per_batch=0.7), max_batch_tokens=20, engine_timeout_seconds=0.3) as bench:
-        work = make_work(length=50)
-        assert is_right(work, await bench.scheduler.score(work)), "three budgets have thrice the time"
+        work = make_request(length=50)
+        assert is_right(work, await bench.score(work)), "three budgets have thrice the time"
         with pytest.raises(EngineDead):
-            await bench.scheduler.score(make_work(length=10, seed=1))
+            await bench.score(make_request(length=10, seed=1))
         assert "a forward pass of 20 tokens did not return" in bench.deaths[0]
 
 
@@ -103,7 +92,7 @@ async def test_one_bad_check_does_not_kill(measured: Measured) -> None:
 
         bench.engine.health = alternating  # type: ignore[method-assign]
         await asyncio.sleep(0.3)
-        assert bench.scheduler.state == "ready"
+        assert bench.thread.state == "ready"
     measured("D-05", "every second health check fails", "never declared dead", f"ready after {checks} checks")
     assert checks > 10
 
@@ -125,5 +114,5 @@ async def test_an_engine_thread_that_is_told_to_exit_is_a_dead_engine() -> None:
     async with running() as bench:
         bench.engine.score = leave  # type: ignore[method-assign, assignment]
         with pytest.raises(EngineDead):
-            await bench.scheduler.score(make_work())
+            await bench.score(make_request())
         assert len(bench.deaths) == 1

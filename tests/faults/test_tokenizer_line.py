@@ -9,26 +9,26 @@ from typing import Any
 
 import pytest
 from tests.figures import Measured
-from tests.served import Served, served
+from tests.served import served
 from tests.traffic import percentile
 
-SLICE_SECONDS = 0.02
+from rerankd.prompt.build import RequestPrompts
+
+SLICE_SECONDS = 0.05
 FLOOD = 150
 LARGE = ["word " * 13_000] * 8
 """Each document is a slice of its own."""
 
 
-def slow_down(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def slow_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every slice takes the tokenizer's thread a while; what is made of it is short."""
-    assert server.service.models is not None
-    builder = server.service.models.default.loaded.prompts.builder
-    pairs = builder.pairs
+    pairs = RequestPrompts.pairs
 
-    def slow(query: str, documents: Any, *rest: Any) -> Any:
+    def slow(self: RequestPrompts, documents: Any, *rest: Any) -> Any:
         time.sleep(SLICE_SECONDS if len(documents[0]) > 1000 else 0)
-        return pairs(query, [document[:20] for document in documents], *rest)
+        return pairs(self, [document[:20] for document in documents], *rest)
 
-    monkeypatch.setattr(type(builder), "pairs", lambda self, *rest: slow(*rest))
+    monkeypatch.setattr(RequestPrompts, "pairs", slow)
 
 
 async def test_a_flood_of_large_texts_is_refused_and_not_all_of_it_late(
@@ -36,7 +36,7 @@ async def test_a_flood_of_large_texts_is_refused_and_not_all_of_it_late(
 ) -> None:
     keys = "flood:secret-a,other:secret-b"
     async with served(api_keys=keys, tokenizer_threads=1, deadline_seconds=3.0) as server:
-        slow_down(server, monkeypatch)
+        slow_down(monkeypatch)
 
         async def ask(secret: str, query: str, documents: list[str]) -> int:
             response = await server.client.post(

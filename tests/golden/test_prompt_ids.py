@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.figures import Measured
+from tests.tokenizer_fixtures import prompts
 from tokenizers import Tokenizer
 
 from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.template import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
+from rerankd.types import PairPrompt
 
 PREFIX = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -76,12 +78,13 @@ def test_the_card_s_examples_have_exactly_the_card_s_ids(
         "responsible for the movement of planets around the sun.",
     ]
     for query in queries:
-        prompt = PromptBuilder(qwen3).build(query, documents, TASK, PromptLimits())
-        for tail, tokens, document in zip(prompt.tails, prompt.pair_tokens, documents, strict=True):
+        pairs = PromptBuilder(qwen3).pairs(query, documents, TASK, PromptLimits())
+        for pair, document in zip(pairs, documents, strict=True):
+            assert isinstance(pair, PairPrompt)
             expected = card_ids(TASK, query, document)
-            assert [*prompt.prefix.tolist(), *tail.tolist()] == expected
-            assert tokens == len(expected)
-    assert qwen3.prompts(TASK, queries[0], documents[:1])[0].tolist() == FIRST_PAIR
+            assert pair.ids.tolist() == expected
+            assert pair.tokens == len(expected)
+    assert prompts(qwen3, TASK, queries[0], documents[:1])[0].tolist() == FIRST_PAIR
     measured("H-03", "the card's examples", "ids and token counts exact", "4 of 4")
 
 
@@ -93,9 +96,9 @@ def test_twenty_thousand_random_pairs_have_the_card_s_ids(
     for _ in range(PAIRS // 4):
         task, query = text_of(rng, 6) or TASK, text_of(rng, 15)
         documents = [text_of(rng, 25) for _ in range(4)]
-        prompts = qwen3.prompts(task, query, documents)
+        found = prompts(qwen3, task, query, documents)
         expected = [card_ids(task, query, document) for document in documents]
-        wrong += sum(ids.tolist() != card for ids, card in zip(prompts, expected, strict=True))
+        wrong += sum(ids.tolist() != card for ids, card in zip(found, expected, strict=True))
     measured("H-02", f"{PAIRS} random pairs", "all ids equal the card's", f"{wrong} differ")
     assert wrong == 0
 
@@ -105,7 +108,7 @@ def test_twenty_thousand_random_pairs_have_the_card_s_ids(
 def test_any_unicode_has_the_card_s_ids(
     qwen3: PromptTokenizer, card_ids: CardIds, task: str, query: str, document: str
 ) -> None:
-    assert qwen3.prompts(task, query, [document])[0].tolist() == card_ids(task, query, document)
+    assert prompts(qwen3, task, query, [document])[0].tolist() == card_ids(task, query, document)
 
 
 def test_the_chat_form_has_blank_lines_between_its_fields(
@@ -113,4 +116,4 @@ def test_the_chat_form_has_blank_lines_between_its_fields(
 ) -> None:
     chat = PromptTokenizer(qwen3_file, TEMPLATES["qwen3-reranker-chat"])
     body = f"{PREFIX}<Instruct>: {TASK}\n\n<Query>: q\n\n<Document>: d{SUFFIX}"
-    assert chat.prompts(TASK, "q", ["d"])[0].tolist() == encode(body)
+    assert prompts(chat, TASK, "q", ["d"])[0].tolist() == encode(body)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 from tests.figures import Measured
-from tests.scheduling import POISON, make_work, right_scores, running
+from tests.scheduling import POISON, make_request, right_scores, running
 
 from rerankd.engine.fake import FakeScript
 
@@ -48,10 +48,10 @@ async def weather(storm: Storm, seconds: float) -> Outcome:
                 bad = poisoned(storm, chance)
                 # Retried storms bring the same bad requests again and again: there are 20 of them.
                 own = 10**6 + chance.randrange(20) if storm == "repeated" and bad else seed
-                work = make_work(
+                work = make_request(
                     10, length=40, prefix=60, seed=own, marked=[3] if storm == "repeated" and bad else bad
                 )
-                outcomes = (await bench.scheduler.score(work)).outcomes
+                outcomes = await bench.score(work)
                 hit = {3} if storm == "repeated" and bad else set(bad)
                 right = right_scores(work)
                 wrong += sum(outcomes[index] != right[index] for index in range(10) if index not in hit)

@@ -27,6 +27,7 @@ from tests.figures import Measured
 from tests.live import ROOT, LiveServer, running_server
 from tests.redis_fixtures import RedisServer
 from tests.served import POISON_WORD, poison_script
+from tests.tokenizer_fixtures import prompts
 from tests.traffic import at_rate, open_files, rss_mb
 
 from rerankd.checkpoint import Checkpoint
@@ -50,8 +51,8 @@ class Oracle:
 
     def scores(self, query: str, documents: Sequence[str]) -> list[float]:
         template = self._checkpoint.template
-        prompts = self._checkpoint.tokenizer.prompts(template.default_instruction, query, documents)
-        return [sigmoid(template.scale * fake_logit(ids) + template.bias) for ids in prompts]
+        found = prompts(self._checkpoint.tokenizer, template.default_instruction, query, documents)
+        return [sigmoid(template.scale * fake_logit(ids) + template.bias) for ids in found]
 
 
 @dataclass

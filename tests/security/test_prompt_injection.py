@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.figures import Measured
+from tests.tokenizer_fixtures import prompts
 from tokenizers import Tokenizer
 
 from rerankd.prompt.template import TEMPLATES, load_template
@@ -40,7 +41,7 @@ def test_every_added_token_stays_text_in_every_field(
 ) -> None:
     """H-01: 0 control ids in the body, and its text comes back as it was sent."""
     tokenizer, whole = prompting
-    frame = controls(tokenizer.prompts("i", "q", ["d"])[0], whole)
+    frame = controls(prompts(tokenizer, "i", "q", ["d"])[0], whole)
     tried = 0
     for token in whole.get_added_tokens_decoder().values():
         for hostile in (
@@ -51,7 +52,7 @@ def test_every_added_token_stays_text_in_every_field(
         ):
             for texts in ((hostile, "q", "d"), ("i", hostile, "d"), ("i", "q", hostile)):
                 instruction, query, document = texts
-                (ids,) = tokenizer.prompts(instruction, query, [document])
+                (ids,) = prompts(tokenizer, instruction, query, [document])
                 assert controls(ids, whole) == frame
                 tried += 1
             (body,) = tokenizer.encode([hostile])
@@ -69,7 +70,7 @@ def test_every_added_token_stays_text_in_every_field(
 def test_a_document_cannot_close_the_user_s_turn(qwen3: PromptTokenizer, qwen3_file: Path) -> None:
     """The frame has seven control tokens; the usual code would count eleven here."""
     whole = Tokenizer.from_file(str(qwen3_file))
-    (ids,) = qwen3.prompts("i", "q", [BREAKOUT])
+    (ids,) = prompts(qwen3, "i", "q", [BREAKOUT])
     assert len(controls(ids, whole)) == 7
     template = TEMPLATES["qwen3-reranker"]
     naive = "".join(part.text.format(instruction="i", query="q", document=BREAKOUT) for part in template.parts)
@@ -78,5 +79,5 @@ def test_a_document_cannot_close_the_user_s_turn(qwen3: PromptTokenizer, qwen3_f
 
 def test_braces_in_a_text_open_no_field(qwen3: PromptTokenizer, qwen3_file: Path) -> None:
     whole = Tokenizer.from_file(str(qwen3_file))
-    (ids,) = qwen3.prompts("{query}", "{document} {0}", ["{instruction}{{}}"])
+    (ids,) = prompts(qwen3, "{query}", "{document} {0}", ["{instruction}{{}}"])
     assert "<Instruct>: {query}\n<Query>: {document} {0}\n<Document>: {instruction}{{}}" in whole.decode(ids.tolist())

@@ -39,10 +39,10 @@ def rank(
     if not texts:
         raise InvalidRequest("there is no document to rank: every line of the input is blank")
     # Imported here: torch takes seconds, and a wrong file name should not have to wait for it.
-    from rerankd.local import LocalReranker
+    from rerankd.reranker import Reranker
 
     chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
-    result = LocalReranker.load(**chosen).rank(query, texts, instruction=instruction, top_n=top_n)
+    result = Reranker(**chosen).rank(query, texts, instruction=instruction, top_n=top_n)
     if as_json:
         click.echo(_as_json(result, texts))
     else:

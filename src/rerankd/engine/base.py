@@ -1,15 +1,14 @@
-"""The engine contract: flat batches of token ids in, one raw score (logit) a pair out.
+"""The engine contract: a forest of token segments in, one raw score (logit) a pair out.
 
-Engines are synchronous and are called from one thread at a time. They know ids, not texts: prompts are
-made in :mod:`rerankd.prompt`, batches in :mod:`rerankd.schedule`.
+Engines are synchronous and are called from one thread at a time. They know token ids, not texts: prompts are
+made in :mod:`rerankd.prompt`, batches in :mod:`rerankd.core`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,83 +17,82 @@ from rerankd.types import IdArray
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Pairs that begin with the same tokens: the prefix once, then what each pair adds.
-
-    A pair's prompt is ``prefix + tail``. ``prefix`` has shape (p,) with p >= 0, each tail shape (t,) with
-    t >= 1; int32 all.
-    """
-
-    prefix: IdArray
-    tails: tuple[IdArray, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens to compute for this group: the prefix once, every tail."""
-        return len(self.prefix) + sum(len(tail) for tail in self.tails)
+BoolArray: TypeAlias = NDArray[np.bool_]
+TypeArray: TypeAlias = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Groups laid out flat, for one forward pass.
+    """The prompts of one forward pass: a radix tree over token ids, flattened, parents before children.
+
+    A pair's prompt is the concatenation of the segments from its root to its leaf. A token's position is the
+    number of tokens before it on that path, and it attends to those and to itself.
+
+    The root of a path may be cached, and so may its children, as far as the cache goes: the parent of a cached
+    segment is cached or -1. A leaf may have children (one prompt begins another one); it is never cached, so that
+    every pair has a last token whose hidden state is computed. Segments are never empty. Pairs with equal ids may
+    share a leaf.
 
     Attributes:
-        prefix_ids: int32, the groups' prefixes one after another.
-        prefix_offsets: int32, shape (groups + 1,): where each prefix begins in ``prefix_ids``.
-        tail_ids: int32, the pairs' tails one after another.
-        tail_offsets: int32, shape (pairs + 1,): where each tail begins in ``tail_ids``.
-        group_offsets: int32, shape (groups + 1,): the first pair of each group.
+        token_ids: int32 (tokens,), the segments one after another, cached ones too.
+        offsets: int32 (segments + 1,), where each segment begins in ``token_ids``.
+        parents: int32 (segments,), the segment before on the path; -1 for a root; less than the segment's own index.
+        leaves: int32 (pairs,), the segment in which each pair's prompt ends: its last token is that segment's last.
+        cached: bool (segments,): keys and values are read from the KV cache, nothing is computed for its tokens.
+        slots: int32 (tokens,), the KV cache slot of each token, -1 for none. Those of cached segments are read,
+            those of others are written once the pass has succeeded; a slot is written for at most one token.
+        token_type_ids: int8 (tokens,) for encoders that tell query from document; None for models that do not.
     """
 
-    prefix_ids: IdArray
-    prefix_offsets: IdArray
-    tail_ids: IdArray
-    tail_offsets: IdArray
-    group_offsets: IdArray
-
-    @classmethod
-    def of(cls, groups: Sequence[Group]) -> Batch:
-        tails = [tail for group in groups for tail in group.tails]
-        return cls(
-            prefix_ids=_flat([group.prefix for group in groups]),
-            prefix_offsets=_offsets([len(group.prefix) for group in groups]),
-            tail_ids=_flat(tails),
-            tail_offsets=_offsets([len(tail) for tail in tails]),
-            group_offsets=_offsets([len(group.tails) for group in groups]),
-        )
+    token_ids: IdArray
+    offsets: IdArray
+    parents: IdArray
+    leaves: IdArray
+    cached: BoolArray
+    slots: IdArray
+    token_type_ids: TypeArray | None = None
 
     @property
     def pairs(self) -> int:
-        return len(self.tail_offsets) - 1
+        return len(self.leaves)
 
     @property
-    def groups(self) -> int:
-        return len(self.prefix_offsets) - 1
+    def segments(self) -> int:
+        return len(self.parents)
 
     @property
     def tokens(self) -> int:
-        """Tokens computed: every prefix once, every tail."""
-        return len(self.prefix_ids) + len(self.tail_ids)
+        """Tokens that a forward pass computes: each segment once, cached ones not at all."""
+        return len(self.token_ids) - int(np.diff(self.offsets)[self.cached].sum())
+
+    def starts(self) -> IdArray:
+        """The position of each segment's first token, int32 (segments,)."""
+        lengths = np.diff(self.offsets)
+        starts = np.zeros(self.segments, dtype=np.int32)
+        for segment, parent in enumerate(self.parents.tolist()):
+            if parent >= 0:
+                starts[segment] = starts[parent] + lengths[parent]
+        return starts
+
+    def path(self, segment: int) -> list[int]:
+        """The segments from the root to ``segment``, which comes last."""
+        path = [segment]
+        while (parent := int(self.parents[path[-1]])) >= 0:
+            path.append(parent)
+        path.reverse()
+        return path
 
     def prompts(self) -> list[IdArray]:
-        """The full ids of every pair, prefix repeated; for engines that cannot share."""
-        whole = []
-        for group in range(self.groups):
-            prefix = self.prefix_ids[self.prefix_offsets[group] : self.prefix_offsets[group + 1]]
-            for pair in range(self.group_offsets[group], self.group_offsets[group + 1]):
-                tail = self.tail_ids[self.tail_offsets[pair] : self.tail_offsets[pair + 1]]
-                whole.append(np.concatenate([prefix, tail]))
-        return whole
+        """The whole ids of every pair, for engines that cannot share; pairs with one leaf share one array."""
+        whole: dict[int, IdArray] = {}
+        for leaf in self.leaves.tolist():
+            if leaf not in whole:
+                whole[leaf] = self._along(self.token_ids, leaf)
+        return [whole[leaf] for leaf in self.leaves.tolist()]
 
-
-def _flat(arrays: Sequence[IdArray]) -> IdArray:
-    return np.concatenate(arrays, dtype=np.int32) if arrays else np.empty(0, dtype=np.int32)
-
-
-def _offsets(lengths: Sequence[int]) -> IdArray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    def _along(self, values: IdArray, leaf: int) -> IdArray:
+        pieces = [values[self.offsets[segment] : self.offsets[segment + 1]] for segment in self.path(leaf)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ class EngineOptions:
     max_batch_tokens: int = 0
     """Tokens of one forward pass; 0 lets warm-up measure it."""
     prefix_cache_tokens: int = 512
-    """Tokens of prompt beginnings whose keys and values are kept for later batches; 0 keeps none."""
+    """Capacity of the prefix cache in tokens; 0 disables it."""
     separator: int | None = None
     """The token that ends a pair's first segment, for models that are told the segments apart (token_type_ids)."""
     script: str = ""
@@ -147,6 +145,11 @@ class EngineInfo:
     kernels: str = ""
     """What computes the native engine's layers: the instruction set of the C kernels, ``triton``, or ``torch`` where
     there are no kernels."""
+    shares_prefix: bool = True
+    """False: the engine computes each whole prompt, so batches hold one root segment a pair, and a pair costs all
+    of its tokens."""
+    kv_cache_slots: int = 0
+    """Tokens whose keys and values the engine holds between passes, the capacity of the prefix cache; 0 for none."""
     details: str = ""
     """One line for the log: what was chosen and why (threads, kernels)."""
 
@@ -164,6 +167,10 @@ class Engine(Protocol):
 
     ``score`` raises :class:`EngineOutOfMemory` when the batch does not fit, :class:`EngineFault` when the
     engine cannot go on, anything else when this batch failed.
+
+    The engine holds keys and values by slot, 0 <= slot < ``info.kv_cache_slots``, and knows nothing of which
+    prefix lies where: the core does. A pass whose scores are all finite has written every slot that its batch
+    asks it to write; after any other pass those slots count as empty, and slots that were read are untouched.
     """
 
     def load(self) -> None: ...

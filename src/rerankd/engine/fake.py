@@ -73,11 +73,13 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 
 class FakeEngine:
-    """Scores are a hash of a pair's ids in -6..6, the same alone, in a crowd, and however the prefix is cut.
+    """Scores are a hash of a pair's ids in -6..6, the same alone, in a crowd, and however prompts are shared.
 
     Tests may set ``script`` at any time, ``hold`` the engine in its next pass and ``release`` it, and read
     ``passes``, ``pairs`` and, after ``record()``, the ``batches`` that it saw.
     """
+
+    shares_prefix = True
 
     def __init__(self, options: EngineOptions | None = None, script: FakeScript | None = None) -> None:
         self.script = script or FakeScript.parse(options.script if options else "")
@@ -85,6 +87,7 @@ class FakeEngine:
         self.pairs = 0
         self.batches: list[Batch] | None = None
         self._options = options
+        self._kv_cache = _KVCache()
         self._is_dead = False
         self._free = threading.Event()
         self._free.set()
@@ -100,6 +103,8 @@ class FakeEngine:
             max_length=options.max_pair_tokens if options else 8192,
             parameters=0,
             max_batch_tokens=(options.max_batch_tokens if options else 0) or _DEFAULT_BATCH_TOKENS,
+            shares_prefix=self.shares_prefix,
+            kv_cache_slots=options.prefix_cache_tokens if options else 0,
             details="no model: scores mean nothing",
         )
 
@@ -122,6 +127,10 @@ class FakeEngine:
     def release(self) -> None:
         self._free.set()
 
+    def reset(self) -> None:
+        """Count passes and pairs from now on."""
+        self.passes = self.pairs = 0
+
     def record(self) -> list[Batch]:
         """Keep every batch from now on, for a test to look at."""
         self.batches = []
@@ -136,11 +145,14 @@ class FakeEngine:
         script = self.script
         time.sleep(script.seconds_per_batch + script.seconds_per_token * batch.tokens)
         self._follow(script, batch)
-        scores = _scores(batch)
+        ends, written = self._kv_cache.run(batch)
+        scores = np.array([_logit(ends[leaf]) for leaf in batch.leaves], dtype=np.float32)
         for index in _pairs_with(script.nan_on, batch):
             scores[index] = np.nan
         for index in _pairs_with(script.inf_on, batch):
             scores[index] = np.inf
+        if np.isfinite(scores).all():
+            self._kv_cache.write(written)
         return scores[: len(scores) - script.missing_scores]
 
     def _follow(self, script: FakeScript, batch: Batch) -> None:
@@ -159,22 +171,46 @@ class FakeEngine:
 
 def fake_logit(ids: IdArray) -> float:
     """The score that the fake engine gives to a pair's full ids."""
-    return _logit(zlib.crc32(np.ascontiguousarray(ids, dtype=np.int32).tobytes()))
+    return _logit(_checksum(ids))
 
 
 def _logit(checksum: int) -> float:
     return float(np.float32((checksum / 2**32 - 0.5) * _LOGIT_SPAN))
 
 
-def _scores(batch: Batch) -> NDArray[np.float32]:
-    """CRC-32 continues over the tail where the prefix ended, so each prefix is read once."""
-    scores = np.empty(batch.pairs, dtype=np.float32)
-    for group in range(batch.groups):
-        prefix = zlib.crc32(batch.prefix_ids[batch.prefix_offsets[group] : batch.prefix_offsets[group + 1]].tobytes())
-        for pair in range(batch.group_offsets[group], batch.group_offsets[group + 1]):
-            tail = batch.tail_ids[batch.tail_offsets[pair] : batch.tail_offsets[pair + 1]]
-            scores[pair] = _logit(zlib.crc32(tail.tobytes(), prefix))
-    return scores
+def _checksum(ids: IdArray, before: int = 0) -> int:
+    return zlib.crc32(np.ascontiguousarray(ids, dtype=np.int32).tobytes(), before)
+
+
+class _KVCache:
+    """Stands for keys and values: what lies in a slot is the checksum of the prompt up to its token."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, int] = {}
+
+    def run(self, batch: Batch) -> tuple[list[int], dict[int, int]]:
+        """The checksum at the end of each segment, and what the pass would write.
+
+        Raises:
+            AssertionError: a cached segment reads slots that hold something else.
+        """
+        ends: list[int] = []
+        written: dict[int, int] = {}
+        for segment, parent in enumerate(batch.parents.tolist()):
+            tokens = slice(batch.offsets[segment], batch.offsets[segment + 1])
+            ids, slots = batch.token_ids[tokens], batch.slots[tokens]
+            checksum = ends[parent] if parent >= 0 else 0
+            ends.append(_checksum(ids, checksum))
+            for token in np.flatnonzero(slots >= 0).tolist():
+                value, slot = _checksum(ids[: token + 1], checksum), int(slots[token])
+                if not batch.cached[segment]:
+                    written[slot] = value
+                elif self._slots.get(slot) != value:
+                    raise AssertionError("a cached segment reads keys and values of another prompt")
+        return ends, written
+
+    def write(self, written: dict[int, int]) -> None:
+        self._slots.update(written)
 
 
 def _pairs_with(marker: Ids, batch: Batch) -> list[int]:

@@ -60,6 +60,7 @@ class ReferenceEngine:
             max_length=self._config.max_length,
             parameters=parameters,
             max_batch_tokens=self._options.max_batch_tokens or _BATCH_TOKENS,
+            shares_prefix=False,
             details="one pair at a time",
         )
 

@@ -78,6 +78,7 @@ class VllmEngine:
             max_length=self._length,
             parameters=0,
             max_batch_tokens=self._budget,
+            shares_prefix=False,
             details=f"vLLM {_vllm().__version__}, {max(1, torch.cuda.device_count())} shards",
         )
 

@@ -22,7 +22,7 @@ from rerankd.evaluate.errors import EvaluationError
 from rerankd.types import RerankRequest
 
 if TYPE_CHECKING:
-    from rerankd.local import LocalReranker
+    from rerankd.reranker import Reranker
 
 _CALLS_AT_ONCE = 4
 _CALL_SECONDS = 300.0
@@ -60,7 +60,7 @@ class Scorer(Protocol):
 class LocalScorer:
     """A model in this process."""
 
-    def __init__(self, reranker: LocalReranker) -> None:
+    def __init__(self, reranker: Reranker) -> None:
         self._reranker = reranker
 
     @property

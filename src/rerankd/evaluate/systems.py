@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rerankd.evaluate.scorer import LocalScorer, Scorer, ServerScorer
-from rerankd.local import LocalReranker
+from rerankd.reranker import Reranker
 from rerankd.service.models import ModelSource, served_sources
 from rerankd.settings import Settings
 
@@ -47,14 +47,14 @@ def open_server(models: Sequence[str], url: str, api_key: str | None) -> Iterato
             yield NamedScorer(scorer.identity["model"], scorer)
 
 
-def _load(model: str, settings: Settings) -> LocalReranker:
+def _load(model: str, settings: Settings) -> Reranker:
     """As the server would load it: a served name brings its own revision, template, dtype and limit."""
     row = settings.models.get(model)
     if row is None:
         source = ModelSource(model, settings.revision, settings.template, settings.dtype)  # type: ignore[arg-type]
     else:
         source, _ = served_sources(settings)[model]
-    return LocalReranker.load(
+    return Reranker(
         source.model,
         revision=source.revision,
         template=source.template,

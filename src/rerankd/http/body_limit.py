@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 
 from starlette.types import Receive, Scope
 
-from rerankd.errors import ClientClosed, InvalidRequest, Overloaded, ReceiveTimeout, TooLarge, UnsupportedMedia
+from rerankd.errors import ClientClosed, InvalidRequest, ReceiveTimeout, TooLarge, UnsupportedMedia
 from rerankd.http.request_state import RequestState, header, state_of
+from rerankd.limits.quota import Quota
 from rerankd.settings import Settings
 
 Take = Callable[[int], None]
@@ -35,11 +35,12 @@ class BodyQuota:
     """
 
     def __init__(self, limit: int, tenant_share: float, reserve: int = 0) -> None:
-        self._limit = limit
-        self._share = math.ceil(limit * tenant_share)
-        self._alone = max(self._share, limit - reserve)
-        self._held: dict[str, int] = {}
-        self._total = 0
+        self._quota = Quota("bytes", limit, tenant_share, _LIMIT, reserve=reserve, remember_seconds=0.0)
+
+    @property
+    def held(self) -> int:
+        """Bytes of all bodies at work."""
+        return self._quota.held
 
     @classmethod
     def from_settings(cls, settings: Settings) -> BodyQuota:
@@ -53,26 +54,13 @@ class BodyQuota:
 
         def take(size: int) -> None:
             nonlocal taken
-            self._check(tenant, size)
-            self._held[tenant] = self._held.get(tenant, 0) + size
-            self._total += size
+            self._quota.take(tenant, size)
             taken += size
 
         try:
             yield take
         finally:
-            self._total -= taken
-            if left := self._held.get(tenant, 0) - taken:
-                self._held[tenant] = left
-            else:
-                self._held.pop(tenant, None)
-
-    def _check(self, tenant: str, size: int) -> None:
-        own = self._held.get(tenant, 0)
-        if self._total + size > self._limit:
-            raise Overloaded("too many bytes of requests are at work", retry_after=1.0, setting=_LIMIT)
-        if own and own + size > (self._alone if own == self._total else self._share):
-            raise Overloaded("your share of the bytes at work is full", retry_after=1.0, setting="max_tenant_share")
+            self._quota.give_back(tenant, taken)
 
 
 async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: int, seconds: float) -> bytes:

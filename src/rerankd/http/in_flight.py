@@ -1,4 +1,4 @@
-"""Handlers in flight: each runs until it ends, its client leaves, its deadline passes or the server gives it up.
+"""Handlers in flight: each runs until it ends, its client leaves or the server gives it up.
 
 The listener reads the same ``receive`` as the handler did, so the body has to be read before. Starlette's
 ``request.is_disconnected`` is of no use here: somebody has to wait, not to ask.
@@ -7,13 +7,12 @@ The listener reads the same ``receive`` as the handler did, so the body has to b
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
 from starlette.types import Receive
 
-from rerankd.errors import ClientClosed, DeadlineExceeded, ServiceError
+from rerankd.errors import ClientClosed, ServiceError
 
 T = TypeVar("T")
 
@@ -48,12 +47,11 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._scopes)
 
-    async def run(self, work: Awaitable[T], receive: Receive, deadline: float) -> T:
+    async def run(self, work: Awaitable[T], receive: Receive) -> T:
         """The result of ``work``, which is cancelled when nobody wants it any more.
 
         Raises:
             ClientClosed: the client left.
-            DeadlineExceeded: ``deadline`` (``time.monotonic()``) passed.
             ServiceError: the reason given to :meth:`give_up`.
         """
         task = asyncio.current_task()
@@ -63,17 +61,12 @@ class InFlight:
         self._scopes.add(cancel_scope)
         self.idle.clear()
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await work
+            return await work
         except asyncio.CancelledError:
             if cancel_scope.reason is None:
                 raise
             task.uncancel()
             raise cancel_scope.reason from None
-        except TimeoutError:
-            raise DeadlineExceeded(
-                "the deadline passed before the scores were there", setting="deadline_seconds"
-            ) from None
         finally:
             listener.cancel()
             self._scopes.discard(cancel_scope)

@@ -43,7 +43,7 @@ class ModelRoutes:
         """Text-embeddings-inference's keys first, which clients read; then ours."""
         models = self._models()
         model = models.default
-        engine = model.loaded.scheduler.info
+        engine = model.loaded.engine.info
         settings = self._settings
         template = model.loaded.template
         return JSONResponse(
@@ -57,7 +57,7 @@ class ModelRoutes:
                 "max_input_length": model.max_pair_tokens,
                 "max_batch_tokens": engine.max_batch_tokens,
                 "max_batch_requests": None,
-                "max_client_batch_size": model.max_documents,
+                "max_client_batch_size": model.sizes.max_documents,
                 "auto_truncate": True,
                 "tokenization_workers": settings.tokenizer_threads,
                 "version": rerankd.__version__,
@@ -119,5 +119,5 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "template": model.loaded.template.revision,
         "instruction": model.instruction,
         "max_pair_tokens": model.max_pair_tokens,
-        "max_documents": model.max_documents,
+        "max_documents": model.sizes.max_documents,
     }

@@ -66,7 +66,7 @@ class OpsRoutes:
             "reason": lifecycle.reason,
         }
         if models is not None:
-            info = models.default.loaded.scheduler.info
+            info = models.default.loaded.engine.info
             body |= {"model": models.default.name, "device": info.device, "engine": info.engine}
         return JSONResponse(body, 200 if lifecycle.is_ready else 503)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from rerankd.errors import MethodNotAllowed, ServiceError, TooLarge
+from rerankd.errors import MethodNotAllowed, ServiceError
 from rerankd.http import deadline
 from rerankd.http.body_limit import BodyQuota, Take, read_body
 from rerankd.http.in_flight import InFlight
@@ -72,10 +72,8 @@ class RerankRoutes(BaseRoute):
         context = self._context(scope, state)
         dialect, call = await self._read(scope, receive, take)
         state.queries = len(call.requests)
-        self._check_queries(state.queries)
         state.documents = sum(len(request.documents) for request in call.requests)
-        await self._spend_rate(state)
-        results = await self._in_flight.run(self._service.rerank(call.requests, context), receive, context.deadline)
+        results = await self._in_flight.run(self._service.rerank(call.requests, context), receive)
         _note(state, call, results)
         size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * state.documents
         await send_body(send, *await self._offload.run(size, lambda: encode(dialect.render(call, results))))
@@ -108,19 +106,8 @@ class RerankRoutes(BaseRoute):
             deadline=deadline.deadline_from(given, settings.deadline_seconds, settings.max_deadline_seconds),
             tenant=state.tenant,
             use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
+            response_headers=state.response_headers,
         )
-
-    async def _spend_rate(self, state: RequestState) -> None:
-        if self._service.rates is not None:
-            budget = await self._service.rates.spend(state.tenant, state.documents)
-            state.response_headers.extend(budget.headers())
-            budget.raise_if_refused()
-
-    def _check_queries(self, queries: int) -> None:
-        settings = self._settings
-        limit, setting = min((settings.max_queries, "max_queries"), (settings.queue_requests, "queue_requests"))
-        if queries > limit:
-            raise TooLarge(f"the call has {queries} queries, the limit is {limit}", setting=setting)
 
 
 def _note(state: RequestState, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> None:

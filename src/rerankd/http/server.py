@@ -130,7 +130,7 @@ class Server:
         started = time.monotonic()
         await self._service.start()
         models = self._service.models or ()
-        engines = {model.name: model.loaded.scheduler.info for model in models}
+        engines = {model.name: model.loaded.engine.info for model in models}
         for name, info in engines.items():
             if info.device == "cpu" and info.kernels == "torch":
                 _log.warning("no kernels for the CPU: it may take twice the time", model=name, engine=info.details)

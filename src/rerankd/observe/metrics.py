@@ -18,7 +18,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._declare_requests()
-        self._declare_schedule()
+        self._declare_engines()
         self._declare_cache()
 
     def _declare_requests(self) -> None:
@@ -40,25 +40,40 @@ class Metrics:
         self.rejections = Counter("reranker_rejections", "Requests refused, by error code.", ["code"], registry=of)
         self.truncated_pairs = Counter("reranker_truncated_pairs", "Pairs that lost tokens.", registry=of)
 
-    def _declare_schedule(self) -> None:
+    def _declare_engines(self) -> None:
         of = self.registry
-        self.queue_tokens = Gauge("reranker_queue_tokens", "Tokens that wait for the engine.", registry=of)
-        self.queue_requests = Gauge("reranker_queue_requests", "Requests that wait or run.", registry=of)
-        self.queue_seconds = Histogram(
-            "reranker_queue_seconds", "Seconds a request waited for its first batch.", buckets=_SECONDS, registry=of
+        self.queue_tokens = Gauge("reranker_queue_tokens", "Tokens that wait for the engine.", ["model"], registry=of)
+        self.queue_requests = Gauge("reranker_queue_requests", "Requests that wait or run.", ["model"], registry=of)
+        self.queue_wait_seconds = Histogram(
+            "reranker_queue_seconds",
+            "Seconds a request waited for its first batch.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=of,
         )
-        self.batch_pairs = Histogram("reranker_batch_pairs", "Pairs of a batch.", buckets=_PAIRS, registry=of)
+        self.batch_pairs = Histogram(
+            "reranker_batch_pairs", "Pairs of a batch.", ["model"], buckets=_PAIRS, registry=of
+        )
         self.batch_tokens = Histogram(
-            "reranker_batch_tokens", "Tokens computed in a batch.", buckets=_TOKENS, registry=of
+            "reranker_batch_tokens", "Tokens computed in a batch.", ["model"], buckets=_TOKENS, registry=of
         )
-        self.engine_seconds = Histogram(
-            "reranker_engine_seconds", "Seconds of a forward pass.", buckets=_SECONDS, registry=of
+        self.forward_seconds = Histogram(
+            "reranker_engine_seconds", "Seconds of a forward pass.", ["model"], buckets=_SECONDS, registry=of
         )
         self.dropped_pairs = Counter(
-            "reranker_dropped_pairs", "Pairs dropped before a forward pass, by reason.", ["reason"], registry=of
+            "reranker_dropped_pairs",
+            "Pairs dropped before a forward pass, by reason.",
+            ["model", "reason"],
+            registry=of,
         )
         self.engine_failures = Counter(
-            "reranker_engine_failures", "Batches that failed, by kind.", ["kind"], registry=of
+            "reranker_engine_failures", "Batches that failed, by kind.", ["model", "kind"], registry=of
+        )
+        self.failed_pairs = Counter(
+            "reranker_failed_pairs", "Pairs without a score, by code.", ["model", "code"], registry=of
+        )
+        self.inflight_dedup = Counter(
+            "reranker_cache_shared", "Pairs that waited for the same pair in flight.", ["model"], registry=of
         )
         self.engine_kernels = Gauge(
             "reranker_engine_kernels",
@@ -66,16 +81,38 @@ class Metrics:
             ["model", "isa"],
             registry=of,
         )
-        self.failed_pairs = Counter("reranker_failed_pairs", "Pairs without a score, by code.", ["code"], registry=of)
 
     def _declare_cache(self) -> None:
         of = self.registry
         self.cache_hits = Counter("reranker_cache_hits", "Pairs found in the score cache.", registry=of)
         self.cache_misses = Counter("reranker_cache_misses", "Pairs not found in the score cache.", registry=of)
-        self.cache_shared = Counter(
-            "reranker_cache_shared", "Pairs that waited for the same pair in flight.", registry=of
+        self.cache_evictions = Counter(
+            "reranker_cache_evictions", "Entries evicted from the in-memory score cache.", registry=of
         )
-        self.cache_evictions = Counter("reranker_cache_evictions", "Scores that made room.", registry=of)
         self.cache_errors = Counter(
             "reranker_cache_errors", "Look-ups and writes that failed, by kind.", ["kind"], registry=of
         )
+
+
+class EngineMetrics:
+    """The metrics of one loaded model, under its name."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.queue_tokens = metrics.queue_tokens.labels(model)
+        self.queue_requests = metrics.queue_requests.labels(model)
+        self.queue_wait_seconds = metrics.queue_wait_seconds.labels(model)
+        self.batch_pairs = metrics.batch_pairs.labels(model)
+        self.batch_tokens = metrics.batch_tokens.labels(model)
+        self.forward_seconds = metrics.forward_seconds.labels(model)
+        self.inflight_dedup = metrics.inflight_dedup.labels(model)
+        self._metrics = metrics
+        self._model = model
+
+    def pairs_dropped(self, reason: str, pairs: int) -> None:
+        self._metrics.dropped_pairs.labels(self._model, reason).inc(pairs)
+
+    def batch_failed(self, kind: str) -> None:
+        self._metrics.engine_failures.labels(self._model, kind).inc()
+
+    def pair_failed(self, code: str) -> None:
+        self._metrics.failed_pairs.labels(self._model, code).inc()

@@ -1,52 +1,58 @@
-"""A request's texts to the prompts of its pairs: shared prefix and tails, within the token limits."""
+"""A request's texts to the prompts of its pairs, within the token limits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from rerankd.prompt.fit import Fitting, Pair, PromptLimits
+from rerankd.errors import InvalidDocument
+from rerankd.prompt.fit import Fitting, PromptLimits
 from rerankd.prompt.tokenizer import PromptTokenizer
-from rerankd.types import IdArray
+from rerankd.types import PairPrompt
 
-__all__ = ["Pair", "Prompt", "PromptBuilder", "PromptLimits"]
+__all__ = ["PromptBuilder", "PromptLimits", "RequestPrompts"]
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """The prompts of a request: pair ``i`` reads ``prefix + tails[i]``, and no tail is empty.
+class Cancelled(Exception):
+    """Nobody waits for the prompts any more."""
 
-    ``truncated`` says for each pair whether it lost tokens, of the document or of the query.
+
+class RequestPrompts:
+    """The prompts of one query, made some documents at a time; what becomes of one pair depends on no other.
+
+    Raises:
+        TooLong: the query is longer than the client allows it, and truncation is off.
+        InvalidRequest, TooLarge: query or instruction cannot be tokenised.
     """
 
-    prefix: IdArray
-    tails: tuple[IdArray, ...]
-    truncated: tuple[bool, ...]
+    def __init__(self, tokenizer: PromptTokenizer, query: str, instruction: str, limits: PromptLimits) -> None:
+        self._fitting = Fitting(tokenizer, query, instruction, limits)
 
-    @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Prompt:
-        """Share the longest run of tokens that all pairs begin with; a pair by itself shares none."""
-        shared = _common(pairs) if len(pairs) > 1 else 0
-        return cls(
-            prefix=pairs[0].ids[:shared],
-            tails=tuple(pair.ids[shared:] for pair in pairs),
-            truncated=tuple(pair.truncated for pair in pairs),
-        )
+    def pairs(
+        self, documents: Sequence[str], indices: Sequence[int], is_cancelled: Callable[[], bool] = lambda: False
+    ) -> list[PairPrompt | InvalidDocument]:
+        """The pairs of some documents, in order; a document that cannot be tokenised fails alone.
 
-    @property
-    def pair_tokens(self) -> tuple[int, ...]:
-        """Tokens of each pair, template included."""
-        return tuple(len(self.prefix) + len(tail) for tail in self.tails)
+        Args:
+            documents: any texts.
+            indices: their places in the client's request, for error messages.
+            is_cancelled: asked before each document that has to be cut.
 
-
-def _common(pairs: Sequence[Pair]) -> int:
-    first = pairs[0].ids
-    shared = min(len(pair.ids) for pair in pairs) - 1
-    for pair in pairs[1:]:
-        differs = first[:shared] != pair.ids[:shared]
-        if differs.any():
-            shared = int(differs.argmax())
-    return shared
+        Raises:
+            TooLong: the instruction leaves no room, or truncation is off and a limit is exceeded.
+            Cancelled: as was asked for.
+        """
+        pairs: list[PairPrompt | InvalidDocument] = []
+        for encoded, document, index in zip(self._fitting.encode(documents), documents, indices, strict=True):
+            if is_cancelled():
+                raise Cancelled
+            if isinstance(encoded, InvalidDocument):
+                pairs.append(encoded)
+                continue
+            try:
+                pairs.append(self._fitting.fit(encoded, document, index))
+            except InvalidDocument as error:
+                pairs.append(error)
+        return pairs
 
 
 class PromptBuilder:
@@ -55,42 +61,12 @@ class PromptBuilder:
     def __init__(self, tokenizer: PromptTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def build(
-        self,
-        query: str,
-        documents: Sequence[str],
-        instruction: str,
-        limits: PromptLimits,
-        positions: Sequence[int] | None = None,
-    ) -> Prompt:
-        """The prompts of a query with its documents; see :meth:`pairs` for arguments and errors."""
-        return Prompt.of(self.pairs(query, documents, instruction, limits, positions))
+    def begin(self, query: str, instruction: str, limits: PromptLimits) -> RequestPrompts:
+        """The prompts of one query; ``instruction`` says what counts as relevant, where the template has it."""
+        return RequestPrompts(self.tokenizer, query, instruction, limits)
 
     def pairs(
-        self,
-        query: str,
-        documents: Sequence[str],
-        instruction: str,
-        limits: PromptLimits,
-        positions: Sequence[int] | None = None,
-    ) -> list[Pair]:
-        """Every pair's ids; what becomes of one pair does not depend on the other documents.
-
-        Args:
-            query: any text.
-            documents: at least one text.
-            instruction: what counts as relevant; a template without a place for it ignores it.
-            limits: see :class:`PromptLimits`.
-            positions: the documents' indices in the client's request, for error messages; None means 0, 1, ...
-
-        Raises:
-            TooLong: the instruction leaves no room, or truncation is off and a limit is exceeded.
-            InvalidRequest: a text is not valid Unicode.
-        """
-        fitting = Fitting(self.tokenizer, query, instruction, limits)
-        prompts = self.tokenizer.prompts(instruction, fitting.query, documents)
-        indices = range(len(documents)) if positions is None else positions
-        return [
-            fitting.fit(ids, document, index)
-            for ids, document, index in zip(prompts, documents, indices, strict=True)
-        ]
+        self, query: str, documents: Sequence[str], instruction: str, limits: PromptLimits
+    ) -> list[PairPrompt | InvalidDocument]:
+        """All pairs of a query at once; see :meth:`RequestPrompts.pairs`."""
+        return self.begin(query, instruction, limits).pairs(documents, range(len(documents)))

@@ -1,18 +1,27 @@
 """Fits the pairs of one query into their token limits, by the rule of :mod:`rerankd.prompt.truncate`.
 
 Texts are cut and tokenised again, not lists of ids: a truncated prompt is exactly the prompt of a shorter text.
+What does not depend on a document is encoded once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
-from rerankd.errors import TooLong
+import numpy as np
+
+from rerankd.errors import InvalidDocument, InvalidRequest, TooLarge, TooLong
+from rerankd.prompt.template import Text
 from rerankd.prompt.tokenizer import PromptTokenizer, Side
 from rerankd.prompt.truncate import INSTRUCTION_SHARE, Shares, divide
-from rerankd.types import IdArray
+from rerankd.types import IdArray, PairPrompt
+
+Encoded: TypeAlias = tuple[IdArray, ...]
+"""The ids of each part of the prompt that has the document in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +33,58 @@ class PromptLimits:
     """
 
     max_pair_tokens: int = 8192
-    query_truncation_share: float = 0.25
+    query_truncation_share: float = 0.75
     max_tokens_per_document: int | None = None
     max_tokens_per_query: int | None = None
     truncate: bool = True
     side: Side = "right"
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One pair's whole prompt, int32; ``truncated`` when its document or its query lost tokens."""
+class QueryPrompt:
+    """The prompt of one query and instruction with any document."""
 
-    ids: IdArray
-    truncated: bool = False
+    def __init__(self, tokenizer: PromptTokenizer, instruction: str, query: str) -> None:
+        self._tokenizer = tokenizer
+        self._values = {"instruction": instruction, "query": query}
+        self._columns = [self._without_document(part) for part in tokenizer.parts]
+        before = list(itertools.takewhile(lambda column: not isinstance(column, Text), self._columns))
+        self.prefix: IdArray = _join([column for column in before if not isinstance(column, Text)])
+        """What the prompt begins with, whatever the document: int32."""
+        self._rest = self._columns[len(before) :]
+        self._fixed = sum(len(column) for column in self._columns if not isinstance(column, Text))
+
+    def _without_document(self, part: IdArray | Text) -> IdArray | Text:
+        if not isinstance(part, Text) or "document" in part.fields:
+            return part
+        return next(self._tokenizer.encode([part.fill(self._values)]))
+
+    def encode(self, documents: Sequence[str]) -> list[Encoded]:
+        """The parts with a document, of each document."""
+        columns = [
+            list(self._tokenizer.encode([part.fill({**self._values, "document": text}) for text in documents]))
+            for part in self._rest
+            if isinstance(part, Text)
+        ]
+        return list(zip(*columns, strict=True))
+
+    def tokens(self, encoded: Encoded) -> int:
+        """Tokens of the whole prompt."""
+        return self._fixed + sum(map(len, encoded))
+
+    @cached_property
+    def empty_tokens(self) -> int:
+        """Tokens of the prompt with an empty document."""
+        return self.tokens(self.encode([""])[0])
+
+    def pair(self, encoded: Encoded, *, truncated: bool) -> PairPrompt:
+        """The prompt with a document; its tail is never empty."""
+        parts = iter(encoded)
+        tail = _join([next(parts) if isinstance(column, Text) else column for column in self._rest])
+        if len(tail):
+            return PairPrompt(self.prefix, tail, truncated)
+        if not len(self.prefix):
+            raise InvalidDocument("query and document have no token at all")
+        return PairPrompt(self.prefix[:-1], self.prefix[-1:], truncated)
 
 
 class Fitting:
@@ -44,75 +92,93 @@ class Fitting:
 
     Raises:
         TooLong: truncation is off and the query has more tokens than the client allows it.
+        InvalidRequest, TooLarge: query or instruction is no text that can be tokenised.
     """
 
     def __init__(self, tokenizer: PromptTokenizer, query: str, instruction: str, limits: PromptLimits) -> None:
         self._tokenizer = tokenizer
         self._instruction = instruction
         self._limits = limits
-        # By tokens: most pairs of a request that need a shorter query need the same one.
-        self._shortened: dict[int, tuple[str, int]] = {}
-        self.query = self._within_own_limit(query)
-        self._query_truncated = self.query != query
+        # By tokens: pairs that need a shorter query need one of few.
+        self._shortened: dict[int, QueryPrompt] = {}
+        self._query = self._within_own_limit(query)
+        self._query_truncated = self._query != query
+        self._whole = QueryPrompt(tokenizer, instruction, self._query)
 
-    def fit(self, ids: IdArray, document: str, index: int) -> Pair:
+    def encode(self, documents: Sequence[str]) -> list[Encoded | InvalidDocument]:
+        """The documents' ids; one that cannot be tokenised fails alone."""
+        try:
+            return list(self._whole.encode(documents))
+        except (InvalidRequest, TooLarge) as error:
+            if len(documents) == 1:
+                return [InvalidDocument(error.message)]
+        return [encoded for document in documents for encoded in self.encode([document])]
+
+    def fit(self, encoded: Encoded, document: str, index: int) -> PairPrompt:
         """The pair as it is where it fits, else cut.
 
         Args:
-            ids: the whole prompt of :attr:`query` with the document, int32.
+            encoded: what :meth:`encode` made of the document.
             document: the document's text.
-            index: the document's place in the request, for the message.
+            index: the document's place in the request, for messages.
 
         Raises:
             TooLong: truncation is off, or the instruction takes more than its share.
         """
+        tokens = self._whole.tokens(encoded)
         own = self._limits.max_tokens_per_document
-        too_long_document = own is not None and len(ids) - self._without_document > own
-        if len(ids) <= self._limits.max_pair_tokens and not too_long_document:
-            return Pair(ids, truncated=self._query_truncated)
+        too_long_document = own is not None and tokens - self._whole.empty_tokens > own
+        if tokens <= self._limits.max_pair_tokens and not too_long_document:
+            return self._whole.pair(encoded, truncated=self._query_truncated)
         if not self._limits.truncate:
-            raise self._too_long(ids, index, own if too_long_document else None)
-        return self._cut(ids, document)
+            raise self._too_long(tokens, index, own if too_long_document else None)
+        return self._cut(encoded, document)
 
-    def _within_own_limit(self, query: str) -> str:
-        limit = self._limits.max_tokens_per_query
-        if limit is None:
-            return query
-        tokens = self._count(query) - self._without_texts
-        if tokens > limit and not self._limits.truncate:
-            message = f"the query has {tokens} tokens; max_tokens_per_query allows {limit}"
-            raise TooLong(message, param="query")
-        return self._shorten_query(query, tokens, limit)
-
-    def _too_long(self, ids: IdArray, index: int, own_limit: int | None) -> TooLong:
+    def _too_long(self, tokens: int, index: int, own_limit: int | None) -> TooLong:
         param = f"documents[{index}]"
         if own_limit is not None:
-            tokens = len(ids) - self._without_document
+            tokens -= self._whole.empty_tokens
             message = f"document {index} has {tokens} tokens; max_tokens_per_document allows {own_limit}"
             return TooLong(message, param=param)
         limit = self._limits.max_pair_tokens
-        message = f"document {index} makes a pair of {len(ids)} tokens; the limit is {limit} and truncation is off"
+        message = f"document {index} makes a pair of {tokens} tokens; the limit is {limit} and truncation is off"
         return TooLong(message, param=param, setting="max_pair_tokens")
 
-    def _cut(self, ids: IdArray, document: str) -> Pair:
-        tokens = len(ids) - self._without_document
-        shares = self._shares(tokens)
-        query, query_cost = self._query_within(shares.query)
-        limit = min(self._limits.max_pair_tokens, query_cost + shares.document)
+    def _cut(self, encoded: Encoded, document: str) -> PairPrompt:
+        """Cut the query to its share if it has to be, then the document to what is left, exactly."""
+        shares = self._shares(self._whole.tokens(encoded) - self._whole.empty_tokens)
+        query_tokens, text = shares.query, document
+        while True:
+            prompt = self._with_query_of(query_tokens)
+            limit = min(self._limits.max_pair_tokens, prompt.empty_tokens + shares.document)
+            if prompt is not self._whole or text is not document:
+                encoded = prompt.encode([text])[0]
+            text, encoded = self._shorten_document(prompt, text, encoded, shares.document, limit)
+            over = prompt.tokens(encoded) - limit
+            if over <= 0 or not query_tokens:
+                truncated = self._query_truncated or prompt is not self._whole or text != document
+                return prompt.pair(encoded, truncated=truncated)
+            # Where no seam keeps query and document apart, they may be spelled with more tokens side by side.
+            query_tokens = max(query_tokens - over, 0)
 
-        def excess(text: str) -> int:
-            return self._count(query, text) - limit
-
-        over = query_cost + tokens - limit
-        text = self._shorten(document, "document", shares.document, over, excess, self._limits.side)
-        pair = self._tokenizer.prompts(self._instruction, query, [text])[0]
-        return Pair(pair, truncated=self._query_truncated or query != self.query or text != document)
+    def _shorten_document(
+        self, prompt: QueryPrompt, text: str, encoded: Encoded, keep: int, limit: int
+    ) -> tuple[str, Encoded]:
+        """Cut until the prompt fits; a cut word may be spelled with more tokens than before."""
+        times = self._tokenizer.template.occurrences("document")
+        keep, over = keep // times, prompt.tokens(encoded) - limit
+        while text and over > 0:
+            text = self._tokenizer.cut(text, max(keep, 0), self._limits.side)
+            encoded = prompt.encode([text])[0]
+            over = prompt.tokens(encoded) - limit
+            keep -= -(-over // times)
+        return text, encoded
 
     def _shares(self, document_tokens: int) -> Shares:
         limit = self._limits.max_pair_tokens
         own = self._limits.max_tokens_per_document
         document_tokens = document_tokens if own is None else min(document_tokens, own)
-        if self._without_document + document_tokens <= limit:
+        if self._whole.empty_tokens + document_tokens <= limit:
             return Shares(self._query_tokens, document_tokens)
         budget = limit - self._frame
         instruction_tokens = self._without_texts - self._frame
@@ -126,46 +192,53 @@ class Fitting:
             budget, instruction_tokens, self._query_tokens, document_tokens, self._limits.query_truncation_share
         )
 
-    def _query_within(self, tokens: int) -> tuple[str, int]:
-        """The query cut to some tokens, and the tokens of the prompt with it and an empty document."""
+    def _with_query_of(self, tokens: int) -> QueryPrompt:
+        """The prompt with the query cut to so many tokens."""
+        if tokens >= self._query_tokens:
+            return self._whole
         if tokens not in self._shortened:
-            query = self._shorten_query(self.query, self._query_tokens, tokens)
-            self._shortened[tokens] = (query, self._count(query))
+            query = self._shorten_query(self._query, self._query_tokens, tokens)
+            self._shortened[tokens] = QueryPrompt(self._tokenizer, self._instruction, query)
         return self._shortened[tokens]
 
+    def _within_own_limit(self, query: str) -> str:
+        limit = self._limits.max_tokens_per_query
+        if limit is None:
+            return query
+        tokens = self._empty_tokens(query) - self._without_texts
+        if tokens > limit and not self._limits.truncate:
+            message = f"the query has {tokens} tokens; max_tokens_per_query allows {limit}"
+            raise TooLong(message, param="query")
+        return self._shorten_query(query, tokens, limit)
+
     def _shorten_query(self, query: str, tokens: int, limit: int) -> str:
-        def excess(text: str) -> int:
-            return self._count(text) - self._without_texts - limit
-
-        return self._shorten(query, "query", limit, tokens - limit, excess, "right")
-
-    def _shorten(self, text: str, field: str, limit: int, over: int, excess: Callable[[str], int], side: Side) -> str:
-        """Cut a text that is some tokens over its limit, and again while a cut word is spelled with more tokens."""
-        times = self._tokenizer.template.occurrences(field)
-        keep = limit // times
-        while text and over > 0:
-            text = self._tokenizer.cut(text, max(keep, 0), side)
-            over = excess(text)
+        times = self._tokenizer.template.occurrences("query")
+        keep, over = limit // times, tokens - limit
+        while query and over > 0:
+            query = self._tokenizer.cut(query, max(keep, 0), "right")
+            over = self._empty_tokens(query) - self._without_texts - limit
             keep -= -(-over // times)
-        return text
+        return query
 
     @cached_property
     def _frame(self) -> int:
         """Tokens of the template alone."""
-        return len(self._tokenizer.prompts("", "", [""])[0])
+        return QueryPrompt(self._tokenizer, "", "").empty_tokens
 
     @cached_property
     def _without_texts(self) -> int:
         """Tokens of the template with the instruction."""
-        return self._count("")
-
-    @cached_property
-    def _without_document(self) -> int:
-        return self._count(self.query)
+        return self._empty_tokens("")
 
     @property
     def _query_tokens(self) -> int:
-        return self._without_document - self._without_texts
+        return self._whole.empty_tokens - self._without_texts
 
-    def _count(self, query: str, document: str = "") -> int:
-        return len(self._tokenizer.prompts(self._instruction, query, [document])[0])
+    def _empty_tokens(self, query: str) -> int:
+        return QueryPrompt(self._tokenizer, self._instruction, query).empty_tokens
+
+
+def _join(parts: Sequence[IdArray]) -> IdArray:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)

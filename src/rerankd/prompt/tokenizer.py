@@ -62,10 +62,11 @@ class PromptTokenizer:
             whole, self._plain, unknown = _load(definition)
             self.vocabulary = _vocabulary(whole)
             self._head = _head_spec(whole, template)
-            self._parts: tuple[IdArray | Text, ...] = tuple(
+            self.parts: tuple[IdArray | Text, ...] = tuple(
                 _array(whole.encode(part.text, add_special_tokens=False)) if isinstance(part, Control) else part
                 for part in template.parts
             )
+            """The template's parts, the control parts as ids."""
             _refuse_leaks(whole, self._plain, unknown)
             self._may_grow = self._ascii_may_grow or self._normalised_length(_WORST_CHARACTER) > _MOST_GROWTH
 
@@ -76,29 +77,9 @@ class PromptTokenizer:
     @property
     def separator(self) -> int | None:
         """The control token behind the first text, which tells a cross-encoder where its second text begins."""
-        texts = [index for index, part in enumerate(self._parts) if isinstance(part, Text)]
-        behind = self._parts[texts[0] + 1 :][:1]
+        texts = [index for index, part in enumerate(self.parts) if isinstance(part, Text)]
+        behind = self.parts[texts[0] + 1 :][:1]
         return int(behind[0][0]) if behind and not isinstance(behind[0], Text) else None
-
-    def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> list[IdArray]:
-        """The whole prompt of every pair, untruncated: one int32 array a document.
-
-        Parts without a document are encoded once.
-
-        Raises:
-            InvalidRequest: a text is not valid Unicode.
-            TooLarge: a text becomes many times longer when the tokenizer normalises it.
-        """
-        values = {"instruction": instruction, "query": query}
-        columns = [self._column(part, values, documents) for part in self._parts]
-        return [np.concatenate(rows) for rows in zip(*columns, strict=True)]
-
-    def _column(self, part: IdArray | Text, values: Mapping[str, str], documents: Sequence[str]) -> Sequence[IdArray]:
-        if not isinstance(part, Text):
-            return [part] * len(documents)
-        if "document" not in part.fields:
-            return list(self.encode([part.fill(values)])) * len(documents)
-        return list(self.encode([part.fill({**values, "document": document}) for document in documents]))
 
     def encode(self, texts: Sequence[str]) -> Iterator[IdArray]:
         """Ids of plain texts, int32; no added token is recognised in them."""

@@ -1,29 +1,29 @@
 """Tokenising off the event loop, in a few threads, a slice at a time.
 
-The tokenizer releases the interpreter lock while it works. A request is cut into slices of documents and waits in
-line again after each, so that a huge request does not hold up the small ones behind it.
+The tokenizer releases the interpreter lock while it works. A request is cut into slices of documents and waits for a
+thread again before each, so that a huge request does not hold up the small ones behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
-import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from rerankd.cores import usable_cores
-from rerankd.errors import Draining
-from rerankd.prompt.build import Prompt, PromptBuilder
-from rerankd.prompt.fit import Pair, PromptLimits
-from rerankd.prompt.tokenizer import slices
-from rerankd.schedule.turns import Line, TurnLimits, Turns
+from rerankd.errors import Draining, InvalidDocument
+from rerankd.prompt.build import PromptBuilder, PromptLimits, RequestPrompts
+from rerankd.prompt.fair_semaphore import FairSemaphore, Waiter
+from rerankd.prompt.tokenizer import SLICE_CHARACTERS, slices
+from rerankd.types import PairPrompt
 
-_MOST_THREADS = 4
+_MAX_THREADS = 4
 _Result = TypeVar("_Result")
+_Pairs = list[PairPrompt | InvalidDocument]
 
 
 class PromptWorkers:
@@ -32,17 +32,16 @@ class PromptWorkers:
     Args:
         builder: never changes, so sharing it is safe (tests compare eight threads with one).
         threads: how many; 0 means one less than the usable cores, at most four.
-        limits: how much may be in here at once; more is refused.
     """
 
-    def __init__(self, builder: PromptBuilder, threads: int = 0, limits: TurnLimits | None = None) -> None:
+    def __init__(self, builder: PromptBuilder, threads: int = 0) -> None:
         # These threads are all the parallelism there is: the library's own pool would take every core.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.builder = builder
-        self._threads = threads or min(max(usable_cores() - 1, 1), _MOST_THREADS)
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tokenise")
+        threads = threads or min(max(usable_cores() - 1, 1), _MAX_THREADS)
+        self.semaphore = FairSemaphore(threads, SLICE_CHARACTERS)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         self._is_closed = False
-        self._turns = Turns(self._threads, limits or TurnLimits())
 
     async def build(
         self,
@@ -53,62 +52,56 @@ class PromptWorkers:
         positions: Sequence[int] | None = None,
         *,
         tenant: str = "",
-        deadline: float = math.inf,
-    ) -> Prompt:
-        """See :meth:`PromptBuilder.build`.
+    ) -> _Pairs:
+        """The pairs of a query with its documents; see :class:`RequestPrompts` for errors.
+
+        Cancelling the caller stops the threads before their next document.
+
+        Args:
+            documents: at least one text.
+            positions: the documents' places in the client's request, for error messages; None means 0, 1, ...
+            tenant: who asks; the threads are shared fairly between tenants.
 
         Raises:
-            Overloaded: too much waits, or the deadline is hopeless.
             Draining: the workers are closed.
         """
         parts = list(slices(documents))
-        line = self._turns.enter(tenant, sum(map(_characters, parts)), deadline)
+        indices = range(len(documents)) if positions is None else positions
+        sizes = [sum(map(len, part)) for part in parts]
+        sizes[0] += len(query) + len(instruction)
+        has_left = threading.Event()
+
+        def first() -> tuple[RequestPrompts, _Pairs]:
+            prompts = self.builder.begin(query, instruction, limits)
+            return prompts, prompts.pairs(parts[0], indices[: len(parts[0])], has_left.is_set)
+
+        def more(prompts: RequestPrompts, part: Sequence[str], start: int) -> Callable[[], _Pairs]:
+            return lambda: prompts.pairs(part, indices[start : start + len(part)], has_left.is_set)
+
         try:
-            if len(parts) == 1:
-                return await self._run(
-                    line, parts[0], lambda: self.builder.build(query, documents, instruction, limits, positions)
-                )
-            places = positions or range(len(documents))
-            starts = itertools.accumulate((len(part) for part in parts), initial=0)
-            jobs = [
-                self._run(
-                    line, part, functools.partial(self._pairs, query, part, instruction, limits, places[start:])
-                )
-                for start, part in zip(starts, parts, strict=False)
-            ]
-            pairs = _in_order(await asyncio.gather(*jobs, return_exceptions=True))
-            return await self._run(line, (), lambda: Prompt.of(pairs))
+            with self.semaphore.enter(tenant, sum(sizes)) as waiter:
+                prompts, pairs = await self._run(waiter, sizes[0], first)
+                starts = itertools.accumulate(map(len, parts))
+                jobs = [
+                    self._run(waiter, size, more(prompts, part, start))
+                    for size, part, start in zip(sizes[1:], parts[1:], starts, strict=False)
+                ]
+                for found in await asyncio.gather(*jobs, return_exceptions=True) if jobs else ():
+                    # Where several parts failed, the error of the first, whichever came first in time.
+                    if isinstance(found, BaseException):
+                        raise found
+                    pairs.extend(found)
+                return pairs
         finally:
-            self._turns.leave(line)
+            has_left.set()
 
-    def _pairs(
-        self, query: str, part: Sequence[str], instruction: str, limits: PromptLimits, places: Sequence[int]
-    ) -> list[Pair]:
-        return self.builder.pairs(query, part, instruction, limits, places[: len(part)])
-
-    async def _run(self, line: Line, part: Sequence[str], job: Callable[[], _Result]) -> _Result:
-        return await self._turns.run(line, _characters(part), lambda: self._submit(job))
-
-    def _submit(self, job: Callable[[], _Result]) -> asyncio.Future[_Result]:
-        if self._is_closed:
-            raise Draining("the model is being unloaded", retry_after=1)
-        return asyncio.get_running_loop().run_in_executor(self._pool, job)
+    async def _run(self, waiter: Waiter, size: int, job: Callable[[], _Result]) -> _Result:
+        async with self.semaphore.slot(waiter, size):
+            if self._is_closed:
+                raise Draining("the model is being unloaded", retry_after=1)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, job)
 
     def close(self) -> None:
         """End the threads once what they do now is done; what waits, and what comes, is refused as draining."""
         self._is_closed = True
         self._pool.shutdown(wait=False)
-
-
-def _in_order(parts: Sequence[list[Pair] | BaseException]) -> list[Pair]:
-    """All pairs; where several parts failed, the error of the first, whichever came first in time."""
-    pairs: list[Pair] = []
-    for part in parts:
-        if isinstance(part, BaseException):
-            raise part
-        pairs.extend(part)
-    return pairs
-
-
-def _characters(texts: Sequence[str]) -> int:
-    return sum(map(len, texts))

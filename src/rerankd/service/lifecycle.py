@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
-from rerankd.errors import Draining, EngineDead, NotReady
+from rerankd.errors import engine_is_gone, model_is_loading, server_is_stopping
 
 
 class State(StrEnum):
@@ -78,8 +78,8 @@ class Lifecycle:
             return
         match self._state:
             case State.STARTING:
-                raise NotReady("the model is still loading", retry_after=2)
+                raise model_is_loading()
             case State.DRAINING | State.STOPPED:
-                raise Draining("the server is shutting down", retry_after=1)
+                raise server_is_stopping()
             case State.DEAD:
-                raise EngineDead("the engine is gone and the server is about to restart", retry_after=5)
+                raise engine_is_gone()

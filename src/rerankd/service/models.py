@@ -1,28 +1,29 @@
 """Served names, and the loaded models behind them.
 
-A loaded model is one checkpoint with its template, tokenizers, engine and scheduler. A served name is what
-a client asks for: a loaded model with a default instruction and limits of its own. Two names with the same
-checkpoint share one loaded model.
+A loaded model is one checkpoint with its template, tokenizer threads, engine, and the room before them. A served
+name is what a client asks for: a loaded model with a default instruction and limits of its own. Two names with the
+same checkpoint share one loaded model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rerankd.checkpoint import Checkpoint
+from rerankd.core.engine_core import CoreOptions
+from rerankd.core.engine_thread import EngineThread
+from rerankd.core.request import Output
 from rerankd.engine.base import DType
-from rerankd.errors import NotFound
-from rerankd.observe.metrics import Metrics
+from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
 from rerankd.prompt.workers import PromptWorkers
-from rerankd.schedule.options import turn_limits
-from rerankd.schedule.scheduler import ScheduleOptions, Scheduler
+from rerankd.service.admission import Admission, SizeLimits
 from rerankd.settings import ModelSettings, Settings
-from rerankd.types import RerankRequest
 
 _DRAIN_SECONDS = 60.0
 
@@ -37,24 +38,31 @@ class ModelSource:
     dtype: DType
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LoadedModel:
     """One checkpoint, ready to turn texts into logits."""
 
+    name: str
+    """The first name that it is served under; its name in metrics."""
     source: ModelSource
     fingerprint: str
     """Hash over the checkpoint's own files: the revision that cache keys carry."""
     template: Template
     prompts: PromptWorkers
-    scheduler: Scheduler
+    engine: EngineThread
+    admission: Admission
 
-    async def close(self, *, drain: bool = False) -> None:
-        """Give the engine back; with ``drain`` after the requests that it already has."""
-        if drain:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    await self.scheduler.drain()
-        await self.scheduler.stop()
+    async def retire(self) -> None:
+        """Another model has taken over: answer the requests that this one already has, then close it."""
+        self.engine.replace()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self.engine.drain()
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the engine back; who still waits is answered with an error."""
+        await self.engine.stop()
         self.prompts.close()
 
 
@@ -66,7 +74,7 @@ class ServedModel:
     loaded: LoadedModel
     instruction: str
     max_pair_tokens: int
-    max_documents: int
+    sizes: SizeLimits
 
 
 class ServedModels:
@@ -74,7 +82,8 @@ class ServedModels:
 
     def __init__(self, models: dict[str, ServedModel], *, strict: bool) -> None:
         self._models = models
-        self._strict = strict
+        self.strict = strict
+        """Is a name that is not served refused?"""
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -90,14 +99,6 @@ class ServedModels:
 
     def find(self, name: str | None) -> ServedModel | None:
         return self._models.get(name) if name else None
-
-    def for_request(self, request: RerankRequest) -> ServedModel:
-        """The model for a request; foreign names get the default, because many clients cannot omit one."""
-        found = self.find(request.model)
-        if found is None and request.model and self._strict:
-            known = ", ".join(self._models)
-            raise NotFound(f"no such model is served here; there is {known}", param="model", setting="strict_models")
-        return found or self.default
 
 
 def served_sources(settings: Settings) -> dict[str, tuple[ModelSource, ModelSettings]]:
@@ -123,18 +124,25 @@ def _source(row: ModelSettings, settings: Settings) -> ModelSource:
     )
 
 
-async def load_models(settings: Settings, metrics: Metrics, on_death: Callable[[str], None]) -> ServedModels:
+async def load_models(
+    settings: Settings, metrics: Metrics, on_output: Callable[[Output], None], on_death: Callable[[str], None]
+) -> ServedModels:
     """Load and warm every model that a served name needs, each once.
 
     Raises:
         ConfigurationError: a checkpoint is missing or cannot be served as asked.
     """
+    sources = served_sources(settings)
+    longest: dict[ModelSource, int] = {}
+    for source, row in sources.values():
+        longest[source] = max(longest.get(source, 0), row.max_pair_tokens or settings.max_pair_tokens)
     loaded: dict[ModelSource, LoadedModel] = {}
     served: dict[str, ServedModel] = {}
     try:
-        for name, (source, row) in served_sources(settings).items():
+        for name, (source, row) in sources.items():
             if source not in loaded:
-                loaded[source] = await load_model(source, settings, metrics, on_death)
+                own = dataclasses.replace(settings, max_pair_tokens=longest[source])
+                loaded[source] = await load_model(name, source, own, metrics, on_output, on_death)
             served[name] = _serve(name, loaded[source], row, settings)
     except BaseException:
         await asyncio.gather(*(model.close() for model in loaded.values()))
@@ -148,15 +156,26 @@ def _serve(name: str, loaded: LoadedModel, row: ModelSettings, settings: Setting
         name=name,
         loaded=loaded,
         instruction=row.instruction or loaded.template.default_instruction,
-        max_pair_tokens=min(asked, loaded.scheduler.info.max_length),
-        max_documents=row.max_documents or settings.max_documents,
+        max_pair_tokens=min(asked, loaded.engine.info.max_length),
+        sizes=SizeLimits.from_settings(settings, row.max_documents or settings.max_documents),
     )
 
 
 async def load_model(
-    source: ModelSource, settings: Settings, metrics: Metrics, on_death: Callable[[str], None]
+    name: str,
+    source: ModelSource,
+    settings: Settings,
+    metrics: Metrics,
+    on_output: Callable[[Output], None],
+    on_death: Callable[[str], None],
 ) -> LoadedModel:
-    """One checkpoint from its folder to a warm engine, off the event loop where it takes long."""
+    """One checkpoint from its folder to a warm engine, off the event loop where it takes long.
+
+    Args:
+        settings: with the token limit of the longest name that this model is served under.
+        on_output: told of every outcome on the event loop, late ones too.
+        on_death: told why the engine is gone for good.
+    """
     checkpoint = await asyncio.to_thread(Checkpoint.open, source.model, source.revision, source.template)
     engine = checkpoint.engine(
         settings.engine,
@@ -168,7 +187,15 @@ async def load_model(
         prefix_cache_tokens=settings.prefix_cache_tokens,
         script=settings.fake_script,
     )
-    scheduler = Scheduler(engine, ScheduleOptions.from_settings(settings), metrics, on_death)
-    await scheduler.start()
-    prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads, turn_limits(settings))
-    return LoadedModel(source, checkpoint.fingerprint, checkpoint.template, prompts, scheduler)
+    prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads)
+    own_metrics = EngineMetrics(metrics, name)
+    admission = Admission(settings, prompts.semaphore, own_metrics)
+
+    def take_out(output: Output) -> None:
+        admission.served(output)
+        on_output(output)
+
+    options = CoreOptions(engine_timeout_seconds=settings.engine_timeout_seconds)
+    thread = EngineThread(engine, own_metrics, options, take_out, on_death)
+    await thread.start()
+    return LoadedModel(name, source, checkpoint.fingerprint, checkpoint.template, prompts, thread, admission)

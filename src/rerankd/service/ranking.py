@@ -1,12 +1,14 @@
-"""Outcomes -> ranked scores: sigmoid, finite check, stable sort, top_n."""
+"""Scores of pairs -> the ranked answer: sigmoid, finite check, stable sort, top_n, warnings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from rerankd.cache.base import CachedScore
 from rerankd.errors import NonFiniteScore, ScoringError
-from rerankd.types import DocumentScore, Outcome
+from rerankd.prompt.template import Template
+from rerankd.types import DocumentScore, RerankRequest, RerankResult, Timings
 
 
 def sigmoid(logit: float) -> float:
@@ -17,17 +19,59 @@ def sigmoid(logit: float) -> float:
     return power / (1.0 + power)
 
 
-def document_score(index: int, outcome: Outcome, scale: float, bias: float) -> DocumentScore:
+def rerank_result(
+    id: str,
+    model: str,
+    template: Template,
+    request: RerankRequest,
+    pairs: Sequence[CachedScore | ScoringError],
+    cached_documents: int,
+    timings: Timings,
+) -> RerankResult:
+    """The answer to a request; the same for a server and in process.
+
+    Args:
+        id, model: as they stand in the answer.
+        template: whose scale and bias belong to the scores.
+        pairs: the raw score of each document, or why it has none, in the request's order.
+        cached_documents: how many of them were known.
+        timings: where the time went.
+    """
+    scores = tuple(
+        document_score(index, pair, template.scale, template.bias)
+        if isinstance(pair, ScoringError)
+        else document_score(index, pair.logit, template.scale, template.bias)
+        for index, pair in enumerate(pairs)
+    )
+    scored = [pair for pair in pairs if isinstance(pair, CachedScore)]
+    warnings = []
+    if truncated := sum(pair.truncated for pair in scored):
+        warnings.append(f"{truncated} of {len(pairs)} pairs were truncated to fit their token limits")
+    if request.instruction and not template.has_instruction:
+        warnings.append("the instruction was ignored: this model's prompt has no place for one")
+    return RerankResult(
+        id=id,
+        model=model,
+        scores=scores,
+        ranked=rank(scores, request.top_n),
+        prompt_tokens=sum(pair.tokens for pair in scored),
+        cached_documents=cached_documents,
+        warnings=tuple(warnings),
+        timings=timings,
+    )
+
+
+def document_score(index: int, outcome: float | ScoringError, scale: float, bias: float) -> DocumentScore:
     """The score of one document, or the error in its place.
 
     The template's scale and bias belong to the logit, so that the sigmoid of a raw score is always the score.
     """
     if isinstance(outcome, ScoringError):
         return DocumentScore(index=index, score=None, logit=None, error=outcome)
-    if not math.isfinite(outcome):
+    logit = scale * outcome + bias
+    if not math.isfinite(logit):
         error = NonFiniteScore("the engine's score of this document is not a finite number")
         return DocumentScore(index=index, score=None, logit=None, error=error)
-    logit = scale * outcome + bias
     return DocumentScore(index=index, score=sigmoid(logit), logit=logit)
 
 

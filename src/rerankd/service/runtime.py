@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import time
 from collections.abc import Sequence
 
 from rerankd.cache.base import ScoreCache
 from rerankd.cache.open import open_cache
-from rerankd.errors import Draining, InvalidRequest, NotReady, ServiceError
+from rerankd.errors import DeadlineExceeded, Draining, InvalidRequest, ServiceError, model_is_loading
 from rerankd.observe.metrics import Metrics
+from rerankd.service.admission import check_queries
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import ServedModels, load_models
+from rerankd.service.pipeline import RequestPipeline, store_scores
 from rerankd.service.rates import RateLimiter
-from rerankd.service.rerank import Reranker
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankRequest, RerankResult
 
@@ -27,16 +30,21 @@ class RerankService:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.lifecycle = Lifecycle()
-        self.rates: RateLimiter | None = None
-        """Who may ask how often; None when every caller may ask as often as it wants."""
         self._cache: ScoreCache | None = None
-        self._reranker: Reranker | None = None
+        self._rates: RateLimiter | None = None
+        """Who may ask how often; None when every caller may ask as often as it wants."""
+        self._pipeline: RequestPipeline | None = None
         self._reloading = asyncio.Lock()
+
+    @property
+    def cache(self) -> ScoreCache:
+        """The score cache, the same for all models that are ever served."""
+        return self._running().cache
 
     @property
     def models(self) -> ServedModels | None:
         """The served names; None while the first models load."""
-        return self._reranker.models if self._reranker else None
+        return self._pipeline.models if self._pipeline else None
 
     async def start(self) -> None:
         """Open the cache and the rate limits, load and warm the models, become ready.
@@ -45,23 +53,42 @@ class RerankService:
             ConfigurationError: the settings cannot work; the message says which to change.
         """
         self._cache = await open_cache(self.settings, self.metrics, self._on_cache_change)
-        self.rates = await RateLimiter.open(self.settings)
-        self._reranker = self._rerank_with(await self._load(), self._cache)
+        self._rates = await RateLimiter.open(self.settings)
+        self._pipeline = self._pipeline_of(await self._load(self._cache), self._cache)
         self.lifecycle.move_to(State.READY)
 
     async def rerank(
         self, requests: Sequence[RerankRequest], context: CallContext
     ) -> list[RerankResult | ServiceError]:
-        """See :meth:`Reranker.rerank`."""
+        """The requests of one call, let in and answered by its deadline; see :meth:`RequestPipeline.rerank`.
+
+        Raises:
+            TooLarge, RateLimited, Overloaded: the call is not let in.
+            DeadlineExceeded: the deadline passed before the scores were there.
+        """
         self.lifecycle.check_accepting()
-        reranker = self._running()
+        check_queries(len(requests), self.settings)
         try:
-            return await reranker.rerank(requests, context)
-        except Draining:
-            if reranker is self._reranker:
-                raise
-            # A reload swapped the models while this request was on its way to the old ones.
-            return await self._running().rerank(requests, context)
+            async with asyncio.timeout(context.deadline - time.monotonic()):
+                await self._spend_rate(requests, context)
+                pipeline = self._running()
+                try:
+                    return await pipeline.rerank(requests, context)
+                except Draining:
+                    if pipeline is self._pipeline:
+                        raise
+                    # A reload swapped the models while this request was on its way to the old ones.
+                    return await self._running().rerank(requests, context)
+        except TimeoutError:
+            message = "the deadline passed before the scores were there"
+            raise DeadlineExceeded(message, setting="deadline_seconds") from None
+
+    async def _spend_rate(self, requests: Sequence[RerankRequest], context: CallContext) -> None:
+        if self._rates is not None:
+            documents = sum(len(request.documents) for request in requests)
+            state = await self._rates.spend(context.tenant, documents)
+            context.response_headers.extend(state.headers())
+            state.raise_if_refused()
 
     async def reload(self) -> None:
         """Load every model anew beside the old ones and swap; a failed load leaves the old ones serving.
@@ -74,37 +101,38 @@ class RerankService:
             raise InvalidRequest("a reload is under way already")
         async with self._reloading:
             old = self._running()
-            self._reranker = self._rerank_with(await self._load(), old.cache)
-            await _close(old.models, drain=True)
+            self._pipeline = self._pipeline_of(await self._load(old.cache), old.cache)
+            await asyncio.gather(*(model.retire() for model in old.models.loaded))
 
     async def flush_cache(self) -> None:
         """Forget every cached score."""
-        await self._running().cache.flush()
+        await self.cache.flush()
 
     async def stop(self) -> None:
         """Give everything back; what still waits is answered with an error."""
-        if self._reranker is not None:
-            await _close(self._reranker.models)
+        if self._pipeline is not None:
+            await asyncio.gather(*(model.close() for model in self._pipeline.models.loaded))
         if self._cache is not None:
             await self._cache.close()
-        if self.rates is not None:
-            await self.rates.close()
+        if self._rates is not None:
+            await self._rates.close()
         self.lifecycle.move_to(State.STOPPED)
 
-    def _running(self) -> Reranker:
-        if self._reranker is None:
-            raise NotReady("the model is still loading", retry_after=2)
-        return self._reranker
+    def _running(self) -> RequestPipeline:
+        if self._pipeline is None:
+            raise model_is_loading()
+        return self._pipeline
 
-    async def _load(self) -> ServedModels:
-        models = await load_models(self.settings, self.metrics, self._on_engine_death)
+    async def _load(self, cache: ScoreCache) -> ServedModels:
+        on_output = functools.partial(store_scores, cache)
+        models = await load_models(self.settings, self.metrics, on_output, self._on_engine_death)
         self.metrics.engine_kernels.clear()
         for loaded in models.loaded:
-            self.metrics.engine_kernels.labels(loaded.source.model, loaded.scheduler.info.kernels).set(1)
+            self.metrics.engine_kernels.labels(loaded.name, loaded.engine.info.kernels).set(1)
         return models
 
-    def _rerank_with(self, models: ServedModels, cache: ScoreCache) -> Reranker:
-        return Reranker(self.settings, models, cache, self.metrics)
+    def _pipeline_of(self, models: ServedModels, cache: ScoreCache) -> RequestPipeline:
+        return RequestPipeline(self.settings, models, cache, self.metrics)
 
     def _on_cache_change(self, is_out_of_reach: bool) -> None:
         if is_out_of_reach and self.lifecycle.state is State.READY:
@@ -114,7 +142,3 @@ class RerankService:
 
     def _on_engine_death(self, reason: str) -> None:
         self.lifecycle.move_to(State.DEAD, reason)
-
-
-async def _close(models: ServedModels, *, drain: bool = False) -> None:
-    await asyncio.gather(*(model.close(drain=drain) for model in models.loaded))

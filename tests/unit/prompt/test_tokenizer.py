@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.figures import Measured
+from tests.tokenizer_fixtures import prompts
 from tokenizers import Tokenizer, models, normalizers
 
 from rerankd.engine.base import HeadSpec
@@ -25,7 +26,7 @@ def test_control_parts_are_encoded_with_added_tokens_and_texts_without(small_tok
     template = Template("t", (Control("<think>"), Text("{query}"), Text("{document}")), LINEAR)
     whole = Tokenizer.from_file(str(small_tokenizer_file))
     think = whole.token_to_id("<think>")
-    (prompt,) = PromptTokenizer(small_tokenizer_file, template).prompts("", "<think>", ["</think>"])
+    (prompt,) = prompts(PromptTokenizer(small_tokenizer_file, template), "", "<think>", ["</think>"])
     assert prompt[0] == think
     assert not {think, whole.token_to_id("</think>")} & set(prompt[1:].tolist())
     assert whole.decode(prompt.tolist(), skip_special_tokens=False) == "<think><think></think>"
@@ -34,7 +35,7 @@ def test_control_parts_are_encoded_with_added_tokens_and_texts_without(small_tok
 def test_a_field_may_stand_twice(small_tokenizer_file: Path) -> None:
     template = Template("t", (Text("{query}"), Text("{document}"), Text("{query}")), LINEAR)
     tokenizer = PromptTokenizer(small_tokenizer_file, template)
-    (prompt,) = tokenizer.prompts("", "query", ["document"])
+    (prompt,) = prompts(tokenizer, "", "query", ["document"])
     assert prompt.tolist() == ids(tokenizer, "query") + ids(tokenizer, "document") + ids(tokenizer, "query")
 
 
@@ -71,14 +72,14 @@ def test_truncation_and_padding_of_the_file_are_switched_off(small_tokenizer_fil
     assert json.loads((tmp_path / "tokenizer.json").read_text())["truncation"]
     strict = PromptTokenizer(tmp_path / "tokenizer.json", TEMPLATES["qwen3-reranker"])
     free = PromptTokenizer(small_tokenizer_file, TEMPLATES["qwen3-reranker"])
-    assert strict.prompts("i", "q", ["d"])[0].tolist() == free.prompts("i", "q", ["d"])[0].tolist()
+    assert prompts(strict, "i", "q", ["d"])[0].tolist() == prompts(free, "i", "q", ["d"])[0].tolist()
 
 
 def test_half_a_surrogate_pair_is_an_invalid_request(small: PromptTokenizer) -> None:
     with pytest.raises(InvalidRequest, match="half a surrogate pair"):
-        small.prompts("i", "q", ["fine", "\ud800"])
+        prompts(small, "i", "q", ["fine", "\ud800"])
     with pytest.raises(InvalidRequest):
-        small.prompts("i", "\udfff", ["fine"])
+        prompts(small, "i", "\udfff", ["fine"])
 
 
 def test_a_text_that_explodes_when_it_is_normalised_is_refused(small_tokenizer_file: Path, tmp_path: Path) -> None:
@@ -87,10 +88,10 @@ def test_a_text_that_explodes_when_it_is_normalised_is_refused(small_tokenizer_f
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     nfkc = PromptTokenizer(tmp_path / "tokenizer.json", TEMPLATES["qwen3-reranker"])
     with pytest.raises(TooLarge, match="a text of 100010 characters grows more than 3-fold"):
-        nfkc.prompts("i", "q", ["\ufdfa" * 100_009])
+        prompts(nfkc, "i", "q", ["\ufdfa" * 100_009])
     with pytest.raises(InvalidRequest, match="half a surrogate pair"):
-        nfkc.prompts("i", "q", ["é\ud800"])
-    assert len(nfkc.prompts("i", "q", ["㎢ \ufdfa", "é" * 5_000])) == 2
+        prompts(nfkc, "i", "q", ["é\ud800"])
+    assert len(prompts(nfkc, "i", "q", ["㎢ \ufdfa", "é" * 5_000])) == 2
 
 
 @pytest.mark.parametrize("text", ["plain words and more of them", "日本語の文章です。", "a😀b🤷‍♂️c", "e\u0301 \n x"])

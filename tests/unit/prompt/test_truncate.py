@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,19 +12,32 @@ TOKENS = st.integers(0, 20_000)
 
 
 def test_what_fits_is_not_touched() -> None:
-    assert divide(100, 10, 40, 50, 0.25) == Shares(query=40, document=50)
+    assert divide(100, 10, 40, 50, 0.75) == Shares(query=40, document=50)
 
 
 def test_the_document_goes_first() -> None:
-    assert divide(100, 10, 40, 900, 0.25) == Shares(query=40, document=50)
+    assert divide(100, 10, 40, 900, 0.75) == Shares(query=40, document=50)
 
 
-def test_an_over_long_query_is_cut_to_its_share_and_the_document_gets_the_rest() -> None:
-    assert divide(100, 10, 80, 900, 0.25) == Shares(query=25, document=65)
+@pytest.mark.promise("S16")
+def test_an_over_long_query_loses_what_has_to_go() -> None:
+    assert divide(100, 10, 80, 900, 0.75) == Shares(query=65, document=25)
+    assert divide(100, 10, 88, 10, 0.75) == Shares(query=80, document=10)
+
+
+@pytest.mark.promise("S16")
+def test_one_token_more_of_a_query_costs_no_more_than_a_step() -> None:
+    for document in (10, 50, 900, 9000):
+        kept = [divide(8192, 20, query, document, 0.75).query for query in range(5000, 8192, 7)]
+        assert max(one - other for one, other in itertools.pairwise(kept)) <= 8192 // 64
 
 
 def test_a_long_query_keeps_all_its_tokens_beside_a_short_document() -> None:
-    assert divide(100, 10, 80, 10, 0.25) == Shares(query=80, document=10)
+    assert divide(100, 10, 80, 10, 0.75) == Shares(query=80, document=10)
+
+
+def test_a_smaller_share_of_the_query_is_a_higher_floor_of_the_document() -> None:
+    assert divide(100, 0, 200, 900, 0.4) == Shares(query=40, document=60)
 
 
 def test_the_share_of_the_query_yields_to_the_floor_of_the_document() -> None:
@@ -40,7 +56,3 @@ def test_every_division_keeps_the_budget_and_the_floor(
     assert shares.document >= min(document, int(budget * DOCUMENT_SHARE))
     if instruction + query + document <= budget:
         assert shares == Shares(query, document)
-    if shares.query < query:
-        assert shares.query >= min(
-            int(budget * query_truncation_share), int(budget * (1 - DOCUMENT_SHARE)) - instruction
-        )

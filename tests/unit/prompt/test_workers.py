@@ -4,17 +4,16 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from rerankd.errors import Draining, Overloaded, TooLong
-from rerankd.prompt.build import PromptBuilder, PromptLimits
-from rerankd.prompt.fit import Pair
+from rerankd.errors import Draining, InvalidDocument, TooLong
+from rerankd.prompt.build import PromptBuilder, PromptLimits, RequestPrompts
 from rerankd.prompt.tokenizer import SLICE_CHARACTERS, PromptTokenizer
 from rerankd.prompt.workers import PromptWorkers
-from rerankd.schedule.turns import TurnLimits
+from rerankd.types import PairPrompt
 
 LIMITS = PromptLimits(512)
 LARGE = ["word " * 5_000, "short", "7" * 50_000, "文" * 40_000, *(["a sentence of some words"] * 200), ""]
@@ -28,12 +27,11 @@ async def workers(small: PromptTokenizer) -> AsyncIterator[PromptWorkers]:
 
 
 async def test_a_request_in_slices_becomes_the_same_prompt_as_in_one_go(workers: PromptWorkers) -> None:
-    sliced = await workers.build("query", LARGE, "why", LIMITS)
-    whole = workers.builder.build("query", LARGE, "why", LIMITS)
-    assert sliced.prefix.tolist() == whole.prefix.tolist()
-    assert [tail.tolist() for tail in sliced.tails] == [tail.tolist() for tail in whole.tails]
-    assert sliced.truncated == whole.truncated
-    assert any(sliced.truncated)
+    sliced = prompts_of(await workers.build("query", LARGE, "why", LIMITS))
+    whole = prompts_of(workers.builder.pairs("query", LARGE, "why", LIMITS))
+    assert [pair.ids.tolist() for pair in sliced] == [pair.ids.tolist() for pair in whole]
+    assert [pair.truncated for pair in sliced] == [pair.truncated for pair in whole]
+    assert any(pair.truncated for pair in sliced)
 
 
 async def test_errors_come_through_with_the_document_s_place_in_the_request(workers: PromptWorkers) -> None:
@@ -45,25 +43,34 @@ async def test_errors_come_through_with_the_document_s_place_in_the_request(work
         await workers.build("query", ["short", documents[2]], "why", limits, positions=[20, 30])
 
 
-class HeldBuilder(PromptBuilder):
+class HeldPrompts(RequestPrompts):
     """Notes the order in which slices are built, and waits for leave before the first."""
 
+    def __init__(self, builder: HeldBuilder, query: str, instruction: str, limits: PromptLimits) -> None:
+        super().__init__(builder.tokenizer, query, instruction, limits)
+        self._builder, self._query = builder, query
+
+    def pairs(
+        self, documents: Sequence[str], indices: Sequence[int], is_cancelled: Callable[[], bool] = lambda: False
+    ) -> list[PairPrompt | InvalidDocument]:
+        self._builder.leave.wait()
+        self._builder.order.append(self._query)
+        return super().pairs(documents, indices, is_cancelled)
+
+
+class HeldBuilder(PromptBuilder):
     def __init__(self, tokenizer: PromptTokenizer) -> None:
         super().__init__(tokenizer)
         self.leave = threading.Event()
         self.order: list[str] = []
 
-    def pairs(
-        self,
-        query: str,
-        documents: Sequence[str],
-        instruction: str,
-        limits: PromptLimits,
-        positions: Sequence[int] | None = None,
-    ) -> list[Pair]:
-        self.leave.wait()
-        self.order.append(query)
-        return super().pairs(query, documents, instruction, limits, positions)
+    def begin(self, query: str, instruction: str, limits: PromptLimits) -> RequestPrompts:
+        return HeldPrompts(self, query, instruction, limits)
+
+
+def prompts_of(pairs: Sequence[PairPrompt | InvalidDocument]) -> list[PairPrompt]:
+    assert all(isinstance(pair, PairPrompt) for pair in pairs)
+    return [pair for pair in pairs if isinstance(pair, PairPrompt)]
 
 
 async def test_a_small_request_does_not_wait_for_all_of_a_huge_one(small: PromptTokenizer) -> None:
@@ -106,23 +113,25 @@ async def test_a_request_that_meets_closed_workers_hears_that_they_drain(small: 
     await asyncio.sleep(0.01)
     workers.close()
     builder.leave.set()
-    assert (await in_a_thread).pair_tokens
+    assert prompts_of(await in_a_thread)
     with pytest.raises(Draining):
         await sliced
     with pytest.raises(Draining):
         await workers.build("later", ["document"], "why", LIMITS)
 
 
-async def test_more_requests_than_may_wait_are_refused(small: PromptTokenizer) -> None:
-    builder = HeldBuilder(small)
-    workers = PromptWorkers(builder, threads=1, limits=TurnLimits(requests=2))
-    tasks = [asyncio.create_task(workers.build("q", ["d"], "why", LIMITS)) for _ in range(2)]
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded):
-        await workers.build("q", ["d"], "why", LIMITS)
-    builder.leave.set()
-    await asyncio.gather(*tasks)
-    assert (await workers.build("q", ["d"], "why", LIMITS)).pair_tokens
+@pytest.mark.promise("A6")
+async def test_a_client_that_leaves_stops_the_thread_at_its_work(small: PromptTokenizer) -> None:
+    """Every document has to be cut, which would take a minute in all."""
+    workers = PromptWorkers(PromptBuilder(small), threads=1)
+    documents = [f"a document {number}" for number in range(4000)]
+    limits = PromptLimits(8192, max_tokens_per_document=1)
+    left = asyncio.create_task(workers.build("query " * 1000, documents, "why", limits))
+    await asyncio.sleep(0.05)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    assert prompts_of(await asyncio.wait_for(workers.build("q", ["next"], "why", LIMITS), 5))
     workers.close()
 
 
@@ -143,7 +152,7 @@ async def test_the_event_loop_stays_awake_while_the_largest_legal_document_is_to
         lag = await longest_lag(task)
         busy = asyncio.create_task(asyncio.to_thread(hash_for, time.monotonic() - started))
         excess.append(lag - await longest_lag(busy))
-        assert max((await task).pair_tokens) <= 8192
+        assert max(pair.tokens for pair in prompts_of(await task)) <= 8192
     assert min(excess) < 0.05
     workers.close()
 

@@ -1,4 +1,4 @@
-"""A batch failed: what to try again, in which pieces, and what to remember.
+"""A batch failed: what to try again, in which parts, and what to remember.
 
 Poison (any exception): quarters, and quarters of a quarter that fails, until the bad pair is alone. That
 takes as many passes as halving, at most 2 log2(n) a bad pair, and computes a third less.
@@ -9,19 +9,18 @@ because no score can be told from another. A fault: the engine is gone.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rerankd.engine.base import Engine, EngineFault, EngineOutOfMemory
-from rerankd.errors import ScoringError
-from rerankd.schedule.batcher import lay_out
-from rerankd.schedule.job import Ticket
-from rerankd.schedule.work import Work
+from rerankd.core.request import PendingPair
+from rerankd.engine.base import Batch, Engine, EngineFault, EngineOutOfMemory
+from rerankd.errors import NonFiniteScore, ScoringError
+from rerankd.types import Outcome, PairPrompt
 
-_PIECES = 4
+_PARTS = 4
 
 
 class FailureKind(StrEnum):
@@ -33,6 +32,13 @@ class FailureKind(StrEnum):
     FAULT = "fault"
 
 
+MESSAGES = {
+    FailureKind.POISON: "the engine failed on this document",
+    FailureKind.OUT_OF_MEMORY: "the engine's memory is too small for this document alone; lower max_pair_tokens",
+    FailureKind.WRONG_LENGTH: "the engine returned a wrong number of scores",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A failed pass in words: an exception object would keep the failed pass's tensors alive."""
@@ -41,36 +47,36 @@ class Failure:
     reason: str
 
 
-def attempt(engine: Engine, tickets: list[Ticket]) -> NDArray[np.float32] | Failure:
-    """One forward pass; runs on the engine's thread and never raises an Exception."""
+def attempt(engine: Engine, batch: Batch) -> list[Outcome] | Failure:
+    """One forward pass; never raises an Exception."""
     try:
-        scores = engine.score(lay_out(tickets))
+        scores = engine.score(batch)
     except EngineFault as fault:
         return Failure(FailureKind.FAULT, str(fault) or "the engine cannot go on")
     except (EngineOutOfMemory, MemoryError) as error:
         return Failure(FailureKind.OUT_OF_MEMORY, str(error))
     except Exception as error:
         return Failure(FailureKind.POISON, f"{type(error).__name__}: {error}")
-    if scores.shape != (len(tickets),):
-        return Failure(FailureKind.WRONG_LENGTH, f"{len(tickets)} pairs, scores of shape {scores.shape}")
-    return scores
+    if scores.shape != (batch.pairs,):
+        return Failure(FailureKind.WRONG_LENGTH, f"{batch.pairs} pairs, scores of shape {scores.shape}")
+    return [logit if math.isfinite(logit) else _non_finite() for logit in scores.tolist()]
 
 
-def pieces(tickets: list[Ticket], kind: FailureKind) -> list[list[Ticket]]:
+def split_failed_batch(pairs: list[PendingPair], kind: FailureKind) -> list[list[PendingPair]]:
     """The smaller batches to try instead; none when nothing is to be tried again."""
-    if len(tickets) == 1 or kind is FailureKind.WRONG_LENGTH:
+    if len(pairs) == 1 or kind is FailureKind.WRONG_LENGTH:
         return []
     if kind is FailureKind.OUT_OF_MEMORY:
-        return _halves_by_tokens(tickets)
-    size = -(-len(tickets) // _PIECES)
-    return [tickets[start : start + size] for start in range(0, len(tickets), size)]
+        return _halves_by_tokens(pairs)
+    size = -(-len(pairs) // _PARTS)
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
-def _halves_by_tokens(tickets: list[Ticket]) -> list[list[Ticket]]:
-    ends = np.cumsum([len(ticket.tail) for ticket in tickets])
+def _halves_by_tokens(pairs: list[PendingPair]) -> list[list[PendingPair]]:
+    ends = np.cumsum([len(pair.prompt.tail) for pair in pairs])
     cut = int(np.searchsorted(ends, ends[-1] / 2)) + 1
-    cut = min(cut, len(tickets) - 1)
-    return [tickets[:cut], tickets[cut:]]
+    cut = min(cut, len(pairs) - 1)
+    return [pairs[:cut], pairs[cut:]]
 
 
 class DenyList:
@@ -82,30 +88,33 @@ class DenyList:
         self._failures: dict[bytes, tuple[int, float]] = {}
         """Failures so far, and when they are forgotten; oldest first."""
 
-    def record(self, ticket: Ticket, now: float) -> None:
+    def record(self, pair: PendingPair, now: float) -> None:
         """A pair has failed alone."""
-        digest = _digest(ticket.prefix, ticket.tail)
+        digest = _digest(pair.prompt)
         times, _ = self._failures.pop(digest, (0, now))
-        self._failures[digest] = (times + ticket.failures, now + self._seconds)
+        self._failures[digest] = (times + pair.failures, now + self._seconds)
         if len(self._failures) > self._capacity:
             del self._failures[next(iter(self._failures))]
 
-    def denied(self, work: Work, now: float) -> dict[int, ScoringError]:
-        """The pairs of ``work`` that are not to be tried again, by index."""
+    def denied(self, pairs: tuple[PairPrompt, ...], now: float) -> dict[int, Outcome]:
+        """The pairs that are not to be tried again, by index."""
         while self._failures and next(iter(self._failures.values()))[1] <= now:
             del self._failures[next(iter(self._failures))]
         if not self._failures:
             return {}
-        digests = (_digest(work.prefix, tail) for tail in work.tails)
         return {
             index: ScoringError("the engine failed on this document twice; it is not tried again for a while")
-            for index, digest in enumerate(digests)
-            if self._failures.get(digest, (0, now))[0] > 1
+            for index, pair in enumerate(pairs)
+            if self._failures.get(_digest(pair), (0, now))[0] > 1
         }
 
 
-def _digest(*ids: NDArray[np.int32]) -> bytes:
+def _digest(prompt: PairPrompt) -> bytes:
     whole = hashlib.blake2b(digest_size=16)
-    for part in ids:
-        whole.update(np.ascontiguousarray(part).data)
+    whole.update(np.ascontiguousarray(prompt.prefix).data)
+    whole.update(np.ascontiguousarray(prompt.tail).data)
     return whole.digest()
+
+
+def _non_finite() -> NonFiniteScore:
+    return NonFiniteScore("the engine's score of this document is not a finite number")

@@ -1,0 +1,357 @@
+"""A radix tree over token ids: what the prompts of a batch share, and what the KV cache holds of them.
+
+The one place that looks for shared prefixes. A request's prefix is inserted once, each pair's tail below it; nodes
+are split where prompts part, at any depth. Nodes that are cached stay from batch to batch (``prefix_cache.py``),
+all others belong to the batch under way. Time and memory are linear in the tokens inserted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rerankd.core.prefix_cache import PrefixCache
+from rerankd.engine.base import Batch
+from rerankd.types import IdArray
+
+MIN_SAVED_TOKENS = 32
+"""A shared segment has to save the computation of this many tokens; attention over many short ones costs more."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A run of tokens on the path of one or more prompts."""
+
+    ids: IdArray
+    """int32, shape (n,); empty at the root alone."""
+    parent: Node | None
+    end: int
+    """Tokens from the root to the end of this node."""
+    children: dict[int, Node] = field(default_factory=dict)
+    """By their first token."""
+    slots: IdArray | None = None
+    """The KV cache slot of each token, int32 (n,); None while the node is not cached."""
+    reserved: IdArray | None = None
+    """Slots that the pass under way writes, at most n: those of the first tokens."""
+    last_used: int = -1
+    """Number of the last batch with a prompt through this node."""
+    pairs: list[int] = field(default_factory=list)
+    """Pairs of the batch under way whose prompts end here."""
+    uses: int = 0
+    """Pairs of the batch under way at or below this node; counted when it is laid out."""
+    keep: bool = False
+    """Part of a request's prefix of which little is cached: worth caching for one pair alone."""
+
+    @property
+    def has_cached_child(self) -> bool:
+        return any(child.slots is not None for child in self.children.values())
+
+    def prune(self) -> None:
+        """Leave the tree if nothing needs this node any more; its parents likewise."""
+        node: Node | None = self
+        while node is not None and node.parent is not None and node.slots is None and not node.children:
+            siblings, first = node.parent.children, int(node.ids[0])
+            if siblings.get(first) is not node:
+                return
+            del siblings[first]
+            node = node.parent
+
+
+class PrefixTree:
+    """The prompts of one batch at a time, over the prefixes that are cached.
+
+    ``insert`` and ``add_pair`` build a batch, ``layout`` flattens it for the engine, ``finish`` ends it.
+    """
+
+    def __init__(self, cache: PrefixCache | None = None) -> None:
+        self.cache = cache or PrefixCache(0)
+        self.pairs = 0
+        """Pairs of the batch under way."""
+        self._batch = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.root = Node(np.empty(0, dtype=np.int32), None, 0)
+        self._touched: list[Node] = []
+
+    def insert(self, prefix: IdArray) -> Node:
+        """Where a request's prefix ends, int32 (p,), p >= 0; its tails are added below that node."""
+        cached = self._cached_tokens(prefix)
+        node = self._insert(self.root, prefix)
+        if 2 * cached < len(prefix):
+            self._keep(node)
+        return node
+
+    def missing(self, at: Node, ids: IdArray) -> int:
+        """Tokens of ``ids`` below ``at`` that neither the batch computes yet nor the cache holds."""
+        _, _, common, rest = _walk(at, ids)
+        return len(rest) - common
+
+    def add_pair(self, at: Node, tail: IdArray) -> None:
+        """One more pair, whose prompt is the path to ``at`` and ``tail``, int32 (t,), t >= 1."""
+        node = self._insert(at, tail)
+        if node.slots is not None:
+            self._compute_end(node)
+        node.pairs.append(self.pairs)
+        self.pairs += 1
+
+    def layout(self, max_tokens: float = math.inf) -> Batch:
+        """The batch for the engine; reserves slots for what is worth caching.
+
+        Args:
+            max_tokens: what may be computed, at least the sum of what was missing; where short shared segments
+                would be given up for more than that, they are not.
+        """
+        order = self._order()
+        if self.cache.capacity:
+            self._reserve(order)
+        batch = self._flatten(MIN_SAVED_TOKENS)
+        return batch if batch.tokens <= max_tokens else self._flatten(1)
+
+    def finish(self, *, succeeded: bool) -> None:
+        """End the batch: what the pass has written is cached, everything else of it is forgotten."""
+        for node in list(self._touched):  # those that are split now have no pairs and no slots to settle
+            node.pairs.clear()
+            node.keep = False
+            if node.reserved is not None:
+                self._settle(node, succeeded)
+        for node in self._touched:
+            node.prune()
+        self._touched.clear()
+        self._batch += 1
+        self.pairs = 0
+
+    def forget(self) -> None:
+        """Nothing is cached any more; not while a batch is under way."""
+        self.cache = PrefixCache(self.cache.capacity)
+        self._reset()
+
+    def _insert(self, at: Node, ids: IdArray) -> Node:
+        node, child, common, rest = _walk(at, ids)
+        if child is not None:
+            node, rest = self._split(child, common), rest[common:]
+        if len(rest):
+            child = Node(rest, node, node.end + len(rest))
+            node.children[int(rest[0])] = child
+            node = child
+        self._touch(node)
+        return node
+
+    def _touch(self, node: Node) -> None:
+        """Mark the path to a node as used by this batch."""
+        step: Node | None = node
+        while step is not None and step.last_used != self._batch:
+            step.last_used = self._batch
+            self._touched.append(step)
+            step = step.parent
+
+    def _split(self, node: Node, at: int) -> Node:
+        """Cut a node after its first ``at`` tokens, 0 < at < n; returns the new upper part.
+
+        The node itself becomes the lower part: whoever holds it as the end of a prefix still holds that end.
+        """
+        parent = node.parent
+        assert parent is not None, "the root is never split"
+        upper = Node(node.ids[:at], parent, parent.end + at, {int(node.ids[at]): node}, keep=node.keep)
+        upper.last_used = node.last_used
+        if node.slots is not None:
+            upper.slots, node.slots = node.slots[:at], node.slots[at:]
+            self.cache.added(upper)
+        parent.children[int(node.ids[0])] = upper
+        node.ids, node.parent = node.ids[at:], upper
+        if upper.last_used == self._batch:
+            self._touched.append(upper)
+        return upper
+
+    def _cached_tokens(self, ids: IdArray) -> int:
+        node, child, common, _ = _walk(self.root, ids)
+        if child is not None and child.slots is not None:
+            return node.end + common
+        while node.slots is None and node.parent is not None:
+            node = node.parent
+        return node.end
+
+    def _keep(self, node: Node | None) -> None:
+        while node is not None and node.slots is None and node.parent is not None:
+            node.keep = True
+            node = node.parent
+
+    def _compute_end(self, node: Node) -> None:
+        """A prompt ends inside of what is cached: its last token is computed all the same."""
+        if len(node.ids) > 1:
+            self._split(node, len(node.ids) - 1)
+        below = [node]
+        while below:
+            step = below.pop()
+            self.cache.release(step)
+            self._touched.append(step)
+            below.extend(step.children.values())
+
+    def _order(self) -> list[Node]:
+        """The nodes of the batch, parents before children, each with the pairs that pass through it."""
+        order, waiting = [], [self.root]
+        while waiting:
+            node = waiting.pop()
+            order.append(node)
+            waiting.extend(_used(node, self._batch))
+        for node in order:
+            node.uses = len(node.pairs)
+        for node in reversed(order):
+            if node.parent is not None:
+                node.parent.uses += node.uses
+        return order
+
+    def _reserve(self, order: Sequence[Node]) -> None:
+        """Slots for shared prefixes, and for those of which little is cached; parents first, as far as slots go."""
+        for node in order:
+            parent = node.parent
+            is_shared = (node.uses - 1) * len(node.ids) >= MIN_SAVED_TOKENS
+            if parent is None or node.slots is not None or not (node.keep or is_shared):
+                continue
+            if parent.parent is not None and parent.slots is None and not _is_reserved(parent):
+                continue
+            # A prompt's end is never read from the cache.
+            tokens = len(node.ids) - bool(node.pairs)
+            if tokens and len(slots := self.cache.reserve(tokens, self._batch)):
+                node.reserved = slots
+
+    def _flatten(self, min_saved: int) -> Batch:
+        """The nodes of the batch as segments; those that save too little go with their children."""
+        segments = _Segments(self.pairs)
+        waiting: list[tuple[Node, list[Node], int]] = [(node, [], -1) for node in _used(self.root, self._batch)]
+        while waiting:
+            node, carried, parent = waiting.pop()
+            children = _used(node, self._batch)
+            carried.append(node)
+            if _is_worth_a_segment(carried, children, min_saved):
+                parent = segments.add(carried, parent)
+                carried = []
+            for child in children:
+                waiting.append((child, carried if len(children) == 1 else list(carried), parent))
+        return segments.batch()
+
+    def _settle(self, node: Node, succeeded: bool) -> None:
+        slots, node.reserved = node.reserved, None
+        assert slots is not None
+        if not succeeded:
+            self.cache.give_back(slots)
+            return
+        written = node if len(slots) == len(node.ids) else self._split(node, len(slots))
+        self.cache.commit(written, slots)
+
+
+class _Segments:
+    """The arrays of a batch, filled segment by segment."""
+
+    def __init__(self, pairs: int) -> None:
+        self.lengths: list[int] = []
+        self.parents: list[int] = []
+        self.cached: list[bool] = []
+        self.leaves = np.empty(pairs, dtype=np.int32)
+        self._ids: list[IdArray] = []
+        self._slots: list[tuple[int, IdArray]] = []
+        self._tokens = 0
+
+    def add(self, nodes: Sequence[Node], parent: int) -> int:
+        """One segment of the nodes' tokens; returns its index."""
+        begin = self._tokens
+        for node in nodes:
+            slots = node.reserved if node.slots is None else node.slots
+            if slots is not None:
+                self._slots.append((self._tokens, slots))
+            self._ids.append(node.ids)
+            self._tokens += len(node.ids)
+        self.lengths.append(self._tokens - begin)
+        self.parents.append(parent)
+        self.cached.append(nodes[-1].slots is not None)
+        self.leaves[nodes[-1].pairs] = len(self.parents) - 1
+        return len(self.parents) - 1
+
+    def batch(self) -> Batch:
+        slots = np.full(self._tokens, -1, dtype=np.int32)
+        for begin, row in self._slots:
+            slots[begin : begin + len(row)] = row
+        return Batch(
+            token_ids=np.concatenate(self._ids, dtype=np.int32) if self._ids else np.empty(0, dtype=np.int32),
+            offsets=_offsets(self.lengths),
+            parents=np.array(self.parents, dtype=np.int32),
+            leaves=self.leaves,
+            cached=np.array(self.cached, dtype=np.bool_),
+            slots=slots,
+        )
+
+
+def _is_worth_a_segment(carried: Sequence[Node], children: Sequence[Node], min_saved: int) -> bool:
+    """Do the nodes stand by themselves, or rather before each of the last one's children?"""
+    node = carried[-1]
+    if node.pairs or not children:
+        return True
+    if len(children) == 1:
+        return (node.slots is None) != (children[0].slots is None)
+    if any(step.slots is not None or step.reserved is not None for step in carried):
+        return True
+    return (len(children) - 1) * sum(len(step.ids) for step in carried) >= min_saved
+
+
+def _used(node: Node, batch: int) -> list[Node]:
+    """The children that are part of the batch, the last first: a stack gives them back in order."""
+    return [child for child in reversed(node.children.values()) if child.last_used == batch]
+
+
+def _walk(at: Node, ids: IdArray) -> tuple[Node, Node | None, int, IdArray]:
+    """As far as the tree goes along ``ids``.
+
+    Returns the last node that is read whole, the child of it that is read in part and how many of its tokens
+    (None and 0 where there is none), and the ids that come after the whole nodes.
+    """
+    node, rest = at, ids
+    while len(rest):
+        child = node.children.get(int(rest[0]))
+        if child is None:
+            break
+        common = _common(child.ids, rest)
+        if common < len(child.ids):
+            return node, child, common, rest
+        node, rest = child, rest[common:]
+    return node, None, 0, rest
+
+
+def _common(first: IdArray, second: IdArray) -> int:
+    """How many tokens two runs begin with alike."""
+    shorter = min(len(first), len(second))
+    differs = first[:shorter] != second[:shorter]
+    at = int(differs.argmax())
+    return at if differs[at] else shorter
+
+
+def _is_reserved(node: Node) -> bool:
+    return node.reserved is not None and len(node.reserved) == len(node.ids)
+
+
+def _offsets(lengths: Sequence[int]) -> IdArray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def batch_of(prompts: Sequence[IdArray]) -> Batch:
+    """One batch of whole prompts, each int32 and not empty, that shares what they begin with."""
+    tree = PrefixTree()
+    for prompt in prompts:
+        tree.add_pair(tree.root, prompt)
+    return tree.layout()
+
+
+def separate(prompts: Sequence[IdArray]) -> Batch:
+    """One batch of whole prompts that shares nothing: one root segment a pair."""
+    lengths = [len(prompt) for prompt in prompts]
+    count, tokens = len(prompts), sum(lengths)
+    return Batch(
+        token_ids=np.concatenate(prompts, dtype=np.int32) if prompts else np.empty(0, dtype=np.int32),
+        offsets=_offsets(lengths),
+        parents=np.full(count, -1, dtype=np.int32),
+        leaves=np.arange(count, dtype=np.int32),
+        cached=np.zeros(count, dtype=np.bool_),
+        slots=np.full(tokens, -1, dtype=np.int32),
+    )

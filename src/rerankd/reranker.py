@@ -1,0 +1,281 @@
+"""Ranking in this process, without a server: for ``rerankd rank``, ``rerankd evaluate`` and notebooks.
+
+The same checkpoint, prompts, core and engine as the server's, minus HTTP, cache and admission: a loop drives the core
+where the server has a thread, and the next prompts are made meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerankd.cache.base import CachedScore
+from rerankd.checkpoint import Checkpoint
+from rerankd.core.engine_core import EngineCore, EngineGone, load_engine
+from rerankd.core.request import Output, ScoreRequest
+from rerankd.engine.base import DType, Engine, EngineInfo
+from rerankd.errors import EngineDead, ScoringError
+from rerankd.observe.metrics import EngineMetrics, Metrics
+from rerankd.prompt.build import PromptBuilder, PromptLimits
+from rerankd.prompt.template import Template, Text
+from rerankd.service.ranking import rerank_result
+from rerankd.settings import Settings
+from rerankd.types import PairPrompt, RerankRequest, RerankResult, Timings
+
+_DEFAULTS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSize:
+    """How many requests are tokenised together, while those before are scored.
+
+    A window ends with the request that brings it to so many documents, or characters. Where the prompt begins with
+    the document, queries share the work on the documents that they have in common, so that a longer window is less
+    work; characters bound its ids to some 100 MB.
+    """
+
+    documents: int = 2048
+    documents_first: int = 65_536
+    characters: int = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LocalScores:
+    """What became of one request's pairs, in input order: the raw score with its tokens, or an error."""
+
+    pairs: tuple[CachedScore | ScoringError, ...]
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """The raw scores, float32, shape (documents,); NaN where there is none."""
+        scores = [pair.logit if isinstance(pair, CachedScore) else np.nan for pair in self.pairs]
+        return np.array(scores, dtype=np.float32)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all scored pairs as the model reads them, prompt included."""
+        return sum(pair.tokens for pair in self.pairs if isinstance(pair, CachedScore))
+
+    @property
+    def truncated(self) -> int:
+        """Pairs that were cut to the model's limit."""
+        return sum(pair.truncated for pair in self.pairs if isinstance(pair, CachedScore))
+
+
+class Reranker:
+    """A loaded model that ranks documents in the calling thread. Not to be shared between threads.
+
+    Args:
+        model: ``tiny`` (embedded), a folder, or a hub name; the arguments are the settings of the same names.
+
+    Raises:
+        ConfigurationError: there is no such checkpoint or engine, or they do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: str = _DEFAULTS.model,
+        *,
+        revision: str = "",
+        template: str = _DEFAULTS.template,
+        engine: str = _DEFAULTS.engine,
+        dtype: DType = "auto",
+        device: str = _DEFAULTS.device,
+        threads: int = 0,
+        max_pair_tokens: int = _DEFAULTS.max_pair_tokens,
+        max_batch_tokens: int = 0,
+        prefix_cache_tokens: int = _DEFAULTS.prefix_cache_tokens,
+    ) -> None:
+        checkpoint = Checkpoint.open(model, revision, template)
+        made = checkpoint.engine(
+            engine,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            max_pair_tokens=max_pair_tokens,
+            max_batch_tokens=max_batch_tokens,
+            prefix_cache_tokens=prefix_cache_tokens,
+        )
+        name = model.rstrip("/").rsplit("/", 1)[-1]
+        self._set_up(name, checkpoint.fingerprint, PromptBuilder(checkpoint.tokenizer), made, max_pair_tokens)
+
+    @classmethod
+    def of(cls, name: str, revision: str, builder: PromptBuilder, engine: Engine, max_pair_tokens: int) -> Self:
+        """One of parts that are there already; the engine is loaded here."""
+        reranker = cls.__new__(cls)
+        reranker._set_up(name, revision, builder, engine, max_pair_tokens)
+        return reranker
+
+    def _set_up(self, name: str, revision: str, builder: PromptBuilder, engine: Engine, max_pair_tokens: int) -> None:
+        load_engine(engine)
+        self.name = name
+        self.revision = revision
+        """Hash over the checkpoint's own files."""
+        self.template: Template = builder.tokenizer.template
+        self.limits = PromptLimits(max_pair_tokens=min(max_pair_tokens, engine.info.max_length))
+        self.window = WindowSize()
+        self._builder = builder
+        self._engine = engine
+        self._core = EngineCore(engine, EngineMetrics(Metrics(), name))
+        self._document_first = _reads_document_first(self.template)
+
+    @property
+    def max_pair_tokens(self) -> int:
+        """Longer pairs are cut to this many tokens."""
+        return self.limits.max_pair_tokens
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine says of itself."""
+        return self._engine.info
+
+    def rank(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, top_n: int | None = None
+    ) -> RerankResult:
+        """Order ``documents`` by how well each answers ``query``; without ``instruction`` by the template's own.
+
+        Raises:
+            EngineDead: the engine cannot score any more.
+        """
+        started = time.monotonic()
+        request = RerankRequest(query, tuple(documents), instruction=instruction, top_n=top_n)
+        (scored,) = self.score_many([request])
+        timings = Timings(total=time.monotonic() - started)
+        return rerank_result(uuid.uuid4().hex, self.name, self.template, request, scored.pairs, 0, timings)
+
+    def score_many(self, requests: Iterable[RerankRequest]) -> Iterator[LocalScores]:
+        """Raw scores of many requests, in order, batched together; the next prompts are made meanwhile.
+
+        ``requests`` may be endless: only three windows of it are held.
+
+        Raises:
+            EngineDead: the engine cannot score any more.
+        """
+        running: deque[_Window] = deque()
+        windows = self._windows(requests)
+        with ThreadPoolExecutor(1, thread_name_prefix="prompts") as thread:
+            ahead = self._prepare_next(thread, windows)
+            while running or ahead is not None:
+                if ahead is not None and len(running) < 2:
+                    running.append(self._begin(ahead.result()))
+                    ahead = self._prepare_next(thread, windows)
+                self._step(running)
+                while running and not running[0].missing:
+                    yield from running.popleft().scores()
+
+    def _windows(self, requests: Iterable[RerankRequest]) -> Iterator[list[RerankRequest]]:
+        """Runs of requests; see :class:`WindowSize`."""
+        most = self.window.documents_first if self._document_first else self.window.documents
+        window: list[RerankRequest] = []
+        documents = characters = 0
+        for request in requests:
+            window.append(request)
+            documents += len(request.documents)
+            characters += sum(map(len, request.documents))
+            if documents >= most or characters >= self.window.characters:
+                yield window
+                window, documents, characters = [], 0, 0
+        if window:
+            yield window
+
+    def _prepare_next(
+        self, thread: ThreadPoolExecutor, windows: Iterator[list[RerankRequest]]
+    ) -> Future[_Window] | None:
+        window = next(windows, None)
+        return None if window is None else thread.submit(self._prepare, window)
+
+    def _prepare(self, requests: Sequence[RerankRequest]) -> _Window:
+        """The prompts of a window, those together that begin alike: a query's, or a document's."""
+        window = _Window()
+        alike: dict[int | str, list[tuple[PairPrompt, _Place]]] = {}
+        for number, request in enumerate(requests):
+            window.pairs.append([])
+            for document, pair in zip(request.documents, self._pairs(request), strict=True):
+                if isinstance(pair, PairPrompt):
+                    key = document if self._document_first else number
+                    alike.setdefault(key, []).append((pair, (number, len(window.pairs[number]))))
+                    window.missing += 1
+                    window.pairs[number].append(None)
+                else:
+                    window.pairs[number].append(pair)
+        for rows in alike.values():
+            window.places[ScoreRequest(tuple(pair for pair, _ in rows))] = [place for _, place in rows]
+        return window
+
+    def _pairs(self, request: RerankRequest) -> Sequence[PairPrompt | ScoringError]:
+        if not request.documents:
+            return ()
+        given = request.instruction
+        instruction = given if given and not given.isspace() else self.template.default_instruction
+        return self._builder.pairs(request.query, request.documents, instruction, self.limits)
+
+    def _begin(self, window: _Window) -> _Window:
+        for request in window.places:
+            self._core.add(request)
+        return window
+
+    def _step(self, running: Iterable[_Window]) -> None:
+        try:
+            outputs = self._core.step()
+        except EngineGone as error:
+            raise EngineDead(f"the engine is gone: {error}") from None
+        for output in outputs:
+            window = next(window for window in running if output.request in window.places)
+            window.take(output)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_Place: TypeAlias = tuple[int, int]
+"""A pair's request within its window, and its document within that request."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """Requests that are scored together."""
+
+    pairs: list[list[CachedScore | ScoringError | None]] = field(default_factory=list)
+    """What is known of each document of each request."""
+    places: dict[ScoreRequest, list[_Place]] = field(default_factory=dict)
+    """Whose the pairs are."""
+    missing: int = 0
+    """Pairs without an outcome."""
+
+    def take(self, output: Output) -> None:
+        places = self.places[output.request]
+        for index, outcome in output.outcomes.items():
+            number, document = places[index]
+            pair = output.request.pairs[index]
+            if isinstance(outcome, float):
+                self.pairs[number][document] = CachedScore(outcome, pair.tokens, pair.truncated)
+            else:
+                self.pairs[number][document] = outcome
+        self.missing -= len(output.outcomes)
+
+    def scores(self) -> Iterator[LocalScores]:
+        """The answers, once nothing is missing."""
+        for pairs in self.pairs:
+            yield LocalScores(tuple(pair for pair in pairs if pair is not None))
+
+
+def _reads_document_first(template: Template) -> bool:
+    text = "".join(part.text for part in template.parts if isinstance(part, Text))
+    return text.find("{document}") < text.find("{query}")

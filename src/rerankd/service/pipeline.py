@@ -1,0 +1,273 @@
+"""The way of a request, on one page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+
+from rerankd.cache.base import CachedScore, ScoreCache
+from rerankd.cache.key import keys_for, scope_of
+from rerankd.core.engine_thread import Scores
+from rerankd.core.request import Output, ScoreRequest
+from rerankd.errors import ScoringError, ServiceError
+from rerankd.observe.metrics import Metrics
+from rerankd.prompt.fit import PromptLimits
+from rerankd.service.admission import Ticket, check_sizes
+from rerankd.service.models import LoadedModel, ServedModel, ServedModels
+from rerankd.service.ranking import rerank_result
+from rerankd.service.routing import choose
+from rerankd.settings import Settings
+from rerankd.types import CallContext, Outcome, PairPrompt, PairRef, RerankRequest, RerankResult, Timings
+
+_FEW_DOCUMENTS = 500
+"""Work for so many documents is done without a look at the event loop in between."""
+_FEW_CHARACTERS = 200_000
+"""Characters whose keys are made on the event loop; those of more are made in a thread."""
+
+
+@dataclass(slots=True, eq=False)
+class PreparedRequest:
+    """A request on its way, and what is known of its pairs."""
+
+    request: RerankRequest
+    model: ServedModel
+    limits: PromptLimits
+    instruction: str
+    started: float
+    refs: tuple[PairRef, ...]
+    """The pairs: one a document, as long as no document is split into passages."""
+    keys: list[bytes]
+    """A digest of each pair; equal pairs have equal keys, and are scored once."""
+    known: dict[bytes, CachedScore | ScoringError] = field(default_factory=dict)
+    """What is known of the pairs, by key."""
+    cached: int = 0
+    """Documents that the cache knew."""
+    tokenise_seconds: float = 0.0
+    error: ServiceError | None = None
+    """Why the request has no answer, if it alone has none."""
+    score_request: ScoreRequest | None = None
+    scores: Scores | None = None
+
+    def unknown(self) -> dict[bytes, PairRef]:
+        """One pair of each key without a score."""
+        return {key: ref for key, ref in zip(self.keys, self.refs, strict=True) if key not in self.known}
+
+
+class RequestPipeline:
+    """Scores requests with the served models: admission, cache, prompts, engine, ranking."""
+
+    def __init__(self, settings: Settings, models: ServedModels, cache: ScoreCache, metrics: Metrics) -> None:
+        self.models = models
+        self.cache = cache
+        self._settings = settings
+        self._metrics = metrics
+
+    async def rerank(
+        self, requests: Sequence[RerankRequest], context: CallContext
+    ) -> list[RerankResult | ServiceError]:
+        """One result a request, in order; they share batches with each other and with other calls.
+
+        An error that concerns one request alone stands in its place; one that concerns the whole server
+        (overload, a dead engine) is raised, and what the call had queued is dropped.
+        """
+        prepared = [await self._prepare(request, context) for request in requests]
+        going = [one for one in prepared if isinstance(one, PreparedRequest)]
+        if context.use_cache:
+            await self._look_up(going)
+        unknown = [one for one in going if len(one.known) < len(set(one.keys))]
+        if unknown:
+            await self._score(unknown, context)
+        return [one if isinstance(one, ServiceError) else one.error or self._result(one) for one in prepared]
+
+    async def _prepare(self, request: RerankRequest, context: CallContext) -> PreparedRequest | ServiceError:
+        """Which model, which limits, and a key for each pair."""
+        try:
+            model = choose(self.models, request, context)
+            check_sizes(request, model.sizes)
+        except ServiceError as error:
+            return error
+        started = time.monotonic()
+        limits = self._limits(model, request)
+        instruction = _instruction(model, request)
+        scope = self._scope(model, request, instruction, limits, context)
+        if sum(map(len, request.documents)) > _FEW_CHARACTERS:
+            keys = await asyncio.to_thread(keys_for, scope, request.documents)
+        else:
+            keys = keys_for(scope, request.documents)
+            if len(keys) > _FEW_DOCUMENTS:
+                await asyncio.sleep(0)
+        refs = tuple(map(PairRef, range(len(keys))))
+        return PreparedRequest(request, model, limits, instruction, started, refs, keys)
+
+    async def _look_up(self, prepared: Sequence[PreparedRequest]) -> None:
+        """What the cache knows, asked for all requests together."""
+        asked = [(one, key) for one in prepared for key in dict.fromkeys(one.keys)]
+        for start in range(0, len(asked), _FEW_DOCUMENTS):
+            part = asked[start : start + _FEW_DOCUMENTS]
+            found = await self.cache.get_many([key for _, key in part])
+            hits = 0
+            for (one, key), score in zip(part, found, strict=True):
+                if score is not None:
+                    one.known[key] = score
+                    hits += 1
+            self._metrics.cache_hits.inc(hits)
+            self._metrics.cache_misses.inc(len(part) - hits)
+            if len(asked) > len(part):
+                await asyncio.sleep(0)
+        for one in prepared:
+            one.cached = sum(key in one.known for key in one.keys)
+
+    async def _score(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
+        """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
+        with contextlib.ExitStack() as room:
+            tickets: list[tuple[LoadedModel, Ticket, list[PreparedRequest]]] = []
+            for model, ones in _by_model(prepared).items():
+                model.engine.check_accepting()
+                ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
+                ticket.take_texts(len(ones), sum(_characters(one) for one in ones))
+                tickets.append((model, ticket, ones))
+            await gather_per_request([self._tokenise(one, context) for one in prepared])
+            for model, ticket, ones in tickets:
+                if requests := [one.score_request for one in ones if one.score_request is not None]:
+                    ticket.take_tokens(requests, model.engine.status, shares_prefix=model.engine.info.shares_prefix)
+            for model, _, ones in tickets:
+                for one in ones:
+                    if one.score_request is not None:
+                        one.scores = room.enter_context(model.engine.submit(one.score_request))
+            for one in prepared:
+                if one.scores is not None:
+                    _take_in(one, await one.scores.wait())
+
+    async def _tokenise(self, one: PreparedRequest, context: CallContext) -> None:
+        """Prompts of the pairs that are not known; an error that concerns the request alone is its own."""
+        started = time.monotonic()
+        unknown = one.unknown()
+        places = [ref.document for ref in unknown.values()]
+        texts = [one.request.documents[place] for place in places]
+        try:
+            found = await one.model.loaded.prompts.build(
+                one.request.query, texts, one.instruction, one.limits, places, tenant=context.tenant
+            )
+        except ServiceError as error:
+            if error.retryable:
+                raise
+            one.error = error
+            return
+        one.tokenise_seconds = time.monotonic() - started
+        keys, pairs = [], []
+        for key, pair in zip(unknown, found, strict=True):
+            if isinstance(pair, PairPrompt):
+                keys.append(key)
+                pairs.append(pair)
+            else:
+                one.known[key] = pair
+        if pairs:
+            one.score_request = ScoreRequest(
+                tuple(pairs), tuple(keys), context.deadline, context.tenant, one.request.priority
+            )
+
+    def _result(self, one: PreparedRequest) -> RerankResult:
+        pairs = [one.known[key] for key in one.keys]
+        if one.score_request is not None:
+            self._metrics.truncated_pairs.inc(sum(pair.truncated for pair in one.score_request.pairs))
+        timings = Timings(one.tokenise_seconds)
+        if one.scores is not None:
+            timings = Timings(
+                one.tokenise_seconds,
+                queue=one.scores.started - one.scores.queued,
+                engine=one.scores.ended - one.scores.started,
+                total=time.monotonic() - one.started,
+            )
+        return rerank_result(
+            uuid.uuid4().hex, one.model.name, one.model.loaded.template, one.request, pairs, one.cached, timings
+        )
+
+    def _scope(
+        self,
+        model: ServedModel,
+        request: RerankRequest,
+        instruction: str,
+        limits: PromptLimits,
+        context: CallContext,
+    ) -> bytes:
+        """A digest over everything that the scores of a request depend on, but the documents."""
+        info = model.loaded.engine.info
+        return scope_of(
+            model=model.loaded.source.model,
+            revision=model.loaded.fingerprint,
+            template=model.loaded.template.revision,
+            dtype=info.dtype,
+            engine=info.engine,
+            instruction=instruction,
+            query=request.query,
+            truncation=repr(limits),
+            tenant=context.tenant if self._settings.cache_per_tenant else "",
+        )
+
+    def _limits(self, model: ServedModel, request: RerankRequest) -> PromptLimits:
+        return PromptLimits(
+            max_pair_tokens=model.max_pair_tokens,
+            query_truncation_share=self._settings.query_truncation_share,
+            max_tokens_per_document=request.max_tokens_per_document,
+            max_tokens_per_query=request.max_tokens_per_query,
+            truncate=request.truncate is not False,
+            side=request.truncation_side,
+        )
+
+
+def store_scores(cache: ScoreCache, output: Output) -> None:
+    """Cache the scores of an output: the one place that writes, for answers in time and for late ones."""
+    request = output.request
+    if request.keys is not None:
+        cache.put_many(
+            {
+                request.keys[index]: CachedScore(outcome, request.pairs[index].tokens, request.pairs[index].truncated)
+                for index, outcome in output.outcomes.items()
+                if isinstance(outcome, float)
+            }
+        )
+
+
+async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
+    """All at once; the first error ends all."""
+    if len(work) == 1:
+        await work[0]
+        return
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _instruction(model: ServedModel, request: RerankRequest) -> str:
+    """An empty instruction is none: the name's default applies."""
+    given = request.instruction
+    return given if given and not given.isspace() else model.instruction
+
+
+def _take_in(one: PreparedRequest, outcomes: Sequence[Outcome]) -> None:
+    request = one.score_request
+    assert request is not None
+    for key, pair, outcome in zip(request.keys or (), request.pairs, outcomes, strict=True):
+        known = CachedScore(outcome, pair.tokens, pair.truncated) if isinstance(outcome, float) else outcome
+        one.known[key] = known
+
+
+def _by_model(prepared: Sequence[PreparedRequest]) -> dict[LoadedModel, list[PreparedRequest]]:
+    models: dict[LoadedModel, list[PreparedRequest]] = {}
+    for one in prepared:
+        models.setdefault(one.model.loaded, []).append(one)
+    return models
+
+
+def _characters(one: PreparedRequest) -> int:
+    """What is to be tokenised of a request, each pair once."""
+    documents = one.request.documents
+    unknown = sum(len(documents[ref.document]) for ref in one.unknown().values())
+    return len(one.request.query) + len(one.instruction) + unknown
