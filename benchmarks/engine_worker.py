@@ -46,6 +46,7 @@ class EngineScorer:
     """An engine of rerankd's contract, or the usual code."""
 
     def __init__(self, options: Values) -> None:
+        from benchmarks.direct import DirectScorer
         from rerankd.engine.base import EngineOptions, HeadSpec
 
         chosen = EngineOptions(
@@ -59,14 +60,13 @@ class EngineScorer:
         self._engine = _maker(options["engine"])(chosen)
         self._engine.load()
         self._engine.health()
+        self._direct = DirectScorer(self._engine)
         self.details = f"{self._engine.info.dtype}: {self._engine.info.details}"
 
     def score(self, request: Values) -> NDArray[np.float64]:
-        from rerankd.engine.base import Batch, Group
-
         prefix = np.array(request["prefix"], dtype=np.int32)
         tails = tuple(np.array(tail, dtype=np.int32) for tail in request["tails"])
-        logits = self._engine.score(Batch.of([Group(prefix, tails)]))
+        logits = self._direct.score(prefix, tails)
         probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-logits.astype(np.float64)))
         return probabilities
 

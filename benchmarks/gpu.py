@@ -35,10 +35,11 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.checkpoints import LAYOUTS, write_checkpoint
+from benchmarks.direct import DirectScorer
 from benchmarks.machine import machine, print_table
 from benchmarks.transformers_baseline import left_padded
 from benchmarks.workloads import WORKLOADS, Workload
-from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
+from rerankd.engine.base import Batch, Engine, EngineOptions, HeadSpec
 from rerankd.engine.reference import ReferenceEngine
 from rerankd.engine.registry import create_engine
 from rerankd.types import IdArray
@@ -55,6 +56,14 @@ _HEAD = HeadSpec("words", positive=9693, negative=2152)
 _PAIR_TOKENS = 1024
 _NEEDS = {"vllm": "vllm", "flash_attention_2": "flash_attn"}
 _TOKENIZER = Path(__file__).parents[2] / "shared" / "tokenizer" / "qwen3"
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """One request."""
+
+    prefix: IdArray
+    tails: list[IdArray]
 
 
 @dataclass
@@ -178,7 +187,7 @@ def _take_turns(arguments: argparse.Namespace) -> None:
     for workload in arguments.workloads.split(","):
         requests = list(_requests(SHAPES[workload], layout.vocab_size, 1 + arguments.repeat, arguments.alike))
         if name == _REFERENCE:
-            requests = [_first_pairs(requests[0])]
+            requests = [Ids(requests[0].prefix, requests[0].tails[:COMPARED])]
         turns[workload] = asdict(_turns(engine, requests))
     arguments.turns.write_text(json.dumps(turns), encoding="utf-8")
     engine.close()
@@ -192,7 +201,7 @@ def _engine(name: str, folder: Path, device: str) -> Engine:
     return create_engine(kind, options) if kind in ("native", "reference", "vllm") else Transformers(options, kind)
 
 
-def _requests(shape: Workload, vocabulary: int, count: int, alike: int = 0) -> Iterator[Batch]:
+def _requests(shape: Workload, vocabulary: int, count: int, alike: int = 0) -> Iterator[Ids]:
     """Random ids; the first ``alike`` of them are the same in all requests."""
     rng = np.random.default_rng(0)
 
@@ -202,21 +211,18 @@ def _requests(shape: Workload, vocabulary: int, count: int, alike: int = 0) -> I
     common = ids(min(alike, shape.prefix))
     for _ in range(count):
         prefix = np.concatenate([common, ids(shape.prefix - len(common))])
-        yield Batch.of([Group(prefix, tuple(ids(shape.tail) for _ in range(shape.documents)))])
+        yield Ids(prefix, [ids(shape.tail) for _ in range(shape.documents)])
 
 
-def _first_pairs(batch: Batch) -> Batch:
-    return Batch.of([Group(batch.prefix_ids, tuple(np.split(batch.tail_ids, batch.tail_offsets[1:-1])[:COMPARED]))])
-
-
-def _turns(engine: Engine, requests: Sequence[Batch]) -> Turns:
-    turns = Turns(engine.score(requests[0]).tolist())
+def _turns(engine: Engine, requests: Sequence[Ids]) -> Turns:
+    direct = DirectScorer(engine)
+    turns = Turns(direct.score(requests[0].prefix, requests[0].tails).tolist())
     has_own_memory = engine.info.engine == "vllm" or not torch.cuda.is_available()
     if not has_own_memory:
         torch.cuda.reset_peak_memory_stats()
     for request in requests[1:]:
         began = time.perf_counter()
-        engine.score(request)
+        direct.score(request.prefix, request.tails)
         turns.seconds.append(time.perf_counter() - began)
     turns.peak_mb = None if has_own_memory else torch.cuda.max_memory_allocated() / 2**20
     return turns

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from rerankd.engine.base import Batch, Group, HeadSpec
-from rerankd.prompt.build import Prompt, PromptBuilder
+from rerankd.engine.base import HeadSpec
+from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.fit import PromptLimits
 from rerankd.prompt.template import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
-from rerankd.types import IdArray
+from rerankd.types import IdArray, PairPrompt
 
 _WORD = re.compile("Ġ[a-z]{3,}")
 """Tokens that a text of words separated by spaces falls into, one each, whatever stands beside them."""
@@ -58,9 +58,6 @@ class Request:
     prefix: IdArray
     tails: tuple[IdArray, ...]
 
-    def batch(self) -> Batch:
-        return Batch.of([Group(self.prefix, self.tails)])
-
 
 class Texts:
     """Texts of given lengths in one tokenizer's tokens."""
@@ -71,8 +68,8 @@ class Texts:
         vocabulary = Tokenizer.from_file(str(tokenizer_json)).get_vocab(with_added_tokens=False)
         self._words = sorted(token[1:] for token in vocabulary if _WORD.fullmatch(token))
         self.instruction = self._tokenizer.template.default_instruction
-        bare = self.prompt("a", ["b", "c"])
-        self._around_query, self._around_document = len(bare.prefix) - 1, len(bare.tails[0]) - 1
+        (bare,) = self.pairs("a", ["b"])
+        self._around_query, self._around_document = len(bare.prefix) - 1, len(bare.tail) - 1
 
     @property
     def head(self) -> HeadSpec:
@@ -91,11 +88,8 @@ class Texts:
         firsts = source.sample(self._words, workload.documents)
         rest = workload.tail - self._around_document - 1
         documents = tuple(first + " " + self._text(source, rest) if rest else first for first in firsts)
-        prompt = self.prompt(query, documents)
-        # One document shares its prefix with nobody: cut it where it would be cut in company.
-        whole = prompt.tails[0] if workload.documents == 1 else None
-        prefix = prompt.prefix if whole is None else whole[: workload.prefix]
-        tails = prompt.tails if whole is None else (whole[workload.prefix :],)
+        pairs = self.pairs(query, documents)
+        prefix, tails = pairs[0].prefix, tuple(pair.tail for pair in pairs)
         if len(prefix) != workload.prefix or {len(tail) for tail in tails} != {workload.tail}:
             raise ValueError(f"{workload} cannot be made: {len(prefix)} + {[len(tail) for tail in tails][:5]}")
         return Request(query, documents, self.instruction, prefix, tails)
@@ -105,6 +99,7 @@ class Texts:
             raise ValueError("a query and a document have at least one word each")
         return " ".join(source.choices(self._words, k=words))
 
-    def prompt(self, query: str, documents: Sequence[str]) -> Prompt:
+    def pairs(self, query: str, documents: Sequence[str]) -> list[PairPrompt]:
         """What rerankd makes of a request."""
-        return self._builder.build(query, documents, self.instruction, _UNLIMITED)
+        found = self._builder.pairs(query, documents, self.instruction, _UNLIMITED)
+        return [pair for pair in found if isinstance(pair, PairPrompt)]

@@ -26,8 +26,8 @@ def in_template(body: Body, instruction: str) -> Body:
 
 def shape(texts: Texts, body: Body) -> Workload:
     """The request's lengths in tokens, template included; all documents of a payload are as long."""
-    prompt = texts.prompt(str(body["query"]), list(body["documents"]))
-    return Workload(len(prompt.tails), len(prompt.prefix), max(map(len, prompt.tails)))
+    pairs = texts.pairs(str(body["query"]), list(body["documents"]))
+    return Workload(len(pairs), len(pairs[0].prefix), max(len(pair.tail) for pair in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def reading(url: str, body: Body) -> Reading:
 def verdict(texts: Texts, url: str, extra: Body, *, is_framed: bool) -> tuple[str, tuple[float, ...]]:
     """Empty if the server reads what it should, else why its rows are void; and the probabilities it gave."""
     body = probe()
-    wanted = sum(texts.prompt(str(body["query"]), list(body["documents"])).pair_tokens)
+    wanted = sum(pair.tokens for pair in texts.pairs(str(body["query"]), list(body["documents"])))
     sent = in_template(body, texts.instruction) if is_framed else body
     found = reading(url, {**sent, **extra})
     if found.tokens == wanted:

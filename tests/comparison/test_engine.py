@@ -40,8 +40,7 @@ def test_a_request_has_the_lengths_that_its_workload_says(name: str, qwen3_file:
     assert len(one.prefix) == workload.prefix
     assert [len(tail) for tail in one.tails] == [workload.tail] * workload.documents
     assert one.query != other.query
-    prompt = texts.prompt(one.query, one.documents)
-    assert np.array_equal(prompt.prefix, one.prefix)
+    assert np.array_equal(texts.pairs(one.query, one.documents)[0].prefix, one.prefix)
 
 
 def test_a_workload_shorter_than_the_prompt_is_refused(qwen3_file: Path) -> None:

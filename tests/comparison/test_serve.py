@@ -36,9 +36,9 @@ def test_framed_texts_put_together_are_the_prompt(texts: Texts, qwen3_file: Path
     body = PAYLOADS["10x64"].body(0)
     query, documents = framed(body["query"], body["documents"], texts.instruction)
     tokenizer = Tokenizer.from_file(str(qwen3_file))
-    prompt = texts.prompt(body["query"], body["documents"])
-    for document, tail in zip(documents, prompt.tails, strict=True):
-        whole = [*prompt.prefix.tolist(), *tail.tolist()]
+    pairs = texts.pairs(body["query"], body["documents"])
+    for document, pair in zip(documents, pairs, strict=True):
+        whole = pair.ids.tolist()
         assert tokenizer.encode(query + document, add_special_tokens=False).ids == whole
 
 
@@ -46,9 +46,9 @@ def test_framed_texts_that_infinity_strips_are_still_the_prompt(texts: Texts, qw
     tokenizer = strippable(Tokenizer.from_file(str(qwen3_file)))
     body = tokens.probe()
     sent = tokens.in_template(body, texts.instruction)
-    prompt = texts.prompt(body["query"], body["documents"])
-    for document, tail in zip(sent["documents"], prompt.tails, strict=True):
-        whole = [*prompt.prefix.tolist(), *tail.tolist()]
+    pairs = texts.pairs(body["query"], body["documents"])
+    for document, pair in zip(sent["documents"], pairs, strict=True):
+        whole = pair.ids.tolist()
         # It reads the two as a pair, and counts them put together.
         assert tokenizer.encode(sent["query"].strip(), document.strip()).ids == whole
         assert tokenizer.encode(sent["query"] + document, add_special_tokens=False).ids == whole
@@ -62,7 +62,7 @@ def test_the_stand_in_is_a_text_like_any_other_elsewhere(qwen3_file: Path) -> No
 
 def test_a_server_that_counts_other_tokens_is_void(texts: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
     body = tokens.probe()
-    right = sum(texts.prompt(body["query"], body["documents"]).pair_tokens)
+    right = sum(pair.tokens for pair in texts.pairs(body["query"], body["documents"]))
     for found, words in ((right, ""), (right - 1, f"void: it reads {right - 1} tokens instead of {right}"),
                          (None, f"void: it reads an unknown number of tokens instead of {right}")):  # fmt: skip
         answer = tokens.Reading(found, (0.5, 0.25))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 
-from rerankd.engine.base import Engine, EngineOptions, Group, HeadSpec
+from rerankd.engine.base import Batch, Engine, EngineOptions, HeadSpec
 from rerankd.engine.registry import create_engine
 
 SMALL = Layout()
@@ -66,14 +66,39 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def make_groups(rng: np.random.Generator) -> Callable[..., list[Group]]:
-    """Groups of random ids: ``lengths`` of the tails, dealt out to ``groups`` prefixes of up to 80 tokens."""
+def make_forest(rng: np.random.Generator) -> Callable[..., Batch]:
+    """Random prompts in a tree of several levels."""
 
-    def make(lengths: list[int], groups: int = 4, vocabulary: int = SMALL.vocab_size) -> list[Group]:
+    def make(pairs: int, longest: int = 300, vocabulary: int = SMALL.vocab_size) -> Batch:
+        """``pairs`` prompts at least: leaves of 1 to ``longest`` tokens, most of them short, behind shared segments
+        of up to 80, some of which end a prompt themselves."""
+        inner = max(1, pairs // 5)
+        parents = [*(int(rng.integers(-1, at)) for at in range(inner)), *rng.integers(-1, inner, pairs).tolist()]
+        short = np.exp(rng.uniform(0, np.log(longest), pairs - 1)).astype(int)
+        lengths = np.concatenate([rng.integers(1, 80, inner), [longest], short])
+        leaves = [at for at in range(inner + pairs) if at not in parents or rng.random() < 0.3]
+        tokens = int(lengths.sum())
+        return Batch(
+            token_ids=rng.integers(0, vocabulary, tokens).astype(np.int32),
+            offsets=np.cumsum([0, *lengths], dtype=np.int32),
+            parents=np.array(parents, dtype=np.int32),
+            leaves=np.array(leaves, dtype=np.int32),
+            cached=np.zeros(inner + pairs, dtype=bool),
+            slots=np.full(tokens, -1, dtype=np.int32),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_prompts(rng: np.random.Generator) -> Callable[..., list[np.ndarray]]:
+    """Whole prompts of random ids by their lengths, behind ``prefixes`` random prefixes of up to 80 tokens."""
+
+    def make(lengths: Sequence[int], prefixes: int = 4, vocabulary: int = SMALL.vocab_size) -> list[np.ndarray]:
         def ids(length: int) -> np.ndarray:
             return rng.integers(0, vocabulary, length).astype(np.int32)
 
-        parts = np.array_split(lengths, groups)
-        return [Group(ids(int(rng.integers(0, 80))), tuple(ids(int(length)) for length in part)) for part in parts]
+        begins = [ids(int(rng.integers(0, 80))) for _ in range(prefixes)]
+        return [np.concatenate([begins[at % prefixes], ids(int(length))]) for at, length in enumerate(lengths)]
 
     return make

@@ -1,4 +1,4 @@
-"""What runs on CUDA alone, run on a CPU: the same plans and passes, with their attention in plain torch."""
+"""What runs on CUDA alone, run on a CPU: the same layouts and passes, with their attention in plain torch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tests.unit.engine.native.forests import attend
 
 from rerankd.engine.base import Batch, HeadSpec
 from rerankd.engine.native.activations import FP8
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.cpu.torch_ops import TorchOps
-from rerankd.engine.native.cuda.attention_metadata import Attend
+from rerankd.engine.native.cuda.attention_metadata import AttentionKernel
 from rerankd.engine.native.cuda.backend import CudaBackend
 from rerankd.engine.native.cuda.graph_runner import CudaGraphRunner
-from rerankd.engine.native.engine import forward
-from rerankd.engine.native.kept import Kept
+from rerankd.engine.native.kv_cache import KVCache
 from rerankd.engine.native.models.qwen3 import Qwen3Reranker
 from rerankd.engine.native.ops import FusedOps
 from rerankd.engine.native.precision import Precision
@@ -29,31 +29,27 @@ PRECISIONS = {
     "bfloat16": Precision("bfloat16", *[torch.bfloat16] * 3, torch.float32, ""),
     "fp8": Precision("fp8", FP8, FP8, torch.bfloat16, torch.float32, ""),
 }
-"""The formats that CUDA computes in."""
+"""What CUDA computes in."""
 
 
-def attend(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, lines: torch.Tensor, block: int
+def plain_attention(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    tasks: torch.Tensor,
+    ranges: torch.Tensor,
+    block: int,
 ) -> torch.Tensor:
-    """What the kernel has to give, one line after another, from the definition."""
+    """What the kernel has to give, one task after another, from the definition."""
     attended = torch.full_like(queries, torch.nan)
-    shared = queries.shape[1] // keys.shape[1]
-    for first, count, own, own_count, kept, kept_count, new, new_count in lines.tolist():
-        assert count * shared <= block
-        rows = [*range(kept, kept + kept_count), *range(new, new + new_count), *range(own, own + own_count)]
+    group_size = queries.shape[1] // keys.shape[1]
+    for first, count, own, own_count, begin, end in tasks.tolist():
+        assert count * group_size <= block
+        before = [range(row, row + keys_there) for row, keys_there in ranges[begin:end].tolist()]
+        rows = [row for part in (*before, range(own, own + own_count)) for row in part]
         if count:
-            attended[first : first + count] = _attend(queries[first : first + count], keys[rows], values[rows])
+            attended[first : first + count] = attend(queries[first : first + count], keys[rows], values[rows])
     return attended
-
-
-def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """The last query sees all keys, the one before it all but the last."""
-    repeats = queries.shape[1] // keys.shape[1]
-    wide_keys, wide_values = (part.float().repeat_interleave(repeats, dim=1) for part in (keys, values))
-    scores = torch.einsum("qhd,khd->hqk", queries.float(), wide_keys) / queries.shape[-1] ** 0.5
-    hidden = torch.ones(len(queries), len(keys), dtype=torch.bool, device=queries.device)
-    scores = scores.masked_fill(hidden.triu(len(keys) - len(queries) + 1), -torch.inf)
-    return torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), wide_values).to(queries.dtype)
 
 
 class OnCpu(CudaBackend):
@@ -64,31 +60,35 @@ class OnCpu(CudaBackend):
         config: ModelConfig,
         precision: Precision,
         ops: FusedOps,
-        kept_tokens: int,
-        attend: Attend,
-        most_rows: int,
+        attention: AttentionKernel,
+        slots: int,
+        max_tokens: int,
     ) -> None:
         self.device = CPU
         self.precision = precision
         self.ops = ops
-        self._runner = CudaGraphRunner(config, CPU, precision.compute_dtype, kept_tokens, attend, most_rows)
+        self.kv_cache = KVCache(config, slots, precision.compute_dtype, CPU)
+        self._runner = CudaGraphRunner(config, CPU, self.kv_cache, attention, max_tokens=max_tokens)
 
 
-def passes_on_cpu(
+def cuda_on_cpu(
     folder: Path,
     dtype: str,
     *,
-    pieces: FusedOps | None = None,
-    kept_tokens: int = 0,
-    attend: Attend = attend,
-    most_rows: int = 8192,
-) -> tuple[Callable[[Batch], np.ndarray], Kept]:
-    """Raw scores of the checkpoint in ``folder``, computed as on CUDA, and what is kept meanwhile."""
-    kept = Kept(kept_tokens)
-    config, numbers = ModelConfig.read(folder), PRECISIONS[dtype]
-    backend = OnCpu(config, numbers, pieces or TorchOps(), kept_tokens, attend, most_rows)
+    ops: FusedOps | None = None,
+    attention: AttentionKernel = plain_attention,
+    slots: int = 0,
+    max_tokens: int = 8192,
+) -> Callable[[Batch], np.ndarray]:
+    """Raw scores of the checkpoint in ``folder``, computed as on CUDA."""
+    config = ModelConfig.read(folder)
+    backend = OnCpu(config, PRECISIONS[dtype], ops or TorchOps(), attention, slots, max_tokens)
     loader = WeightLoader(config, SafetensorsCheckpoint(folder), backend)
-    head = HeadSpec("words", positive=9, negative=8)
     with torch.inference_mode():
-        model = Qwen3Reranker(config, loader, head, 8192)
-    return lambda batch: forward(batch, kept, backend, model), kept
+        model = Qwen3Reranker(config, loader, HeadSpec("words", positive=9, negative=8), 8192)
+
+    def score(batch: Batch) -> np.ndarray:
+        with torch.inference_mode():
+            return backend.run(model, backend.plan(batch)).numpy()[: batch.pairs]
+
+    return score

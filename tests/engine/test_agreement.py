@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ import pytest
 import torch
 from benchmarks.checkpoints import RERANKER_0_6B, write_checkpoint
 
-from rerankd.engine.base import Batch, Engine, Group
+from rerankd.core.prefix_tree import batch_of, separate
+from rerankd.engine.base import Batch, Engine
 
-Groups = Callable[..., list[Group]]
+Forest = Callable[..., Batch]
+Prompts = Callable[..., list[np.ndarray]]
 Make = Callable[..., Engine]
 
 BOUNDS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 1e-2, "int8": 4e-2}
@@ -24,8 +26,9 @@ def lengths(rng: np.random.Generator, pairs: int, longest: int) -> list[int]:
     return [5, longest, *np.exp(rng.uniform(np.log(5), np.log(longest), pairs - 2)).astype(int).tolist()]
 
 
-def probabilities(engine: Engine, groups: list[Group]) -> np.ndarray:
-    scores = engine.score(Batch.of(groups))
+def probabilities(engine: Engine, batch: Batch | Sequence[np.ndarray]) -> np.ndarray:
+    """Of a batch, or of prompts that share what they begin with."""
+    scores = engine.score(batch if isinstance(batch, Batch) else batch_of(batch))
     assert scores.dtype == np.float32
     return 1 / (1 + np.exp(-scores.astype(np.float64)))
 
@@ -35,92 +38,91 @@ def dtype(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.promise("S2", "S3")
 def test_native_agrees_with_the_reference(
-    checkpoint: Path, dtype: str, make_engine: Make, make_groups: Groups, rng: np.random.Generator
+    checkpoint: Path, dtype: str, make_engine: Make, make_forest: Forest
 ) -> None:
-    groups = make_groups(lengths(rng, 60, 400))
-    expected = probabilities(make_engine("reference", checkpoint), groups)
-    found = probabilities(make_engine("native", checkpoint, dtype), groups)
+    batch = make_forest(60, 400)
+    expected = probabilities(make_engine("reference", checkpoint), batch)
+    found = probabilities(make_engine("native", checkpoint, dtype), batch)
     assert np.ptp(expected) > 0.2, "random weights whose scores are all alike would prove nothing"
     assert np.abs(found - expected).max() <= BOUNDS[dtype]
 
 
-def test_native_agrees_with_the_reference_on_200_pairs_of_5_to_3000_tokens(
-    small_checkpoint: Path, make_engine: Make, make_groups: Groups, rng: np.random.Generator
+def test_native_agrees_with_the_reference_on_200_pairs_of_up_to_3000_tokens(
+    small_checkpoint: Path, make_engine: Make, make_forest: Forest
 ) -> None:
-    groups = make_groups(lengths(rng, 200, 3000), groups=10)
-    expected = probabilities(make_engine("reference", small_checkpoint), groups)
-    found = probabilities(make_engine("native", small_checkpoint), groups)
+    batch = make_forest(200, 3000)
+    expected = probabilities(make_engine("reference", small_checkpoint), batch)
+    found = probabilities(make_engine("native", small_checkpoint), batch)
     assert np.abs(found - expected).max() <= BOUNDS["float32"]
 
 
-def test_sharing_the_prefix_changes_nothing(
-    small_checkpoint: Path, dtype: str, make_engine: Make, make_groups: Groups, rng: np.random.Generator
+def test_sharing_segments_changes_nothing(
+    small_checkpoint: Path, dtype: str, make_engine: Make, make_forest: Forest
 ) -> None:
     engine = make_engine("native", small_checkpoint, dtype)
-    groups = make_groups(lengths(rng, 40, 300))
-    whole = [Group(prompt[:0], (prompt,)) for prompt in Batch.of(groups).prompts()]
-    assert np.abs(probabilities(engine, groups) - probabilities(engine, whole)).max() <= BOUNDS[dtype]
+    batch = make_forest(40)
+    whole = probabilities(engine, separate(batch.prompts()))
+    assert np.abs(probabilities(engine, batch) - whole).max() <= BOUNDS[dtype]
 
 
 def test_a_pair_scores_the_same_alone_and_in_a_crowd(
-    small_checkpoint: Path, dtype: str, make_engine: Make, make_groups: Groups, rng: np.random.Generator
+    small_checkpoint: Path, dtype: str, make_engine: Make, make_prompts: Prompts, rng: np.random.Generator
 ) -> None:
     engine = make_engine("native", small_checkpoint, dtype)
-    (needle,) = make_groups([90], groups=1)
+    (needle,) = make_prompts([90])
     alone = probabilities(engine, [needle])[0]
     for _ in range(8):
-        crowd = make_groups(rng.integers(1, 160, int(rng.integers(20, 40))).tolist())
+        crowd = make_prompts(rng.integers(1, 160, int(rng.integers(20, 40))).tolist())
         assert abs(probabilities(engine, [*crowd, needle])[-1] - alone) <= min(2e-3, BOUNDS[dtype])
 
 
 def test_the_order_of_documents_does_not_matter(
-    small_checkpoint: Path, dtype: str, make_engine: Make, make_groups: Groups, rng: np.random.Generator
+    small_checkpoint: Path, dtype: str, make_engine: Make, make_prompts: Prompts, rng: np.random.Generator
 ) -> None:
     engine = make_engine("native", small_checkpoint, dtype)
-    (group,) = make_groups(lengths(rng, 20, 200), groups=1)
-    first = probabilities(engine, [group])
+    prompts = make_prompts(lengths(rng, 20, 200), prefixes=1)
+    first = probabilities(engine, prompts)
     for _ in range(20):
-        order = rng.permutation(len(group.tails))
-        again = probabilities(engine, [Group(group.prefix, tuple(group.tails[at] for at in order))])
+        order = rng.permutation(len(prompts))
+        again = probabilities(engine, [prompts[at] for at in order])
         assert np.abs(again - first[order]).max() <= min(2e-3, BOUNDS[dtype])
 
 
 def test_a_restart_gives_the_same_scores_to_the_last_bit(
-    small_checkpoint: Path, dtype: str, make_engine: Make, make_groups: Groups, rng: np.random.Generator
+    small_checkpoint: Path, dtype: str, make_engine: Make, make_forest: Forest
 ) -> None:
     engine = make_engine("native", small_checkpoint, dtype)
-    groups = make_groups(lengths(rng, 20, 200))
-    scores = []
+    batch, scores = make_forest(20), []
     for _ in range(2):
         engine.close()
         engine.load()
-        # What is kept of the first batch lets the second be computed in fewer rows.
-        scores.append([engine.score(Batch.of(groups)) for _ in range(3)])
+        scores.append([engine.score(batch) for _ in range(2)])
     assert np.array_equal(*scores)
 
 
 @pytest.mark.parametrize("name", ["native", "reference"])
-def test_a_group_without_a_prefix_and_an_empty_batch_are_scored(
+def test_prompts_of_one_token_and_an_empty_batch_are_scored(
     name: str, small_checkpoint: Path, make_engine: Make
 ) -> None:
     engine = make_engine(name, small_checkpoint)
     one = np.array([3], dtype=np.int32)
-    assert engine.score(Batch.of([Group(one[:0], (one, one))])).shape == (2,)
-    assert engine.score(Batch.of([])).shape == (0,)
+    assert engine.score(separate([one, one])).shape == (2,)
+    assert engine.score(separate([])).shape == (0,)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
 def test_native_agrees_with_the_reference_on_the_0_6b_layout(
-    tmp_path: Path, make_engine: Make, make_groups: Groups, rng: np.random.Generator
+    tmp_path: Path, make_engine: Make, make_forest: Forest
 ) -> None:
     folder = write_checkpoint(tmp_path, RERANKER_0_6B, dtype=torch.bfloat16)
-    groups = make_groups(lengths(rng, 200, 3000), groups=10, vocabulary=RERANKER_0_6B.vocab_size)
-    expected = probabilities(make_engine("reference", folder), groups)
+    batch = make_forest(200, 3000, vocabulary=RERANKER_0_6B.vocab_size)
+    expected = probabilities(make_engine("reference", folder), batch)
     bounds = {**BOUNDS, "int8": 2e-2}
     errors = {}
     for dtype in bounds:
-        errors[dtype] = float(np.abs(probabilities(make_engine("native", folder, dtype), groups) - expected).max())
+        errors[dtype] = float(np.abs(probabilities(make_engine("native", folder, dtype), batch) - expected).max())
         print(f"{dtype}: max difference of p {errors[dtype]:.1e} over {len(expected)} pairs")
     assert all(errors[dtype] <= bound for dtype, bound in bounds.items()), errors

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine import cuda_on_cpu
+from tests.engine.cuda_on_cpu import plain_attention
+from tests.engine.test_kv_cache import Caching, Traffic, prompts_of
+from tests.unit.engine.native.forests import two_levels
 
-from rerankd.engine.base import Batch, Engine, EngineOptions, Group, HeadSpec
+from rerankd.core.prefix_tree import batch_of, separate
+from rerankd.engine.base import Batch, Engine, EngineOptions, HeadSpec
 from rerankd.engine.native.activations import FP8, QuantizedTensor, quantize_fp8
 from rerankd.engine.native.cpu.torch_ops import TorchOps
 from rerankd.engine.native.cuda.linear import Fp8Linear, has_fp8
@@ -22,7 +25,8 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
-Groups = Callable[..., list[Group]]
+Forest = Callable[..., Batch]
+Prompts = Callable[..., list[np.ndarray]]
 CUDA = torch.device("cuda")
 BOUNDS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-2, "fp8": 0.15}
 """Largest difference of a probability from the reference's; fp8 rounds to 3 bits, 64 numbers a row."""
@@ -45,11 +49,8 @@ def loaded(
 
 
 @pytest.fixture
-def batch(make_groups: Groups) -> Batch:
-    """Groups of many pairs, of one, and without a prefix."""
-    groups = make_groups([5, 20, 60, 1, 90, 300, 900, 33] * 4)
-    (alone,) = make_groups([70, 41], groups=1)
-    return Batch.of([Group(alone.prefix[:0], alone.tails), *groups, Group(alone.prefix, alone.tails[:1])])
+def batch(make_forest: Forest) -> Batch:
+    return make_forest(40, 900)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -63,28 +64,29 @@ def test_native_on_cuda_agrees_with_the_reference(dtype: str, checkpoint: Path, 
 @pytest.mark.parametrize("size", [32, 128, 256])
 @pytest.mark.parametrize("block", [16, 64, 128])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_attention_of_every_kind_of_line(
+def test_attention_of_every_kind_of_task(
     heads: tuple[int, int], size: int, block: int, dtype: torch.dtype, rng: np.random.Generator
 ) -> None:
-    from rerankd.engine.native.cuda.ops import attention as attend
+    from rerankd.engine.native.cuda.ops import attention
 
     most = block // (heads[0] // heads[1])
-    lines, first = [(0,) * 8], 0
-    for kept, new, own in rng.integers(0, 200, (40, 3)).tolist():
+    tasks, ranges, first = [(0,) * 6], [], 0
+    for depth, own in rng.integers(0, [4, 200], (40, 2)).tolist():
         count = int(rng.integers(1, most + 1))
-        begins = rng.integers(0, 1000, 3).tolist()
-        lines.append((first, count, begins[0], own + count, begins[1], kept, begins[2], new))
+        begin = len(ranges)
+        ranges += rng.integers([0, 1], [1000, 200], (depth, 2)).tolist()
+        tasks.append((first, count, int(rng.integers(0, 1000)), own + count, begin, len(ranges)))
         first += count
     generator = torch.Generator(CUDA).manual_seed(1)
 
     def random(rows: int, count: int) -> torch.Tensor:
         return torch.randn(rows, count, size, generator=generator, device=CUDA).to(dtype)
 
-    # Rows that no line has are filled up with in the network too.
+    # Rows that no task has are filled up with in the network too.
     queries, keys, values = random(first + 3, heads[0]), random(1500, heads[1]), random(1500, heads[1])
-    table = torch.tensor(lines, dtype=torch.int32, device=CUDA)
-    found = attend(queries, keys, values, table, block)[:first]
-    expected = cuda_on_cpu.attend(queries, keys, values, table, block)[:first]
+    tables = [torch.tensor(table, dtype=torch.int32, device=CUDA) for table in (tasks, ranges)]
+    found = attention(queries, keys, values, *tables, block)[:first]
+    expected = plain_attention(queries, keys, values, *tables, block)[:first]
     assert (found.float() - expected.float()).abs().max() <= 2e-2
 
 
@@ -133,22 +135,20 @@ def test_the_turns_are_those_of_torch(is_normed: bool, count: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
-def test_a_recorded_pass_gives_the_scores_of_its_first_run(
-    dtype: str, small_checkpoint: Path, make_groups: Groups
-) -> None:
+def test_a_captured_graph_gives_the_scores_of_its_first_run(dtype: str, small_checkpoint: Path) -> None:
     """Batches of like size in turns, each of which finds nothing of the last one."""
-    batches = [Batch.of(make_groups([count, 40, 33, 70 - count], groups=1)) for count in (20, 30, 21, 31)]
-    fresh = loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
+    batches = [two_levels((20, [count, 40, 33, 70 - count])) for count in (20, 30, 21, 31)]
+    fresh = loaded(small_checkpoint, dtype)
     expected = []
     for batch in batches:
         expected.append(fresh.score(batch))
         fresh.close()
         fresh.load()
-    engine = loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
+    engine = loaded(small_checkpoint, dtype)
     for _ in range(3):
         for batch, scores in zip(batches, expected, strict=True):
             assert np.array_equal(engine.score(batch), scores)
-    assert any(recording._graph for recording in engine._passes._recordings.values())
+    assert any(graph._graph for graph in engine._backend._runner._graphs.values())
 
 
 @pytest.mark.parametrize("rows", [1, 2, 17, 1000])
@@ -169,15 +169,17 @@ def test_fp8_products_on_the_card_are_those_of_the_arithmetic(rows: int, has_bia
     assert (found.values - expected).norm() <= 1e-2 * expected.norm()
 
 
-@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("writes", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
 def test_a_pass_waits_for_the_device_once_for_its_scores(
-    dtype: str, is_kept: bool, small_checkpoint: Path, batch: Batch
+    dtype: str, writes: bool, small_checkpoint: Path, batch: Batch
 ) -> None:
-    engine = loaded(small_checkpoint, dtype, prefix_cache_tokens=2048 * is_kept)
+    engine = loaded(small_checkpoint, dtype, slots=2048)
     engine.warm_up()
-    # A pass that keeps something takes a look at it; of this batch each group has something. The second is recorded.
-    for _ in range(3 + 20 * is_kept):
+    if writes:
+        batch.slots[:100] = np.arange(100)
+    # The second pass of a size is captured.
+    for _ in range(3):
         engine.score(batch)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -192,7 +194,7 @@ def test_a_pass_waits_for_the_device_once_for_its_scores(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
 def test_after_warm_up_nothing_is_compiled_any_more(
-    dtype: str, small_checkpoint: Path, make_groups: Groups, rng: np.random.Generator
+    dtype: str, small_checkpoint: Path, rng: np.random.Generator
 ) -> None:
     from rerankd.engine.native.cuda import kernels
 
@@ -207,42 +209,33 @@ def test_after_warm_up_nothing_is_compiled_any_more(
     engine.warm_up()
     before = variants()
     assert before >= 5
-    for _ in range(40):
-        groups = int(rng.integers(1, 6))
-        lengths = rng.integers(2, 100, int(rng.integers(groups, 20))).tolist()
-        engine.score(Batch.of(alike(make_groups(lengths, groups), rng)))
+    caching = Caching(engine.score)
+    for requests in Traffic(rng).batches(40):
+        caching.score(requests)
     assert variants() == before
 
 
-def alike(groups: list[Group], rng: np.random.Generator) -> list[Group]:
-    """The groups, some of them behind one template."""
-    template = np.arange(50, dtype=np.int32)
-    return [
-        Group(np.concatenate([template[: 50 * int(rng.integers(2))], group.prefix]), group.tails) for group in groups
-    ]
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "fp8"])
-def test_scores_on_cuda_are_those_of_an_engine_that_keeps_nothing(
-    dtype: str, small_checkpoint: Path, make_groups: Groups, rng: np.random.Generator
+def test_scores_on_cuda_are_those_of_whole_prompts(
+    dtype: str, small_checkpoint: Path, rng: np.random.Generator
 ) -> None:
-    keeping, forgetful = loaded(small_checkpoint, dtype), loaded(small_checkpoint, dtype, prefix_cache_tokens=0)
-    for _ in range(20):
-        batch = Batch.of(alike(make_groups(rng.integers(2, 100, 8).tolist(), int(rng.integers(1, 8))), rng))
-        found, expected = (probability(engine.score(batch)) for engine in (keeping, forgetful))
-        assert np.abs(found - expected).max() <= {"fp8": 0.1}.get(dtype, 1e-2)
+    engine = loaded(small_checkpoint, dtype)
+    caching = Caching(engine.score)
+    for requests in Traffic(rng).batches(40):
+        expected = probability(engine.score(separate(prompts_of(requests))))
+        assert np.abs(caching.score(requests) - expected).max() <= {"fp8": 0.1}.get(dtype, 1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
 def test_a_pair_on_cuda_scores_the_same_alone_and_in_a_crowd(
-    dtype: str, small_checkpoint: Path, make_groups: Groups, rng: np.random.Generator
+    dtype: str, small_checkpoint: Path, make_prompts: Prompts, rng: np.random.Generator
 ) -> None:
     engine = loaded(small_checkpoint, dtype)
-    (needle,) = make_groups([90, 30], groups=1)
-    alone = probability(engine.score(Batch.of([needle])))
+    needles = make_prompts([90, 30], prefixes=1)
+    alone = probability(engine.score(batch_of(needles)))
     for _ in range(8):
-        crowd = make_groups(rng.integers(1, 160, int(rng.integers(20, 40))).tolist())
-        crowded = probability(engine.score(Batch.of([*crowd, needle])))[-2:]
+        crowd = make_prompts(rng.integers(1, 160, int(rng.integers(20, 40))).tolist())
+        crowded = probability(engine.score(batch_of([*crowd, *needles])))[-2:]
         assert np.abs(crowded - alone).max() <= {"bfloat16": 2e-3, "fp8": 5e-2}[dtype]
 
 
@@ -250,5 +243,5 @@ def test_warm_up_on_cuda_finds_a_budget_that_fits(checkpoint: Path) -> None:
     engine = loaded(checkpoint, "auto")
     engine.warm_up()
     assert engine.info.max_batch_tokens >= 8192
-    tail = np.zeros(engine.info.max_batch_tokens // 64, dtype=np.int32)
-    assert np.isfinite(engine.score(Batch.of([Group(tail[:0], (tail,) * 64)]))).all()
+    prompt = np.zeros(engine.info.max_batch_tokens // 64, dtype=np.int32)
+    assert np.isfinite(engine.score(separate([prompt] * 64))).all()

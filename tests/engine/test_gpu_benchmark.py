@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from benchmarks import gpu
 
-from rerankd.engine.base import Batch, EngineOptions, HeadSpec
+from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.registry import create_engine
 
 
-def test_the_rival_computes_the_reference_s_scores(small_checkpoint: Path, make_groups) -> None:
+def test_the_rival_computes_the_reference_s_scores(small_checkpoint: Path, make_forest) -> None:
     options = EngineOptions(small_checkpoint, HeadSpec("words", 9, 8), dtype="float32", device="cpu")
-    batch = Batch.of(make_groups([5, 20, 33, 60], groups=2))
+    batch = make_forest(6, 60)
     scores = []
     for engine in (create_engine("reference", options), gpu.Transformers(options, "sdpa")):
         engine.load()
@@ -40,14 +40,15 @@ def test_an_engine_that_computes_something_else_has_no_time() -> None:
 
 def test_every_engine_is_asked_the_same_and_nothing_twice() -> None:
     first, second = (list(gpu._requests(gpu.Workload(3, 5, 7), 1000, 3)) for _ in range(2))
-    assert [part.tail_ids.tolist() for part in first] == [part.tail_ids.tolist() for part in second]
-    assert len({tuple(part.prefix_ids.tolist()) for part in first}) == 3
+    for one, other in zip(first, second, strict=True):
+        assert all(np.array_equal(*pair) for pair in zip(one.tails, other.tails, strict=True))
+    assert len({tuple(part.prefix.tolist()) for part in first}) == 3
 
 
 def test_requests_begin_alike_for_as_many_tokens_as_asked() -> None:
     requests = list(gpu._requests(gpu.Workload(3, 5, 7), 1000, 3, alike=4))
-    assert {len({tuple(part.prefix_ids[:length].tolist()) for part in requests}) for length in (4, 5)} == {1, 3}
-    assert {len(part.prefix_ids) for part in requests} == {5}
+    assert {len({tuple(part.prefix[:length].tolist()) for part in requests}) for length in (4, 5)} == {1, 3}
+    assert {len(part.prefix) for part in requests} == {5}
 
 
 @pytest.mark.slow

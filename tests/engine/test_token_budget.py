@@ -29,7 +29,7 @@ class Card:
     largest: int = 0
 
     def score(self, batch: Batch) -> None:
-        is_long = len(batch.tail_ids) // batch.pairs > LENGTH // 2
+        is_long = batch.tokens // batch.pairs > LENGTH // 2
         taken = batch.tokens * self.bytes_a_token * (self.surprise if is_long else 1)
         if taken > self.free:
             raise EngineOutOfMemory("this card is full")

@@ -9,15 +9,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from tests.engine import cuda_on_cpu
+from tests.engine.cuda_on_cpu import cuda_on_cpu, plain_attention
 
-from rerankd.engine.base import Batch, Group
+from rerankd.engine.base import Batch
 from rerankd.engine.native.activations import QuantizedTensor
 from rerankd.engine.native.cpu.torch_ops import TorchOps
 
@@ -97,35 +98,44 @@ def test_gates(triton: ModuleType, dtype: torch.dtype, width: int) -> None:
     agree(found.values, expected.values)
 
 
-@pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (4, 4), (7, 1)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (4, 4), (7, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_attention_of_every_kind_of_line(triton: ModuleType, heads: int, key_heads: int, dtype: torch.dtype) -> None:
-    """What is kept, what is new and what is its own; each alone, all of them, and nothing."""
-    lines = [
-        (0, 5, 20, 5, 0, 0, 0, 0),
-        (5, 2, 20, 40, 0, 0, 0, 0),
-        (7, 7, 30, 7, 100, 70, 0, 0),
-        (14, 3, 30, 33, 0, 0, 1, 65),
-        (17, 9, 40, 9, 90, 33, 2, 31),
-        (0, 0, 0, 0, 0, 0, 0, 0),
-        (26, 1, 0, 1, 0, 0, 0, 0),
+def test_attention_of_every_kind_of_task(triton: ModuleType, heads: int, kv_heads: int, dtype: torch.dtype) -> None:
+    """Its own segment alone, behind one range of keys and behind several, and nothing."""
+    ranges = [(100, 70), (1, 65), (90, 33), (2, 31), (33, 1), (140, 30)]
+    tasks = [
+        (0, 5, 20, 5, 0, 0),
+        (5, 2, 20, 40, 3, 3),
+        (7, 7, 30, 7, 0, 1),
+        (14, 3, 30, 33, 1, 2),
+        (17, 9, 40, 9, 2, 6),
+        (0, 0, 0, 0, 0, 0),
+        (26, 1, 0, 1, 0, 6),
     ]
     queries = random(27, heads, 32, seed=1).to(dtype) * 3
-    keys, values = (random(170, key_heads, 32, seed=seed).to(dtype) for seed in (2, 3))
-    table = torch.tensor(lines, dtype=torch.int32)
-    expected = cuda_on_cpu.attend(queries, keys, values, table, 128)
-    found = triton.attention(queries, keys, values, table, 128)
+    keys, values = (random(170, kv_heads, 32, seed=seed).to(dtype) for seed in (2, 3))
+    tables = [torch.tensor(table, dtype=torch.int32) for table in (tasks, ranges)]
+    expected = plain_attention(queries, keys, values, *tables, 128)
+    found = triton.attention(queries, keys, values, *tables, 128)
     assert torch.isfinite(found).all()
     assert (found.float() - expected.float()).abs().max() <= (1e-5 if dtype == torch.float32 else 2e-2)
 
 
-def test_a_whole_pass(triton: ModuleType, small_checkpoint: Path, rng: np.random.Generator) -> None:
-    def ids(length: int) -> np.ndarray:
-        return rng.integers(0, 512, length).astype(np.int32)
-
-    batch = Batch.of([Group(ids(7), (ids(3), ids(12))), Group(ids(0), (ids(5),))])
-    score, _ = cuda_on_cpu.passes_on_cpu(
-        small_checkpoint, "float32", pieces=triton.TritonOps(), attend=triton.attention, most_rows=0
+def test_a_whole_pass(triton: ModuleType, small_checkpoint: Path) -> None:
+    """A tree of three levels, in two batches: the second reads from the cache what the first has written."""
+    parents, lengths = [-1, 0, 1, 1, 0, -1], [7, 4, 3, 12, 2, 5]
+    first = Batch(
+        token_ids=np.arange(sum(lengths), dtype=np.int32) * 7 % 512,
+        offsets=np.cumsum([0, *lengths], dtype=np.int32),
+        parents=np.array(parents, dtype=np.int32),
+        leaves=np.array([2, 3, 4, 5], dtype=np.int32),
+        cached=np.zeros(6, dtype=bool),
+        slots=np.array([*range(11), *[-1] * 22], dtype=np.int32),
     )
-    expected, _ = cuda_on_cpu.passes_on_cpu(small_checkpoint, "float32")
-    assert np.abs(score(batch) - expected(batch)).max() <= 1e-4
+    second = replace(first, cached=np.array([True, True, *[False] * 4]))
+    score = cuda_on_cpu(
+        small_checkpoint, "float32", ops=triton.TritonOps(), attention=triton.attention, max_tokens=0, slots=16
+    )
+    expected = cuda_on_cpu(small_checkpoint, "float32")(first)
+    assert np.abs(score(first) - expected).max() <= 1e-4
+    assert np.abs(score(second) - expected).max() <= 1e-4

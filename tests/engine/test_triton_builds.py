@@ -45,9 +45,9 @@ def build(kernel: str, generation: int, given: dict[str, str], constants: dict[s
 def build_attention(generation: int, shared: int, size: int, block: int) -> Built:
     from rerankd.engine.native.cuda.ops import KEYS, STAGES, WARPS
 
-    given = dict.fromkeys(("queries", "keys", "values", "out"), "*bf16") | {"lines": "*i32"}
+    given = dict.fromkeys(("queries", "keys", "values", "out"), "*bf16") | {"tasks": "*i32", "ranges": "*i32"}
     given |= {"query_stride": "i32", "key_stride": "i32", "scale": "fp32"}
-    constants = {"SHARED": shared, "ROWS": block, "KEYS": KEYS, "SIZE": size}
+    constants = {"GROUP": shared, "ROWS": block, "KEYS": KEYS, "HEAD_DIM": size}
     return build("attention", generation, given, constants, num_warps=WARPS, num_stages=STAGES)
 
 
@@ -81,17 +81,17 @@ def test_attention_finds_room_for_every_kind_of_heads(
 
 @pytest.mark.parametrize("out", ["*bf16", "*fp8e4nv"])
 def test_what_lies_between_the_products_is_built(elsewhere: Builder, out: str) -> None:
-    generation, largest = (80, 0.0) if out == "*bf16" else (90, 448.0)
-    scales = "*fp32" if largest else out
-    rows = {"rows": "*fp32", "added": "*bf16", "weight": "*fp32", "out": out, "scales": scales}
-    rows |= {"added_stride": "i32", "eps": "fp32"}
-    widths = {"WIDTH": 1024, "BLOCK": 1024, "LARGEST": largest}
-    elsewhere(build, "add_rms_norm", generation, rows, widths | {"HAS_ADDED": True})
+    generation, qmax = (80, 0.0) if out == "*bf16" else (90, 448.0)
+    scales = "*fp32" if qmax else out
+    rows = {"residual": "*fp32", "update": "*bf16", "weight": "*fp32", "out": out, "scales": scales}
+    rows |= {"update_stride": "i32", "eps": "fp32"}
+    widths = {"WIDTH": 1024, "BLOCK": 1024, "QMAX": qmax}
+    elsewhere(build, "add_rms_norm", generation, rows, widths | {"HAS_UPDATE": True})
     gates = {"gates": "*bf16", "ups": "*bf16", "out": out, "scales": scales, "gate_stride": "i32"}
     elsewhere(build, "silu_and_mul", generation, gates, widths)
 
 
 def test_turns_are_built(elsewhere: Builder) -> None:
-    given = {"heads": "*bf16", "weight": "*fp32", "cosines": "*fp32", "sines": "*fp32", "out": "*bf16"}
+    given = {"heads": "*bf16", "weight": "*fp32", "cos": "*fp32", "sin": "*fp32", "out": "*bf16"}
     given |= {"heads_stride": "i32", "eps": "fp32"}
     elsewhere(build, "qk_norm_rope", 80, given, {"COUNT": 16, "BLOCK": 16, "HALF": 64, "HAS_NORM": True})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 
-from rerankd.engine.base import Batch, EngineOptions, Group, HeadSpec
+from rerankd.engine.base import Batch, EngineOptions, HeadSpec
 from rerankd.engine.registry import create_engine
 from rerankd.errors import ConfigurationError
 
@@ -24,14 +24,14 @@ LAYOUT = Layout(vocab_size=151_669, hidden_size=256, intermediate_size=512, num_
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <function Context")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_vllm_agrees_with_the_reference(
-    dtype: str, tmp_path: Path, qwen3_file: Path, make_groups: Callable[..., list[Group]]
+    dtype: str, tmp_path: Path, qwen3_file: Path, make_forest: Callable[..., Batch]
 ) -> None:
     pytest.importorskip("vllm")
     folder = write_checkpoint(tmp_path, LAYOUT, dtype=torch.bfloat16)
     for file in qwen3_file.parent.glob("*.json"):
         shutil.copy(file, folder)
     options = EngineOptions(folder, HeadSpec("words", positive=9693, negative=2152), device="cpu")
-    batch = Batch.of(make_groups([5, 20, 90, 300, 700], groups=2, vocabulary=LAYOUT.vocab_size))
+    batch = make_forest(8, 700, vocabulary=LAYOUT.vocab_size)
     scores = []
     for name, chosen, longest in (("reference", "float32", 8192), ("vllm", dtype, 1024)):
         engine = create_engine(name, replace(options, dtype=chosen, max_pair_tokens=longest))

@@ -57,9 +57,7 @@ class Load:
         self.look_ups: list[float] = []
         self.answers = 0
         cache = server.service.cache
-        patch.setattr(
-            cache, "get_many", self._timed(cache.get_many)
-        )
+        patch.setattr(cache, "get_many", self._timed(cache.get_many))
         self._clients = [asyncio.create_task(self._client()) for _ in range(4)]
 
     def _timed(self, get_many: Callable[[Sequence[bytes]], Awaitable[Any]]) -> Callable[[Sequence[bytes]], Any]:

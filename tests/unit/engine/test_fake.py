@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 from tests.scheduling import ids
 
-from rerankd.engine.base import Batch, EngineFault, EngineOutOfMemory, Group
+from rerankd.core.prefix_tree import PrefixTree
+from rerankd.engine.base import Batch, EngineFault, EngineOutOfMemory
 from rerankd.engine.fake import FakeEngine, FakeScript, fake_logit
 from rerankd.errors import ConfigurationError
 
 
 def batch(*tails: tuple[int, ...], prefix: tuple[int, ...] = (1, 2)) -> Batch:
-    return Batch.of([Group(ids(*prefix), tuple(ids(*tail) for tail in tails))])
+    tree = PrefixTree()
+    at = tree.insert(ids(*prefix))
+    for tail in tails:
+        tree.add_pair(at, ids(*tail))
+    return tree.layout()
 
 
 def test_a_pair_has_one_score_however_its_prefix_is_cut() -> None:

@@ -10,6 +10,7 @@ weight_loader.py           tensors to layers                              any
 models/qwen3.py            the decoder and its last-token head            any
 rope.py                    RoPE, YaRN                                     any
 forward_batch.py           one batch laid out: tokens, positions          any
+kv_cache.py                keys and values of cached prefixes, by slot    any
 attention.py               varlen attention (protocol)                    any
 ops.py                     operations fused between GEMMs (protocol)      any
 activations.py             activations, quantised or packed               any
@@ -34,5 +35,5 @@ cuda/attention_metadata.py what attention works on, task by task          CUDA 8
 cuda/graph_runner.py       CUDA graphs of bucketed sizes                  CUDA 8.0              eager
 ========================== ============================================== ===================== ====================
 
-``sharing.py`` and ``kept.py`` find what requests of one batch and of earlier ones begin with.
+Which prefixes are shared and which are cached is decided in `rerankd.core`; here they come as a forest of segments.
 """

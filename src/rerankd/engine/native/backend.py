@@ -11,7 +11,7 @@ from rerankd.engine.base import Batch, EngineOptions
 from rerankd.engine.native.activations import LinearInput, QuantizedTensor
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.forward_batch import ForwardBatch
-from rerankd.engine.native.kept import Loan
+from rerankd.engine.native.kv_cache import KVCache
 from rerankd.engine.native.ops import FusedOps
 from rerankd.engine.native.precision import Precision
 from rerankd.errors import ConfigurationError
@@ -35,6 +35,7 @@ class Backend(Protocol):
     device: torch.device
     precision: Precision
     ops: FusedOps
+    kv_cache: KVCache
     block_rows: int
     """Rows that pass through the operations between two attentions together."""
 
@@ -65,8 +66,8 @@ class Backend(Protocol):
         """silu(x gate^T) * (x up^T) of the matrices (intermediate, hidden)."""
         ...
 
-    def plan(self, batch: Batch, loan: Loan) -> ForwardBatch:
-        """Lay ``batch`` out on the device."""
+    def plan(self, batch: Batch) -> ForwardBatch:
+        """Lay ``batch``, which has pairs, out on the device."""
         ...
 
     def run(self, model: Run, forward_batch: ForwardBatch) -> torch.Tensor:
@@ -74,7 +75,7 @@ class Backend(Protocol):
         ...
 
     def free_memory(self) -> None:
-        """Let go of everything that is not weights."""
+        """Let go of everything that is not weights, the KV cache included."""
         ...
 
     @property

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import gc
 from contextlib import nullcontext
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory
-from rerankd.engine.native.backend import Backend, Run, choose_backend
+from rerankd.engine.native.backend import Run, choose_backend
 from rerankd.engine.native.config import ModelConfig
-from rerankd.engine.native.kept import Kept, Loan
+from rerankd.engine.native.forward_batch import TokenLayout
 from rerankd.engine.native.malloc_tuning import returned_while_loading
 from rerankd.engine.native.models.qwen3 import Qwen3Reranker
 from rerankd.engine.native.safetensors_reader import SafetensorsCheckpoint
-from rerankd.engine.native.sharing import beginnings, share
 from rerankd.engine.native.token_budget import probe_batch, profile_max_batch_tokens
 from rerankd.engine.native.weight_loader import WeightLoader
 from rerankd.errors import ConfigurationError
@@ -37,7 +35,6 @@ class NativeEngine:
         self._parameters = 0
         self._budget = options.max_batch_tokens
         self._model: Run | None = None
-        self._kept = Kept(options.prefix_cache_tokens)
 
     def load(self) -> None:
         """Read the weights. Threads are set for the calling thread's work.
@@ -56,14 +53,13 @@ class NativeEngine:
             ConfigurationError: scores are not finite, so the weights are damaged.
         """
         pair = probe_batch(_CHECKED_TOKENS, min(_CHECKED_TOKENS, self._length), self._config.vocabulary)
-        if not np.isfinite(self._score(pair, Kept(0))).all():
+        if not np.isfinite(self.score(pair)).all():
             raise ConfigurationError(
                 f"the checkpoint in {self._options.folder} gives scores that are not finite numbers in "
                 f"{self._backend.precision.name}: its weights are damaged, or need a wider --dtype"
             )
         if not self._options.max_batch_tokens:
-            score = partial(self._score, kept=Kept(0))
-            self._budget = profile_max_batch_tokens(score, self._backend.device, self._length)
+            self._budget = profile_max_batch_tokens(self.score, self._backend.device, self._length)
 
     @property
     def info(self) -> EngineInfo:
@@ -76,6 +72,8 @@ class NativeEngine:
             parameters=self._parameters,
             max_batch_tokens=self._budget,
             kernels=self._backend.kernels,
+            shares_prefix=True,
+            kv_cache_slots=self._backend.kv_cache.slots,
             details=self._backend.describe(),
         )
 
@@ -83,36 +81,56 @@ class NativeEngine:
         """Raw scores, float32 (pairs,), in the order of the batch.
 
         Raises:
-            EngineOutOfMemory: the batch does not fit, a smaller one may.
+            EngineOutOfMemory: the batch does not fit, a smaller one may. The KV cache is empty after that.
             EngineFault: the device failed for good.
+            ValueError: a prompt is longer than the engine was made for, or has an id that the model does not know.
         """
-        return self._score(batch, self._kept)
-
-    def health(self) -> bool:
-        """Score one pair of two tokens."""
-        return bool(np.isfinite(self._score(probe_batch(2, min(2, self._length)), Kept(0))).all())
-
-    def close(self) -> None:
-        """Let go of the weights and of the KV cache."""
-        self._model = None
-        self._kept.clear()
-        # Nothing on a CPU waits for a collection, which would hold up whoever is served during a reload.
-        if not self._is_cpu:
-            self._free()
-
-    def _score(self, batch: Batch, kept: Kept) -> NDArray[np.float32]:
+        if not batch.pairs:
+            return np.empty(0, dtype=np.float32)
+        self._check(batch)
         failure: Exception
         try:
-            if self._model is None:
-                raise EngineFault("the engine is not loaded")
-            return forward(batch, kept, self._backend, self._model)
+            return self._forward(batch)
         except (MemoryError, RuntimeError) as error:
             failure = _classified(error)
         # Out of the except block: until here the traceback kept every tensor of the failed pass alive.
         if isinstance(failure, EngineOutOfMemory):
-            kept.clear()
             self._free()
         raise failure
+
+    def health(self) -> bool:
+        """Score one pair of two tokens."""
+        return bool(np.isfinite(self.score(probe_batch(2, min(2, self._length)))).all())
+
+    def close(self) -> None:
+        """Let go of the weights and of the KV cache."""
+        self._model = None
+        if self._is_cpu:
+            # Nothing on a CPU waits for a collection, which would hold up whoever is served during a reload.
+            self._backend.free_memory()
+        else:
+            self._free()
+
+    def _forward(self, batch: Batch) -> NDArray[np.float32]:
+        if self._model is None:
+            raise EngineFault("the engine is not loaded")
+        with torch.inference_mode():
+            forward_batch = self._backend.plan(batch)
+            # On CUDA nothing waits for the device but this copy of the scores.
+            scores: NDArray[np.float32] = self._backend.run(self._model, forward_batch).cpu().numpy()
+        return scores[: batch.pairs]
+
+    def _check(self, batch: Batch) -> None:
+        """What would be read beyond the tables of positions and of embeddings, which on CUDA is the device's end."""
+        longest = int(TokenLayout.of(batch).ends.max())
+        if longest > self._length:
+            raise ValueError(
+                f"a prompt of {longest} tokens: this engine was made for {self._length} (max_pair_tokens)"
+            )
+        if not 0 <= int(batch.token_ids.min()) <= int(batch.token_ids.max()) < self._config.vocabulary:
+            raise ValueError(
+                f"a token id that is not below {self._config.vocabulary}: the tokenizer belongs to another model"
+            )
 
     def _load(self) -> None:
         checkpoint = SafetensorsCheckpoint(self._options.folder)
@@ -130,23 +148,6 @@ class NativeEngine:
     def _free(self) -> None:
         gc.collect()
         self._backend.free_memory()
-
-
-def forward(batch: Batch, kept: Kept, backend: Backend, model: Run) -> NDArray[np.float32]:
-    """Raw scores, float32 (pairs,), in the order of the batch; what it shares, with itself and with earlier batches,
-    is not computed again."""
-    if not batch.pairs:
-        return np.empty(0, dtype=np.float32)
-    asked = kept.ask(beginnings(batch))
-    shared = share(batch, asked.known)
-    pair = int(shared.order[batch.group_offsets[asked.group]])
-    with torch.inference_mode():
-        laid_out = backend.plan(shared.batch, Loan.of(shared.known, pair, asked.tokens))
-        # On CUDA nothing waits for the device but this copy of the scores, and a look at what shall be kept.
-        scores: NDArray[np.float32] = backend.run(model, laid_out).cpu().numpy()[shared.order]
-        if np.isfinite(scores).all():
-            kept.learn(asked, laid_out.exchange.taken)
-    return scores
 
 
 def _classified(error: Exception) -> Exception:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from rerankd.engine.base import Batch, EngineOutOfMemory, Group
+from rerankd.engine.base import Batch, EngineOutOfMemory
 
 _TARGET_SECONDS: Final = 0.4
 """How long a full batch should last: a small request waits for at most one batch of a big one."""
@@ -91,4 +91,13 @@ def probe_batch(tokens: int, pair_tokens: int, vocabulary: int = 1) -> Batch:
     pairs = -(-tokens // pair_tokens)
     prompt = np.linspace(0, vocabulary - 1, tokens // pairs).astype(np.int32)
     prefix = prompt[:-1][:_SHARED_PREFIX]
-    return Batch.of([Group(prefix, (prompt[len(prefix) :],) * pairs)])
+    roots, tail = int(len(prefix) > 0), prompt[len(prefix) :]
+    lengths = [len(prefix)] * roots + [len(tail)] * pairs
+    return Batch(
+        token_ids=np.concatenate([prefix, np.tile(tail, pairs)]),
+        offsets=np.cumsum([0, *lengths], dtype=np.int32),
+        parents=np.array([-1] * roots + [roots - 1] * pairs, dtype=np.int32),
+        leaves=np.arange(roots, roots + pairs, dtype=np.int32),
+        cached=np.zeros(roots + pairs, dtype=np.bool_),
+        slots=np.full(sum(lengths), -1, dtype=np.int32),
+    )

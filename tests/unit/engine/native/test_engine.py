@@ -12,13 +12,14 @@ import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
 
-from rerankd.engine.base import Batch, EngineFault, EngineOptions, EngineOutOfMemory, Group, HeadSpec
+from rerankd.core.prefix_tree import separate
+from rerankd.engine.base import EngineFault, EngineOptions, EngineOutOfMemory, HeadSpec
 from rerankd.engine.native.engine import NativeEngine
 from rerankd.errors import ConfigurationError
 
 LAYOUT = Layout(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=8)
 ONE = np.array([1], dtype=np.int32)
-BATCH = Batch.of([Group(ONE, (ONE, ONE))])
+BATCH = separate([ONE, ONE])
 
 
 @pytest.fixture
@@ -145,3 +146,21 @@ def test_warm_up_refuses_weights_that_give_no_finite_scores(tmp_path: Path, name
     engine.load()
     with pytest.raises(ConfigurationError, match="not finite"):
         engine.warm_up()
+
+
+@pytest.mark.promise("S4")
+def test_a_prompt_longer_than_the_table_of_positions_is_an_error_that_says_so(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, LAYOUT)
+    engine = NativeEngine(
+        EngineOptions(folder=folder, head=HeadSpec("words", 1, 0), device="cpu", threads=1, max_pair_tokens=8)
+    )
+    engine.load()
+    assert np.isfinite(engine.score(separate([np.zeros(8, dtype=np.int32)]))).all()
+    with pytest.raises(ValueError, match="made for 8"):
+        engine.score(separate([np.zeros(9, dtype=np.int32)]))
+
+
+@pytest.mark.parametrize("token", [-1, 16])
+def test_an_id_that_the_model_does_not_know_is_an_error_that_says_so(engine: NativeEngine, token: int) -> None:
+    with pytest.raises(ValueError, match="another model"):
+        engine.score(separate([np.array([1, token, 1], dtype=np.int32)]))

@@ -24,7 +24,7 @@ from rerankd.engine.native.cpu.linear_torch import TorchGemm
 from rerankd.engine.native.cpu.selftest import usable_kernels
 from rerankd.engine.native.cpu.torch_ops import TorchOps
 from rerankd.engine.native.forward_batch import ForwardBatch, TokenLayout, plan_batch
-from rerankd.engine.native.kept import Loan
+from rerankd.engine.native.kv_cache import KVCache
 from rerankd.engine.native.ops import FusedOps
 from rerankd.engine.native.precision import Precision
 from rerankd.errors import ConfigurationError
@@ -52,6 +52,7 @@ class CpuBackend:
     def __init__(self, options: EngineOptions, config: ModelConfig) -> None:
         self.device = torch.device("cpu")
         self.precision = choose_precision(options.dtype, config)
+        self.kv_cache = KVCache(config, options.prefix_cache_tokens, self.precision.compute_dtype, self.device)
         self._threads = options.threads
         self._config = config
         self._why_torch = "not loaded"
@@ -81,14 +82,14 @@ class CpuBackend:
     def gate_up(self, gate: torch.Tensor, up: torch.Tensor) -> GateUp:
         return self._gemm.gate_up(gate, up, self.ops)
 
-    def plan(self, batch: Batch, loan: Loan) -> ForwardBatch:
-        return plan_batch(batch, loan, self.device, self._attention)
+    def plan(self, batch: Batch) -> ForwardBatch:
+        return plan_batch(batch, self.kv_cache, self.device, self._attention)
 
     def run(self, model: Run, forward_batch: ForwardBatch) -> torch.Tensor:
         return model(forward_batch)
 
     def free_memory(self) -> None:
-        """Nothing is held between passes."""
+        self.kv_cache.free()
 
     @property
     def kernels(self) -> str:

@@ -19,7 +19,7 @@ from rerankd.engine.native.cpu.torch_ops import TorchOps
 from rerankd.engine.native.cuda.graph_runner import CudaGraphRunner
 from rerankd.engine.native.cuda.linear import Fp8Linear, FusedLinear, has_fp8
 from rerankd.engine.native.forward_batch import ForwardBatch, TokenLayout, plan_batch
-from rerankd.engine.native.kept import Loan
+from rerankd.engine.native.kv_cache import KVCache
 from rerankd.engine.native.ops import FusedOps
 from rerankd.engine.native.precision import Precision
 from rerankd.errors import ConfigurationError
@@ -43,6 +43,7 @@ class CudaBackend:
     def __init__(self, options: EngineOptions, config: ModelConfig, device: torch.device) -> None:
         self.device = device
         self.precision = choose_precision(options.dtype, device)
+        self.kv_cache = KVCache(config, options.prefix_cache_tokens, self.precision.compute_dtype, device)
         self.ops: FusedOps = TorchOps()
         self._runner: CudaGraphRunner | None = None
         if supports_packed(device, self.precision.compute_dtype, config.head_dim):
@@ -50,9 +51,7 @@ class CudaBackend:
             from rerankd.engine.native.cuda.ops import TritonOps, attention
 
             self.ops = TritonOps()
-            self._runner = CudaGraphRunner(
-                config, device, self.precision.compute_dtype, options.prefix_cache_tokens, attention
-            )
+            self._runner = CudaGraphRunner(config, device, self.kv_cache, attention)
 
     def prepare(self, stored: frozenset[str]) -> None:
         """Triton compiles a kernel when it is first used."""
@@ -80,18 +79,19 @@ class CudaBackend:
 
         return gate_up
 
-    def plan(self, batch: Batch, loan: Loan) -> ForwardBatch:
+    def plan(self, batch: Batch) -> ForwardBatch:
         if self._runner:
-            return self._runner.plan(batch, loan)
-        return plan_batch(batch, loan, self.device, self._padded)
+            return self._runner.plan(batch)
+        return plan_batch(batch, self.kv_cache, self.device, self._padded)
 
     def run(self, model: Run, forward_batch: ForwardBatch) -> torch.Tensor:
         return self._runner.run(model, forward_batch) if self._runner else model(forward_batch)
 
     def free_memory(self) -> None:
-        """Drop the captured graphs, and give unused memory back to the device."""
+        """Drop graphs and KV cache, and give unused memory back to the device."""
         if self._runner:
             self._runner.clear()
+        self.kv_cache.free()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

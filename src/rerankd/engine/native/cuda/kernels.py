@@ -1,7 +1,7 @@
-"""What lies between the products on CUDA, one pass over memory each, in Triton.
+"""Fused operations and attention in Triton.
 
-No kernel is made for sizes that differ from batch to batch: what the first pass has compiled serves every other. A
-kernel computes in float32, whatever it reads and writes.
+No kernel is specialised for sizes that differ from batch to batch: what the first pass has compiled serves every
+other. A kernel computes in float32, whatever it reads and writes.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["eps"])
 def add_rms_norm(
-    rows,
-    added,
+    residual,
+    update,
     weight,
     out,
     scales,
-    added_stride,
+    update_stride,
     eps,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
-    HAS_ADDED: tl.constexpr,
-    LARGEST: tl.constexpr,
+    HAS_UPDATE: tl.constexpr,
+    QMAX: tl.constexpr,
 ):
-    """One row a program: add ``added`` to the residual in place, then its root-mean-square norm times ``weight``.
+    """One row a program: add ``update`` to the residual in place, then RMSNorm times ``weight``.
 
-    ``LARGEST``: of eight-bit floating point, by which the row is scaled; 0 where ``out`` is wider.
+    ``QMAX``: the largest number of fp8, to which the row is scaled; 0 where ``out`` is wider.
     """
     row = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
     place = row.to(tl.int64) * WIDTH + columns
-    numbers = tl.load(rows + place, mask=inside, other=0.0).to(tl.float32)
-    if HAS_ADDED:
-        more = tl.load(added + row.to(tl.int64) * added_stride + columns, mask=inside, other=0.0)
-        numbers += more.to(tl.float32)
-        tl.store(rows + place, numbers, mask=inside)
+    numbers = tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    if HAS_UPDATE:
+        added = tl.load(update + row.to(tl.int64) * update_stride + columns, mask=inside, other=0.0)
+        numbers += added.to(tl.float32)
+        tl.store(residual + place, numbers, mask=inside)
     inverse = tl.rsqrt(tl.sum(numbers * numbers, axis=0) / WIDTH + eps)
     normed = numbers * inverse * tl.load(weight + columns, mask=inside, other=0.0)
-    _store(normed, out + place, scales + row, inside, LARGEST)
+    _store(normed, out + place, scales + row, inside, QMAX)
 
 
 @triton.jit
-def _store(numbers, out, scale_place, inside, LARGEST: tl.constexpr):
-    """A row in the format of ``out``; in eight bits divided by its scale, which is stored too."""
-    if LARGEST > 0:
-        scale = tl.maximum(tl.max(tl.abs(numbers), axis=0), 1e-12) / LARGEST
+def _store(numbers, out, scale_place, inside, QMAX: tl.constexpr):
+    """A row in the dtype of ``out``; in fp8 divided by its scale, which is stored too."""
+    if QMAX > 0:
+        scale = tl.maximum(tl.max(tl.abs(numbers), axis=0), 1e-12) / QMAX
         tl.store(scale_place, scale)
         numbers = numbers / scale
     tl.store(out, numbers.to(out.dtype.element_ty), mask=inside)
@@ -56,8 +56,8 @@ def _store(numbers, out, scale_place, inside, LARGEST: tl.constexpr):
 def qk_norm_rope(
     heads,
     weight,
-    cosines,
-    sines,
+    cos,
+    sin,
     out,
     heads_stride,
     eps,
@@ -66,7 +66,7 @@ def qk_norm_rope(
     HALF: tl.constexpr,
     HAS_NORM: tl.constexpr,
 ):
-    """All heads of one row a program: the norm of each, then the turn by the row's position."""
+    """All heads of one row a program: RMSNorm of each, then rotary position embedding (NeoX half-split)."""
     row = tl.program_id(0).to(tl.int64)
     head, column = tl.arange(0, BLOCK)[:, None], tl.arange(0, HALF)[None, :]
     inside = (head < COUNT) & (column < HALF)
@@ -77,25 +77,23 @@ def qk_norm_rope(
         inverse = tl.rsqrt(tl.sum(left * left + right * right, axis=1) / (2 * HALF) + eps)[:, None]
         left *= inverse * tl.load(weight + place, mask=inside, other=0.0)
         right *= inverse * tl.load(weight + place + HALF, mask=inside, other=0.0)
-    cosine = tl.load(cosines + row * HALF + tl.arange(0, HALF))[None, :]
-    sine = tl.load(sines + row * HALF + tl.arange(0, HALF))[None, :]
+    cosine = tl.load(cos + row * HALF + tl.arange(0, HALF))[None, :]
+    sine = tl.load(sin + row * HALF + tl.arange(0, HALF))[None, :]
     begin = out + row * COUNT * 2 * HALF + place
     tl.store(begin, (left * cosine - right * sine).to(out.dtype.element_ty), mask=inside)
     tl.store(begin + HALF, (right * cosine + left * sine).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def silu_and_mul(
-    gates, ups, out, scales, gate_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, LARGEST: tl.constexpr
-):
-    """silu(gate) * up, a part of one row a program; in eight bits a whole row, as its scale is one."""
+def silu_and_mul(gates, ups, out, scales, gate_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, QMAX: tl.constexpr):
+    """silu(gate) * up, a part of one row a program; in fp8 a whole row, which has one scale."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < WIDTH
     left = tl.load(gates + row * gate_stride + columns, mask=inside, other=0.0).to(tl.float32)
     right = tl.load(ups + row * gate_stride + columns, mask=inside, other=0.0).to(tl.float32)
     gated = left / (1.0 + tl.exp(-left)) * right
-    _store(gated, out + row * WIDTH + columns, scales + row, inside, LARGEST)
+    _store(gated, out + row * WIDTH + columns, scales + row, inside, QMAX)
 
 
 @triton.jit
@@ -104,50 +102,49 @@ def attention(
     keys,
     values,
     out,
-    lines,
+    tasks,
+    ranges,
     query_stride,
     key_stride,
     scale,
-    SHARED: tl.constexpr,
+    GROUP: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
-    SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
 ):
-    """The queries of one line, for one head of keys: each with those that share the head, token by token.
+    """One task and one key head a program, with all the query heads that share it, token by token.
 
-    A line is 8 numbers: the first query and how many there are; then first row and count of the keys of their own
-    sequence, up to the last query's; of what comes before it and is kept; and of what comes before it and is not.
-    ``scale`` has the logarithm's base in it.
+    A task is 6 numbers: first row and number of its queries; first row and number of the keys of their own segment,
+    up to the last query's; first and last (exclusive) of the ranges before them. A range is 2 numbers: first row and
+    number of keys, all of them seen. Online softmax (FlashAttention): running maximum ``top``, sum ``total``, and the
+    weighted values ``mixed``, rescaled whenever the maximum grows. ``scale`` has log2(e) in it, for exp2.
     """
-    line = lines + tl.program_id(0) * 8
+    task = tasks + tl.program_id(0) * 6
     head = tl.program_id(1)
-    first, count = tl.load(line), tl.load(line + 1)
-    own_count = tl.load(line + 3)
+    first, count = tl.load(task), tl.load(task + 1)
+    own_count = tl.load(task + 3)
     place = tl.arange(0, ROWS)
-    token, size = place // SHARED, tl.arange(0, SIZE)
-    inside = (place < ROWS // SHARED * SHARED) & (token < count)
-    row = (first + token).to(tl.int64) * query_stride + (head * SHARED + place % SHARED) * SIZE
-    query = tl.load(queries + row[:, None] + size[None, :], mask=inside[:, None], other=0.0)
-    keys += head * SIZE
-    values += head * SIZE
+    token, dim = place // GROUP, tl.arange(0, HEAD_DIM)
+    inside = (place < ROWS // GROUP * GROUP) & (token < count)
+    row = (first + token).to(tl.int64) * query_stride + (head * GROUP + place % GROUP) * HEAD_DIM
+    query = tl.load(queries + row[:, None] + dim[None, :], mask=inside[:, None], other=0.0)
+    keys += head * HEAD_DIM
+    values += head * HEAD_DIM
     top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
-    sum_ = tl.zeros([ROWS, SIZE], tl.float32)
+    mixed = tl.zeros([ROWS, HEAD_DIM], tl.float32)
     everything = tl.full([ROWS], 2147483647, tl.int32)
-    top, total, sum_ = _over(
-        query, top, total, sum_, keys, values, tl.load(line + 4), tl.load(line + 5), everything,
-        key_stride, scale, KEYS, SIZE,
+    for at in range(tl.load(task + 4), tl.load(task + 5)):
+        top, total, mixed = _over(
+            query, top, total, mixed, keys, values, tl.load(ranges + 2 * at), tl.load(ranges + 2 * at + 1),
+            everything, key_stride, scale, KEYS, HEAD_DIM,
+        )  # fmt: skip
+    top, total, mixed = _over(
+        query, top, total, mixed, keys, values, tl.load(task + 2), own_count, own_count - count + token + 1,
+        key_stride, scale, KEYS, HEAD_DIM,
     )  # fmt: skip
-    top, total, sum_ = _over(
-        query, top, total, sum_, keys, values, tl.load(line + 6), tl.load(line + 7), everything,
-        key_stride, scale, KEYS, SIZE,
-    )  # fmt: skip
-    top, total, sum_ = _over(
-        query, top, total, sum_, keys, values, tl.load(line + 2), own_count, own_count - count + token + 1,
-        key_stride, scale, KEYS, SIZE,
-    )  # fmt: skip
-    attended = (sum_ / tl.where(inside, total, 1.0)[:, None]).to(out.dtype.element_ty)
-    tl.store(out + row[:, None] + size[None, :], attended, mask=inside[:, None])
+    attended = (mixed / tl.where(inside, total, 1.0)[:, None]).to(out.dtype.element_ty)
+    tl.store(out + row[:, None] + dim[None, :], attended, mask=inside[:, None])
 
 
 @triton.jit
@@ -155,7 +152,7 @@ def _over(
     query,
     top,
     total,
-    sum_,
+    mixed,
     keys,
     values,
     begin,
@@ -164,23 +161,22 @@ def _over(
     key_stride,
     scale,
     KEYS: tl.constexpr,
-    SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
 ):
-    """Go on over ``count`` keys, of which each query sees the first ``sees``; what was summed so far is relative to
-    the largest score so far, ``top``."""
-    columns, size = tl.arange(0, KEYS), tl.arange(0, SIZE)
+    """Go on over ``count`` keys from row ``begin`` on, of which each query sees the first ``sees``."""
+    columns, dim = tl.arange(0, KEYS), tl.arange(0, HEAD_DIM)
     for at in range(0, count, KEYS):
         inside = at + columns < count
         row = (begin + at + columns).to(tl.int64) * key_stride
-        key = tl.load(keys + row[None, :] + size[:, None], mask=inside[None, :], other=0.0)
+        key = tl.load(keys + row[None, :] + dim[:, None], mask=inside[None, :], other=0.0)
         scores = tl.dot(query, key) * scale
         seen = inside[None, :] & ((at + columns)[None, :] < sees[:, None])
         scores = tl.where(seen, scores, float("-inf"))
         highest = tl.maximum(top, tl.max(scores, axis=1))
-        shares = tl.exp2(scores - highest[:, None])
-        shrinks = tl.exp2(top - highest)
-        total = total * shrinks + tl.sum(shares, axis=1)
-        value = tl.load(values + row[:, None] + size[None, :], mask=inside[:, None], other=0.0)
-        sum_ = sum_ * shrinks[:, None] + tl.dot(shares.to(value.dtype), value)
+        weights = tl.exp2(scores - highest[:, None])
+        shrink = tl.exp2(top - highest)
+        total = total * shrink + tl.sum(weights, axis=1)
+        value = tl.load(values + row[:, None] + dim[None, :], mask=inside[:, None], other=0.0)
+        mixed = mixed * shrink[:, None] + tl.dot(weights.to(value.dtype), value)
         top = highest
-    return top, total, sum_
+    return top, total, mixed

@@ -71,7 +71,7 @@ class Qwen3Reranker:
     def _embed(self, batch: ForwardBatch) -> ForwardState:
         config = self._config
         hidden_states = F.embedding(batch.ids, self._embedding).to(self._precision.residual_dtype)
-        tokens, cached = len(hidden_states), batch.exchange.rows
+        tokens, cached = len(hidden_states), batch.prefix_kv.rows
 
         def buffer(rows: int, heads: int) -> torch.Tensor:
             return hidden_states.new_empty(rows, heads, config.head_dim, dtype=self._precision.compute_dtype)
@@ -159,7 +159,7 @@ class DecoderLayer:
             ops.qk_norm_rope(query, self.query_norm, config.norm_eps, cos_sin, state.queries[rows])
             ops.qk_norm_rope(key, self.key_norm, config.norm_eps, cos_sin, state.keys[rows])
             value.dequantize_into(state.values[rows])
-        state.batch.exchange(self.index, state.keys, state.values)
+        state.batch.prefix_kv(self.index, state.keys, state.values)
 
     def _output_and_mlp(self, hidden_states: torch.Tensor, attended: torch.Tensor) -> QuantizedTensor:
         """Add attention's output to ``hidden_states`` in place; the MLP's output comes back, to be added later."""

@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from tests.unit.engine.native.cpu.conftest import ISAS, kernels_for
-from tests.unit.engine.native.shapes import GROUPS, KEPT, Shape, placed_of
 
 from rerankd.engine.native.activations import ZERO_POINT, QuantizedTensor
 from rerankd.engine.native.cpu import library as module
-from rerankd.engine.native.cpu.attention_sdpa import PaddedSDPA
-from rerankd.engine.native.cpu.attention_varlen import VarlenAttention
 from rerankd.engine.native.cpu.library import CpuKernels, KernelsUnavailable, load_kernels
 from rerankd.engine.native.cpu.linear_amx import AmxLinear, in_place, pack_int8
 from rerankd.engine.native.cpu.torch_ops import TorchOps
@@ -98,32 +93,6 @@ def test_a_number_that_is_none_is_not_lost_in_eight_bits(kernels: CpuKernels, va
     gate = kernels.silu_and_mul(QuantizedTensor(both[:, :64]), QuantizedTensor(both[:, 64:]), torch.uint8)
     assert gate.scales is not None
     assert torch.isfinite(gate.scales).tolist() == [True, False]
-
-
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@given(GROUPS, KEPT, st.sampled_from([(4, 4, 32), (8, 2, 64), (4, 1, 128)]))
-@example([(1030, [1300, 40, 513]), (0, [700])], [37, 0, 0, 0], (4, 2, 32))  # several chunks of keys, and runs
-@settings(deadline=None, max_examples=25)
-def test_varlen_attention_is_padded_attention(
-    dtype: torch.dtype, bound: float, isa: str, shape: Shape, kept: list[int], sizes: tuple[int, int, int]
-) -> None:
-    kernels = kernels_for(isa)
-    heads, kv_heads, d = sizes
-    if not VarlenAttention.supports(kernels, dtype, d):
-        pytest.skip(f"{isa} has no attention in {dtype}")
-    placed = placed_of(shape, kept)
-    keys, values = (random(placed.computed + max(kept), kv_heads, d, dtype=dtype) for _ in range(2))
-    queries = random(placed.computed, heads, d, dtype=dtype)
-    packed, stacks = (
-        VarlenAttention(placed, kernels, heads // kv_heads),
-        PaddedSDPA(placed, torch.device("cpu"), torch.float32),
-    )
-    wide = [queries.float(), keys.float(), values.float()]
-    assert (packed.prefill(queries, keys, values) - stacks.prefill(*wide)).abs().max() <= bound
-    last = torch.from_numpy(placed.last)
-    found = packed.last_token(queries[last], keys, values)
-    assert (found - stacks.last_token(wide[0][last], *wide[1:])).abs().max() <= bound
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (33, 96, 96), (200, 1056, 64), (257, 2080, 32)])

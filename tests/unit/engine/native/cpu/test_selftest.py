@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.checkpoints import Layout, write_checkpoint
-from tests.unit.engine.native.shapes import batch_of
+from tests.unit.engine.native.forests import two_levels
 
 from rerankd.engine.base import EngineOptions, EngineOutOfMemory, HeadSpec
 from rerankd.engine.native.activations import AmxPackedActivations, QuantizedTensor
@@ -36,7 +36,7 @@ def loaded(folder: Path, dtype: str) -> NativeEngine:
 
 
 def probabilities(engine: NativeEngine) -> np.ndarray:
-    scores = engine.score(batch_of([(10, [5, 40]), (0, [7, 70])]))
+    scores = engine.score(two_levels((10, [5, 40]), (0, [7, 70])))
     return 1 / (1 + np.exp(-scores.astype(np.float64)))
 
 
