@@ -18,7 +18,11 @@ FORBIDDEN = {
     "service": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.wire"},
     "prompt": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.wire", "rerankd.service"},
     "cache": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.wire", "rerankd.service"},
-    "schedule": {"torch", "tokenizers", "fastapi", "starlette", "rerankd.prompt", "rerankd.http", "rerankd.wire"},
+    "core": {
+        *("torch", "tokenizers", "fastapi", "starlette"),
+        *("rerankd.prompt", "rerankd.service", "rerankd.cache", "rerankd.http", "rerankd.wire"),
+    },
+    "limits": {"torch", "fastapi", "starlette", "rerankd.http", "rerankd.wire", "rerankd.service", "rerankd.core"},
     "engine": {"fastapi", "starlette", "rerankd.http", "rerankd.wire", "rerankd.service", "rerankd.prompt"},
     "observe": {"torch", "rerankd.http", "rerankd.wire", "rerankd.engine"},
 }

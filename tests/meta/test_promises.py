@@ -14,7 +14,7 @@ PROMISES = [f"{section}-{number:02d}" for section, count in COUNTS.items() for n
 NAMED_OTHERWISE = {
     "J-01": "engine/test_agreement.py::test_a_pair_scores_the_same_alone_and_in_a_crowd",
     "J-02": "engine/test_agreement.py::test_the_order_of_documents_does_not_matter",
-    "J-03": "engine/test_agreement.py::test_sharing_the_prefix_changes_nothing",
+    "J-03": "engine/test_agreement.py::test_sharing_segments_changes_nothing",
     "J-04": "engine/test_agreement.py::test_native_agrees_with_the_reference",
     "J-05": "engine/test_agreement.py::test_a_restart_gives_the_same_scores_to_the_last_bit",
 }

@@ -30,7 +30,7 @@ from rerankd.files import read_json_object
 
 FIELDS = ("instruction", "query", "document")
 
-_RULES = 1
+_RULES = 2
 """Goes up when the same template starts to give other ids (truncation, normalisation), so that cached scores die."""
 _MAX_FILE_BYTES = 64 * 1024
 """Of a template.json: what stands around every single pair."""

@@ -125,8 +125,8 @@ class Settings:
         0, "Threads that tokenise; 0 means one less than the usable cores, at most 4.", most=_THREADS, advanced=True
     )
     query_truncation_share: float = setting(
-        0.25,
-        "Share of a pair's tokens that an over-long query is cut down to.",
+        0.75,
+        "Share of a pair's tokens that a query may take from a long document.",
         most=0.75,
         positive=True,
         advanced=True,
