@@ -11,7 +11,8 @@ import torch
 from tests.encoder_checkpoints import LAYOUTS, SMALL, transformers_logits
 
 from rerankd.checkpoint import Checkpoint
-from rerankd.engine.base import Batch, EngineOptions, Group, HeadSpec
+from rerankd.core.prefix_tree import separate
+from rerankd.engine.base import Batch, EngineOptions, HeadSpec
 from rerankd.engine.onnx.engine import OnnxEngine
 from rerankd.engine.onnx.source import Source
 from rerankd.engine.registry import create_engine
@@ -23,7 +24,7 @@ LENGTHS = [2, 5, 40, 63, 64, 65, 66, 128, 129, 130, 200, 200, 201, 300, 500, 512
 
 
 def batch_of(prompts: list[np.ndarray]) -> Batch:
-    return Batch.of([Group(prompt[:0], (prompt,)) for prompt in prompts])
+    return separate(prompts)
 
 
 def random_prompts(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory, Group
+from rerankd.engine.base import Batch, EngineFault, EngineInfo, EngineOptions, EngineOutOfMemory
 from rerankd.engine.onnx.padding import MAX_TOKENS, MicroBatch, micro_batches
 from rerankd.engine.onnx.session import choose_device, count_threads, open_session, run_options
 from rerankd.engine.onnx.source import Source
@@ -69,6 +69,7 @@ class OnnxEngine:
             max_length=source.max_length,
             parameters=source.parameters,
             max_batch_tokens=self._budget,
+            shares_prefix=False,
             details=f"{made}, {self._threads} threads",
         )
 
@@ -108,7 +109,7 @@ class OnnxEngine:
 
     def _probe(self, tokens: int) -> NDArray[np.float32]:
         ids = np.full(tokens, self._source.pad_id, dtype=np.int32)
-        return self.score(Batch.of([Group(prefix=ids[:0], tails=(ids,))]))
+        return self._run(MicroBatch.of(np.arange(1), [ids], self._source.pad_id))
 
     def _measured_budget(self) -> int:
         tokens = min(_PROBE_TOKENS, self._length)
