@@ -75,6 +75,8 @@ SPELLINGS: tuple[dict[str, Any], ...] = (
     {"kwargs": {"instruction": INSTRUCTION}},
 )
 
+pytestmark = pytest.mark.promise("H-08")
+
 
 def request_of(name: str, extra: dict[str, Any]) -> RerankRequest:
     route, dialect = ROUTE_OF[name]

@@ -55,6 +55,7 @@ def native(tiny_server: LiveServer) -> dict[bool, list[float]]:
     return {raw: ask(tiny_server, "native", "/rerank", raw_scores=raw) for raw in (False, True)}
 
 
+@pytest.mark.promise("H-08")
 def test_questions_get_the_scores_of_their_instruction(tiny_server: LiveServer, measured: Measured) -> None:
     for name, texts in (("systemone", DOCUMENTS), ("decisions", [text.strip() for text in DOCUMENTS if text])):
         found = ask(tiny_server, name, PATHS[name])
@@ -65,6 +66,7 @@ def test_questions_get_the_scores_of_their_instruction(tiny_server: LiveServer, 
         assert differ <= 1e-5
 
 
+@pytest.mark.promise("H-08")
 @pytest.mark.parametrize("name", [name for name in PATHS if name not in QUESTIONS])
 def test_every_dialect_gives_the_same_scores(
     tiny_server: LiveServer, native: dict[bool, list[float]], name: str, measured: Measured

@@ -38,6 +38,7 @@ def dtype(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.promise("J-04")
 @pytest.mark.promise("S2", "S3")
 def test_native_agrees_with_the_reference(
     checkpoint: Path, dtype: str, make_engine: Make, make_forest: Forest
@@ -58,6 +59,7 @@ def test_native_agrees_with_the_reference_on_200_pairs_of_up_to_3000_tokens(
     assert np.abs(found - expected).max() <= BOUNDS["float32"]
 
 
+@pytest.mark.promise("J-03")
 def test_sharing_segments_changes_nothing(
     small_checkpoint: Path, dtype: str, make_engine: Make, make_forest: Forest
 ) -> None:
@@ -67,6 +69,7 @@ def test_sharing_segments_changes_nothing(
     assert np.abs(probabilities(engine, batch) - whole).max() <= BOUNDS[dtype]
 
 
+@pytest.mark.promise("J-01")
 def test_a_pair_scores_the_same_alone_and_in_a_crowd(
     small_checkpoint: Path, dtype: str, make_engine: Make, make_prompts: Prompts, rng: np.random.Generator
 ) -> None:
@@ -78,6 +81,7 @@ def test_a_pair_scores_the_same_alone_and_in_a_crowd(
         assert abs(probabilities(engine, [*crowd, needle])[-1] - alone) <= min(2e-3, BOUNDS[dtype])
 
 
+@pytest.mark.promise("J-02")
 def test_the_order_of_documents_does_not_matter(
     small_checkpoint: Path, dtype: str, make_engine: Make, make_prompts: Prompts, rng: np.random.Generator
 ) -> None:
@@ -90,6 +94,7 @@ def test_the_order_of_documents_does_not_matter(
         assert np.abs(again - first[order]).max() <= min(2e-3, BOUNDS[dtype])
 
 
+@pytest.mark.promise("J-05")
 def test_a_restart_gives_the_same_scores_to_the_last_bit(
     small_checkpoint: Path, dtype: str, make_engine: Make, make_forest: Forest
 ) -> None:

@@ -24,6 +24,7 @@ async def timed(bench: Bench, **fields: object) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.promise("A-01")
 async def test_the_queue_rejects_exactly_the_overflow(measured: Measured) -> None:
     async with running(queue_requests=8) as bench:
         bench.engine.hold()
@@ -50,6 +51,7 @@ async def test_the_queue_rejects_exactly_the_overflow(measured: Measured) -> Non
     assert right == 8
 
 
+@pytest.mark.promise("A-02")
 async def test_backpressure_is_followed_by_recovery(measured: Measured) -> None:
     async with running(queue_requests=2) as bench:
         bench.engine.hold()
@@ -72,6 +74,7 @@ async def test_backpressure_is_followed_by_recovery(measured: Measured) -> None:
     assert min(waits) >= 1
 
 
+@pytest.mark.promise("A-03")
 async def test_a_request_is_admitted_whole_or_not_at_all(measured: Measured) -> None:
     async with running(queue_tokens=60 * 20) as bench:
         with pytest.raises(TooLarge):
@@ -95,6 +98,7 @@ async def test_a_request_is_admitted_whole_or_not_at_all(measured: Measured) -> 
         assert bench.engine.pairs == 101
 
 
+@pytest.mark.promise("A-04")
 async def test_more_than_the_whole_queue_is_too_large_not_overloaded(measured: Measured) -> None:
     async with running(queue_tokens=1000) as bench:
         with pytest.raises(TooLarge) as refused:
@@ -109,6 +113,7 @@ async def test_more_than_the_whole_queue_is_too_large_not_overloaded(measured: M
     assert refused.value.setting == "queue_tokens"
 
 
+@pytest.mark.promise("A-07")
 @pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_a_small_request_is_not_starved_by_a_large_one(measured: Measured) -> None:
     batch_seconds = 0.05
@@ -155,6 +160,7 @@ async def flood(bench: Bench, seconds: float) -> int:
     return refused
 
 
+@pytest.mark.promise("A-08")
 @pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_a_flood_of_one_tenant_leaves_the_other_its_share(measured: Measured) -> None:
     """B asks ten times a second here, so that a short test has enough answers for a p95."""
@@ -178,6 +184,7 @@ async def test_a_flood_of_one_tenant_leaves_the_other_its_share(measured: Measur
     assert factor <= 2.1  # one running batch and its own: 2 is the ideal, timers add a little
 
 
+@pytest.mark.promise("A-09")
 async def test_a_hopeless_deadline_is_refused_at_once(measured: Measured) -> None:
     async with running(FakeScript(seconds_per_token=0.0002), max_batch_tokens=1000) as bench:
         await bench.score(make_request(20, length=90, seed=99))

@@ -96,6 +96,7 @@ def is_open(server: Served) -> bool:
     return server.service.lifecycle.state is State.DEGRADED
 
 
+@pytest.mark.promise("D-06", "F-01", "F-02")
 @pytest.mark.parametrize(
     ("fault", "most"),
     [
@@ -133,6 +134,7 @@ async def test_a_redis_that_is_gone_or_hangs_costs_little(
     assert later < 1
 
 
+@pytest.mark.promise("F-03")
 @pytest.mark.slow
 async def test_a_redis_that_comes_back_is_used_again(redis_server: RedisServer, measured: Measured) -> None:
     async with served(cache=redis_server.url) as server:
@@ -152,6 +154,7 @@ async def test_a_redis_that_comes_back_is_used_again(redis_server: RedisServer, 
     assert seconds < 10
 
 
+@pytest.mark.promise("F-04")
 @pytest.mark.parametrize(
     ("address", "cause"),
     [
@@ -180,6 +183,7 @@ def test_a_misconfigured_redis_refuses_to_start(
     assert "Traceback" not in log
 
 
+@pytest.mark.promise("F-06")
 @pytest.mark.parametrize("store", ["memory", "redis"])
 async def test_cached_scores_equal_fresh_ones_to_the_bit(
     redis_server: RedisServer, measured: Measured, store: str
@@ -207,6 +211,7 @@ async def test_cached_scores_equal_fresh_ones_to_the_bit(
     assert (different, scored_again, sum(map(len, fresh))) == (0, 0, 10_000)
 
 
+@pytest.mark.promise("F-07")
 async def test_corrupt_values_are_misses_and_counted(redis_server: RedisServer, measured: Measured) -> None:
     async with served(cache=redis_server.url, cache_timeout_seconds=5.0) as server:
         right = await ask(server, "query", DOCUMENTS)
@@ -238,6 +243,7 @@ def spoil(redis_server: RedisServer) -> None:
             client.set(key, wrong)
 
 
+@pytest.mark.promise("F-10")
 async def test_a_full_redis_refuses_writes_and_still_answers_look_ups(
     redis_server: RedisServer, measured: Measured
 ) -> None:
@@ -281,6 +287,7 @@ print((resident() - before) / capacity)
 """
 
 
+@pytest.mark.promise("F-09")
 def test_the_cache_in_memory_stays_within_its_bound(measured: Measured) -> None:
     run = subprocess.run([sys.executable, "-c", FILL], capture_output=True, text=True, check=True)
     share = float(run.stdout)

@@ -55,6 +55,7 @@ async def test_a_flood_that_left_does_not_delay_the_next_request() -> None:
         assert bench.nothing_is_left()
 
 
+@pytest.mark.promise("B-03")
 async def test_cancelling_one_of_a_running_batch_does_not_hurt_its_neighbours(measured: Measured) -> None:
     async with running() as bench:
         bench.engine.hold()
@@ -85,6 +86,7 @@ async def test_cancelling_after_the_answer_changes_nothing() -> None:
         assert bench.nothing_is_left()
 
 
+@pytest.mark.promise("B-06")
 async def test_a_deadline_in_the_queue_is_kept_and_costs_no_pass(measured: Measured) -> None:
     async with running() as bench:
         bench.engine.hold()
@@ -117,6 +119,7 @@ async def test_a_deadline_that_passes_in_a_running_batch_is_kept_too() -> None:
         assert time.monotonic() - started < 0.2
 
 
+@pytest.mark.promise("B-07")
 async def test_a_shared_pair_survives_one_cancel(measured: Measured) -> None:
     async with running() as bench:
         bench.engine.hold()
@@ -160,6 +163,7 @@ async def test_cancels_at_random_points_leave_nothing_behind() -> None:
         assert is_right(work, await bench.score(work))
 
 
+@pytest.mark.promise("F-08")
 async def test_identical_requests_at_once_are_scored_once(measured: Measured) -> None:
     async with running() as bench:
         work = make_request(10)

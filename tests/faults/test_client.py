@@ -54,6 +54,7 @@ def test_what_cannot_heal_is_not_tried_again(attempts: Callable[..., tuple[int, 
     assert attempts(lambda: httpx.Response(status), 1)[0] == 1
 
 
+@pytest.mark.promise("M-01")
 def test_only_what_may_heal_is_tried_again(
     attempts: Callable[..., tuple[int, set[type]]], measured: Measured
 ) -> None:
@@ -64,6 +65,7 @@ def test_only_what_may_heal_is_tried_again(
     assert again == [408, 429, 503]
 
 
+@pytest.mark.promise("M-02")
 def test_a_server_that_is_down_gets_at_most_a_tenth_more(
     attempts: Callable[..., tuple[int, set[type]]], measured: Measured
 ) -> None:
@@ -73,6 +75,7 @@ def test_a_server_that_is_down_gets_at_most_a_tenth_more(
     assert seen == {errors.NotReady}
 
 
+@pytest.mark.promise("M-03")
 @pytest.mark.parametrize("phase", ["Connect", "Write", "Read", "Pool"])
 def test_every_phase_has_its_own_error(
     attempts: Callable[..., tuple[int, set[type]]], measured: Measured, phase: str

@@ -25,6 +25,7 @@ async def scored(service: RerankService, query: str) -> RerankResult:
     return result
 
 
+@pytest.mark.promise("C-05")
 async def test_a_full_card_costs_batches_and_no_scores(measured: Measured) -> None:
     service = RerankService(Settings(device="cuda", cache="off"))
     await service.start()

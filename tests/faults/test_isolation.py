@@ -13,6 +13,7 @@ from rerankd.engine.fake import FakeScript
 from rerankd.errors import EngineDead, NonFiniteScore, ScoringError
 
 
+@pytest.mark.promise("C-01")
 async def test_a_poison_document_does_not_fail_its_neighbours(measured: Measured) -> None:
     async with running(FakeScript(fail_on=POISON)) as bench:
         work = make_request(64, marked=[37])
@@ -27,6 +28,7 @@ async def test_a_poison_document_does_not_fail_its_neighbours(measured: Measured
     assert (right, extra <= 12) == (63, True)
 
 
+@pytest.mark.promise("C-02")
 async def test_two_poisons_in_two_requests_cost_each_request_its_own(measured: Measured) -> None:
     async with running(FakeScript(fail_on=POISON)) as bench:
         works = [make_request(16, seed=seed, marked=marked) for seed, marked in enumerate([[3], [], [9], []])]
@@ -53,6 +55,7 @@ async def test_a_poison_pair_is_not_tried_a_third_time() -> None:
         assert bench.engine.passes == 3
 
 
+@pytest.mark.promise("C-03")
 async def test_a_wrong_number_of_scores_fails_its_batch_alone(measured: Measured) -> None:
     async with running(FakeScript(missing_scores=1)) as bench:
         outcomes = await bench.score(make_request(8))
@@ -71,6 +74,7 @@ async def test_a_wrong_number_of_scores_fails_its_batch_alone(measured: Measured
     assert (count, after) == (1, True)
 
 
+@pytest.mark.promise("C-04")
 async def test_out_of_memory_splits_and_recovers(measured: Measured) -> None:
     async with running(FakeScript(oom_above_tokens=4096), max_batch_tokens=16_384) as bench:
         works = [make_request(50, length=90, prefix=10, seed=seed) for seed in range(4)]
@@ -90,6 +94,7 @@ async def test_out_of_memory_splits_and_recovers(measured: Measured) -> None:
     assert (before >= 1, again, budget <= 4096) == (True, 0, True)
 
 
+@pytest.mark.promise("C-06")
 async def test_a_single_pair_too_big_fails_alone(measured: Measured) -> None:
     async with running(FakeScript(oom_above_tokens=1000)) as bench:
         big = make_request(1, length=2000, seed=1)
@@ -106,6 +111,7 @@ async def test_a_single_pair_too_big_fails_alone(measured: Measured) -> None:
     assert (errors, ready) == ([{}, {0: ScoringError}, {}], True)
 
 
+@pytest.mark.promise("C-07")
 async def test_a_score_that_is_not_a_number_is_reported_for_that_document(measured: Measured) -> None:
     async with running(FakeScript(nan_on=POISON)) as bench:
         work = make_request(10, marked=[3])
@@ -118,6 +124,7 @@ async def test_a_score_that_is_not_a_number_is_reported_for_that_document(measur
     assert right == 9
 
 
+@pytest.mark.promise("C-08")
 async def test_an_infinite_logit_is_an_error_not_a_number(measured: Measured) -> None:
     async with running(FakeScript(inf_on=POISON)) as bench:
         outcomes = await bench.score(make_request(4, marked=[1, 2]))
@@ -125,6 +132,7 @@ async def test_an_infinite_logit_is_an_error_not_a_number(measured: Measured) ->
     assert errors_of(outcomes) == {1: NonFiniteScore, 2: NonFiniteScore}
 
 
+@pytest.mark.promise("C-09")
 async def test_a_sticky_fault_answers_every_waiter_and_is_told_once(measured: Measured) -> None:
     async with running(FakeScript(seconds_per_batch=0.01, die_on=POISON), max_batch_tokens=500) as bench:
         started = time.monotonic()

@@ -59,6 +59,7 @@ def wait_in_flight(server: LiveServer, client: httpx.Client, count: int) -> None
     raise AssertionError(f"never saw {count} requests in flight:\n{server.log.read_text()}")
 
 
+@pytest.mark.promise("E-01")
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, measured: Measured) -> None:
     with (
         server_of(tmp_path, "--drain-grace-seconds", "0.5", script=SLOW) as server,
@@ -90,6 +91,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, measured: Measured) 
     assert int(after_grace.headers["retry-after"]) >= 1
 
 
+@pytest.mark.promise("E-02")
 @pytest.mark.slow
 def test_idle_connections_do_not_hold_the_exit(tmp_path: Path, measured: Measured) -> None:
     with server_of(tmp_path, "--drain-grace-seconds", "0.2") as server, contextlib.ExitStack() as open_connections:
@@ -106,6 +108,7 @@ def test_idle_connections_do_not_hold_the_exit(tmp_path: Path, measured: Measure
     assert seconds < 3
 
 
+@pytest.mark.promise("E-03")
 @pytest.mark.slow
 def test_the_drain_limit_is_kept_and_answered(tmp_path: Path, measured: Measured) -> None:
     flags = ("--drain-grace-seconds", "0.2", "--drain-seconds", "2")
@@ -131,6 +134,7 @@ def test_the_drain_limit_is_kept_and_answered(tmp_path: Path, measured: Measured
     assert 1 <= seconds <= 3
 
 
+@pytest.mark.promise("E-04")
 def test_sigterm_while_loading_ends_at_once(tmp_path: Path, measured: Measured) -> None:
     with server_of(tmp_path, script="load_seconds=30", ready=False) as server:
         wait_alive(server)
@@ -169,6 +173,7 @@ def test_a_person_who_presses_control_c_does_not_wait_for_load_balancers(tmp_pat
     assert seconds < 2
 
 
+@pytest.mark.promise("D-04")
 @pytest.mark.slow  # judged by the clock: the machine must be quiet
 def test_probes_answer_quickly_under_full_load(tmp_path: Path, measured: Measured) -> None:
     stop = threading.Event()
@@ -220,6 +225,7 @@ def scores_of(client: httpx.Client) -> list[float]:
     return scores
 
 
+@pytest.mark.promise("E-06")
 def test_a_failed_reload_keeps_the_old_model(tmp_path: Path, own_model: Path, measured: Measured) -> None:
     flags = ("--model", str(own_model), "--admin-keys", "root:secret")
     with server_of(tmp_path, *flags) as server, httpx.Client(base_url=server.url, timeout=30) as client:
@@ -240,6 +246,7 @@ def test_a_failed_reload_keeps_the_old_model(tmp_path: Path, own_model: Path, me
     assert ready == 200
 
 
+@pytest.mark.promise("E-07")
 def test_a_reload_never_serves_scores_of_the_old_model(tmp_path: Path, own_model: Path, measured: Measured) -> None:
     flags = ("--model", str(own_model), "--admin-keys", "root:secret")
     with server_of(tmp_path, *flags) as server, httpx.Client(base_url=server.url, timeout=30) as client:

@@ -46,6 +46,7 @@ def wait_listening(server: LiveServer) -> None:
     raise AssertionError(server.log.read_text())
 
 
+@pytest.mark.promise("D-01")
 def test_it_is_alive_but_not_ready_before_warm_up(tmp_path: Path, measured: Measured) -> None:
     with fake_server(tmp_path, "load_seconds=3") as server:
         wait_listening(server)
@@ -99,6 +100,7 @@ def outlive(server: LiveServer) -> Death:
     return Death([status for status, _ in answers], max(told) - min(told), code, seconds=time.monotonic() - started)
 
 
+@pytest.mark.promise("C-09")
 def test_a_sticky_fault_ends_the_process_after_everybody_was_told(tmp_path: Path, measured: Measured) -> None:
     with fake_server(tmp_path, f"seconds_per_batch=1,{poison_script('die_on')}", "--max-batch-tokens", "8") as server:
         server.wait_ready()
@@ -116,6 +118,7 @@ def test_a_sticky_fault_ends_the_process_after_everybody_was_told(tmp_path: Path
     assert death.seconds < 8
 
 
+@pytest.mark.promise("D-03")
 @pytest.mark.slow
 def test_a_hung_engine_ends_the_process(tmp_path: Path, measured: Measured) -> None:
     with fake_server(
@@ -135,6 +138,7 @@ def test_a_hung_engine_ends_the_process(tmp_path: Path, measured: Measured) -> N
     assert death.seconds < 8
 
 
+@pytest.mark.promise("D-07")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "flags", "word"),
@@ -161,6 +165,7 @@ def test_a_failure_to_start_is_loud(
     assert "Traceback" not in log
 
 
+@pytest.mark.promise("D-07")
 @pytest.mark.slow
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path, measured: Measured) -> None:
     with socket.socket() as taken:
@@ -184,6 +189,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
+@pytest.mark.promise("D-08")
 @pytest.mark.slow
 def test_nothing_survives_the_server(tmp_path: Path, measured: Measured) -> None:
     with fake_server(tmp_path) as server:

@@ -87,6 +87,7 @@ def restart(server: LiveServer) -> LiveServer:
     return LiveServer(*FLAGS, log=server.log, port=server.port).wait_ready()
 
 
+@pytest.mark.promise("E-05")
 async def test_a_rolling_restart_loses_nothing(tmp_path: Path, measured: Measured) -> None:
     servers = [LiveServer(*FLAGS, log=tmp_path / f"server{number}.log") for number in range(2)]
     statuses: Counter[int] = Counter()

@@ -22,6 +22,7 @@ async def hold_one(server: Served) -> asyncio.Task[httpx.Response]:
     return task
 
 
+@pytest.mark.promise("A-01", "A-06")
 async def test_each_rejection_is_counted_by_its_reason(measured: Measured) -> None:
     async with served(queue_requests=8) as server:
         server.engine.hold()
@@ -41,6 +42,7 @@ async def test_each_rejection_is_counted_by_its_reason(measured: Measured) -> No
     assert (statuses, counted) == ({200: 8, 429: 2}, 2)
 
 
+@pytest.mark.promise("A-03")
 async def test_a_call_of_several_queries_is_admitted_whole_or_not_at_all(measured: Measured) -> None:
     async with served(queue_requests=4) as server:
         held = await hold_one(server)
@@ -62,6 +64,7 @@ async def test_a_call_of_several_queries_is_admitted_whole_or_not_at_all(measure
     assert "queue_requests" in too_many.text
 
 
+@pytest.mark.promise("B-01")
 async def test_a_disconnected_request_never_reaches_the_engine(measured: Measured) -> None:
     async with served() as server:
         held = await hold_one(server)
@@ -85,6 +88,7 @@ async def test_a_disconnected_request_never_reaches_the_engine(measured: Measure
     assert (pairs, counted) == (2, 1)
 
 
+@pytest.mark.promise("B-02")
 @pytest.mark.slow  # judged by the clock: the machine must be quiet
 async def test_after_a_flood_that_left_the_next_request_is_answered_soon(measured: Measured) -> None:
     async with served(fake_script="seconds_per_batch=0.6", max_batch_tokens=400) as server:
@@ -112,6 +116,7 @@ async def test_after_a_flood_that_left_the_next_request_is_answered_soon(measure
     assert seconds < 1
 
 
+@pytest.mark.promise("B-04")
 @pytest.mark.parametrize("stage", ["header", "body", "tokenise", "queue", "batch"])
 async def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
     stage: str, monkeypatch: pytest.MonkeyPatch, measured: Measured
@@ -142,6 +147,7 @@ async def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
     measured("B-04", f"leave while in: {stage}", "queue, permits, tasks back to 0", "all back to 0")
 
 
+@pytest.mark.promise("B-05")
 async def test_leaving_after_the_answer_is_not_counted_as_leaving(measured: Measured) -> None:
     async with served() as server:
         for number in range(5):
@@ -192,6 +198,7 @@ async def test_a_shared_pair_over_two_connections_survives_one_that_leaves() -> 
         assert server.engine.pairs == 2
 
 
+@pytest.mark.promise("B-04")
 async def test_what_was_in_a_batch_when_its_client_left_is_cached(measured: Measured) -> None:
     async with served(cache="memory") as server:
         server.engine.hold()

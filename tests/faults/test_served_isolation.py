@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from tests.figures import Measured
 from tests.served import POISON_WORD, poison_script, served
 
@@ -27,6 +28,7 @@ async def test_a_poison_document_costs_its_own_score_alone_over_http() -> None:
         assert WORDS[4] + POISON_WORD not in response.json()["ranked_documents"]
 
 
+@pytest.mark.promise("C-07")
 async def test_a_score_that_is_no_number_is_reported_never_sorted_never_cached(measured: Measured) -> None:
     async with served(fake_script=poison_script("nan_on"), cache="memory") as server:
         documents = poisoned(WORDS, 3)
@@ -49,6 +51,7 @@ async def test_a_score_that_is_no_number_is_reported_never_sorted_never_cached(m
     assert (rescored, other.status_code) == (1, 500)
 
 
+@pytest.mark.promise("C-08")
 async def test_no_number_that_json_lacks_is_ever_sent(measured: Measured) -> None:
     async with served(fake_script=poison_script("inf_on")) as server:
         response = await server.rerank("q", poisoned(WORDS, 0, 9))
@@ -58,6 +61,7 @@ async def test_no_number_that_json_lacks_is_ever_sent(measured: Measured) -> Non
     assert [place for place, score in enumerate(response.json()["scores"]) if score is None] == [0, 9]
 
 
+@pytest.mark.promise("C-06")
 async def test_one_pair_too_big_leaves_the_server_ready(measured: Measured) -> None:
     async with served(fake_script="oom_above_tokens=300") as server:
         response = await server.rerank("q", [*WORDS, "word " * 500])

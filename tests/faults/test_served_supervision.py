@@ -12,6 +12,7 @@ from tests.served import served, until
 from rerankd.core.engine_core import EngineCore
 
 
+@pytest.mark.promise("D-02")
 async def test_livez_says_so_when_the_core_has_died(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise KeyError("a bug in the core")

@@ -15,6 +15,7 @@ from rerankd.engine.fake import FakeScript
 from rerankd.errors import EngineDead
 
 
+@pytest.mark.promise("D-02")
 async def test_a_core_that_dies_answers_every_waiter(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise KeyError("a bug in the core")
@@ -43,6 +44,7 @@ async def test_a_core_that_dies_answers_every_waiter(measured: Measured, monkeyp
     assert seconds < 1
 
 
+@pytest.mark.promise("D-03")
 async def test_a_hung_engine_is_declared_dead(measured: Measured) -> None:
     async with running(FakeScript(hang_on=POISON), engine_timeout_seconds=0.3) as bench:
         work = make_request(5)
@@ -81,6 +83,7 @@ async def test_a_pair_longer_than_the_budget_may_take_longer() -> None:
         assert "a forward pass of 20 tokens did not return" in bench.deaths[0]
 
 
+@pytest.mark.promise("D-05")
 async def test_one_bad_check_does_not_kill(measured: Measured) -> None:
     async with running(check_seconds=0.005) as bench:
         checks = 0

@@ -31,6 +31,7 @@ def slow_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RequestPrompts, "pairs", slow)
 
 
+@pytest.mark.promise("A-05")
 async def test_a_flood_of_large_texts_is_refused_and_not_all_of_it_late(
     monkeypatch: pytest.MonkeyPatch, measured: Measured
 ) -> None:

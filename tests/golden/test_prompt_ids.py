@@ -68,6 +68,7 @@ def text_of(rng: random.Random, most: int) -> str:
     return "".join(rng.choices(PIECES, k=rng.randint(0, most)))
 
 
+@pytest.mark.promise("H-03")
 def test_the_card_s_examples_have_exactly_the_card_s_ids(
     qwen3: PromptTokenizer, card_ids: CardIds, measured: Measured
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_card_s_examples_have_exactly_the_card_s_ids(
     measured("H-03", "the card's examples", "ids and token counts exact", "4 of 4")
 
 
+@pytest.mark.promise("H-02")
 def test_twenty_thousand_random_pairs_have_the_card_s_ids(
     qwen3: PromptTokenizer, card_ids: CardIds, measured: Measured
 ) -> None:

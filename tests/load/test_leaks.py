@@ -28,6 +28,7 @@ async def abort_one(server: Served, number: int, chance: random.Random) -> None:
     connection.close()
 
 
+@pytest.mark.promise("K-02")
 @pytest.mark.load
 @pytest.mark.timeout(300)
 async def test_aborts_at_random_points_leave_nothing_behind(measured: Measured) -> None:

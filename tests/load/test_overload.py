@@ -44,6 +44,7 @@ async def probe(url: str, seconds: float) -> list[float]:
     return took
 
 
+@pytest.mark.promise("A-05", "D-04")
 @pytest.mark.load
 async def test_overload_keeps_goodput_and_probes(tmp_path: Path, measured: Measured) -> None:
     with running_server(*FLAGS, log=tmp_path / "server.log") as server:

@@ -61,6 +61,7 @@ async def weather(storm: Storm, seconds: float) -> Outcome:
     return Outcome(done / seconds, wrong)
 
 
+@pytest.mark.promise("C-10")
 @pytest.mark.load
 @pytest.mark.timeout(300)
 async def test_a_poison_storm_costs_less_than_a_third(measured: Measured) -> None:

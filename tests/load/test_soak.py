@@ -175,6 +175,7 @@ def slope_mb_per_hour(rows: list[dict[str, Any]]) -> float:
     return float(np.polyfit(seconds, memory, 1)[0] * 3600)
 
 
+@pytest.mark.promise("K-01")
 @pytest.mark.soak
 @pytest.mark.redis
 async def test_an_hour_of_everything_at_once(tmp_path: Path, redis_server: RedisServer, measured: Measured) -> None:

@@ -1,9 +1,8 @@
-"""The shape of the source: short functions, short files, nothing commented out, checks switched on."""
+"""The shape of the source: short files, nothing commented out, checks switched on; the linter has other limits."""
 
 from __future__ import annotations
 
 import ast
-import statistics
 import tomllib
 from pathlib import Path
 
@@ -12,25 +11,13 @@ import pytest
 import rerankd
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("src", "training", "benchmarks", "tests", "docs")
 SOURCES = sorted(
-    file for folder in ("src", "training", "benchmarks", "tests", "docs") for file in (ROOT / folder).rglob("*.py")
+    [
+        *ROOT.glob("*.py"),
+        *(file for folder in FOLDERS for kind in ("py", "c", "h") for file in (ROOT / folder).rglob(f"*.{kind}")),
+    ]
 )
-
-
-def function_lengths(file: Path) -> dict[str, int]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return {f"{file.relative_to(ROOT)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1 for node in functions}
-
-
-def test_no_function_is_longer_than_60_lines() -> None:
-    lengths = {name: length for file in SOURCES for name, length in function_lengths(file).items()}
-    assert {name: length for name, length in lengths.items() if length > 60} == {}
-
-
-def test_the_median_function_of_the_package_has_at_most_10_lines() -> None:
-    package = [file for file in SOURCES if file.is_relative_to(ROOT / "src")]
-    assert statistics.median(length for file in package for length in function_lengths(file).values()) <= 10
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
@@ -43,10 +30,11 @@ def test_no_test_is_commented_out() -> None:
     assert [file.name for file in SOURCES if marker in file.read_text(encoding="utf-8")] == []
 
 
-def test_the_type_checker_is_strict() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert settings["tool"]["mypy"]["strict"] is True
-    assert settings["tool"]["pytest"]["ini_options"]["xfail_strict"] is True
+def test_the_checks_are_strict() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert settings["mypy"]["strict"] is True
+    assert settings["pytest"]["ini_options"]["xfail_strict"] is True
+    assert {"C901", "PLR0915"} <= set(settings["ruff"]["lint"]["select"])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ LIMIT = 4 * 1024 * 1024
 MB = 1024 * 1024
 
 
+@pytest.mark.promise("G-01")
 def test_a_declared_length_over_the_limit_is_refused_at_once(fake_server: LiveServer, measured: Measured) -> None:
     memory = Memory(fake_server.process.pid)
     started = time.perf_counter()
@@ -38,6 +39,7 @@ def test_a_declared_length_over_the_limit_is_refused_at_once(fake_server: LiveSe
     assert grown < 8 * MB
 
 
+@pytest.mark.promise("G-01")
 def test_a_stream_is_cut_at_the_limit(fake_server: LiveServer, measured: Measured) -> None:
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     memory = Memory(fake_server.process.pid)
@@ -75,6 +77,7 @@ def deflate_bomb() -> bytes:
     return block * 60
 
 
+@pytest.mark.promise("G-02")
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_a_compressed_bomb_is_refused_unopened(fake_server: LiveServer, measured: Measured, encoding: str) -> None:
     bomb = deflate_bomb()[: 3 * MB]
@@ -97,6 +100,7 @@ def test_a_compressed_bomb_is_refused_unopened(fake_server: LiveServer, measured
     assert grown < 8 * MB
 
 
+@pytest.mark.promise("G-03")
 def test_a_hundred_malformed_bodies_leave_nothing_behind(fake_server: LiveServer, measured: Measured) -> None:
     broken = gzip.compress(b"{}" * 100_000)[:-20] + b"\xff" * 100_000
     bodies = [b'{"query": "' + b"x" * 500_000, broken, b"[" * 200_000, b'{"a":' * 50_000]
@@ -112,6 +116,7 @@ def test_a_hundred_malformed_bodies_leave_nothing_behind(fake_server: LiveServer
     assert grown < 32 * MB
 
 
+@pytest.mark.promise("G-04")
 def test_a_hundred_thousand_chunks_of_one_byte_cost_little(fake_server: LiveServer, measured: Measured) -> None:
     body = body_of(1).ljust(100_000)
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
@@ -133,6 +138,7 @@ def test_a_keep_alive_connection_goes_on_after_a_refused_body(fake_server: LiveS
         assert connection.read_response()[0] == 200
 
 
+@pytest.mark.promise("G-01")
 def test_many_bodies_at_once_are_refused_before_memory_is_full(tmp_path: Path, measured: Measured) -> None:
     """Each is below its own limit and never ends; a caller with another key is served beside them."""
     flags = (

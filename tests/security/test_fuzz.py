@@ -44,6 +44,7 @@ def fuzz(url: str, examples: int) -> Counter[int]:
     return statuses
 
 
+@pytest.mark.promise("G-14")
 @pytest.mark.parametrize(
     ("examples", "seconds"),
     [(1, 0.0), pytest.param(10, SECONDS, marks=[pytest.mark.slow, pytest.mark.timeout(0)])],

@@ -55,6 +55,7 @@ def client(fake_server: LiveServer) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.promise("G-08")
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_body_is_a_4xx_on_every_path(client: httpx.Client, measured: Measured, case: str) -> None:
     paths = SHARED_PATHS[::20] if case in HEAVY else SHARED_PATHS
@@ -85,6 +86,7 @@ def test_half_a_pair_in_one_document_fails_no_other(client: httpx.Client) -> Non
     assert "pairs[0].documents[1]" in response.json()["warnings"][0]
 
 
+@pytest.mark.promise("G-09")
 @pytest.mark.parametrize(
     "field",
     ["query", "documents", "texts", "top_n", "top_k", "instruction", "model", "truncation_direction", "priority"],
@@ -103,6 +105,7 @@ def test_a_wrong_field_of_a_megabyte_is_not_sent_back(client: httpx.Client, meas
     assert longest < 4096
 
 
+@pytest.mark.promise("G-13")
 def test_too_many_documents_are_refused_on_every_path(client: httpx.Client, measured: Measured) -> None:
     texts = ["d"] * 1001
     bodies = [

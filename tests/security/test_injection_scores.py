@@ -60,6 +60,7 @@ def escaped(text: str) -> str:
     return re.sub(r"(<\|?|\|?>)", r" \1 ", text)
 
 
+@pytest.mark.promise("H-04", "H-05")
 def test_a_breakout_gains_no_more_than_its_letters(tiny: Reranker, measured: Measured) -> None:
     shifts, most, crossed = [], 0.0, 0
     for breakout in BREAKOUTS:

@@ -48,6 +48,7 @@ def concrete(path: str) -> str:
     return path.replace("{name}", "tiny").replace("{model}", "tiny")
 
 
+@pytest.mark.promise("S-01")
 async def test_every_route_needs_a_key_except_the_list(
     app: FastAPI, client: httpx.AsyncClient, measured: Measured
 ) -> None:
@@ -72,6 +73,7 @@ async def test_the_open_list_is_what_a_load_balancer_needs_and_no_more(client: h
         assert (await client.request(method, path)).status_code == 200
 
 
+@pytest.mark.promise("S-02")
 @pytest.mark.parametrize(
     "path",
     [
@@ -112,12 +114,14 @@ async def test_the_open_paths_are_open_for_reading_alone(client: httpx.AsyncClie
         assert (await client.post(path, json=BODY)).status_code == 401
 
 
+@pytest.mark.promise("S-03")
 async def test_a_bare_options_needs_a_key(client: httpx.AsyncClient, measured: Measured) -> None:
     status = (await client.options("/rerank")).status_code
     measured("S-03", "OPTIONS without a key", "401", str(status))
     assert status == 401
 
 
+@pytest.mark.promise("S-03")
 @pytest.mark.parametrize("origin", ["https://page.example", "https://evil.example"])
 async def test_a_preflight_tells_nothing_and_names_only_listed_origins(origin: str, measured: Measured) -> None:
     settings = Settings(api_keys="user:user-secret", cors_origins="https://page.example")
@@ -135,6 +139,7 @@ async def test_a_preflight_tells_nothing_and_names_only_listed_origins(origin: s
     assert "query" not in response.text
 
 
+@pytest.mark.promise("S-04")
 async def test_admin_routes_need_an_admin_key(app: FastAPI, client: httpx.AsyncClient, measured: Measured) -> None:
     admin = [(method, path) for method, path in discovered(app) if path.startswith("/admin")]
     assert len(admin) >= 2
@@ -144,6 +149,7 @@ async def test_admin_routes_need_an_admin_key(app: FastAPI, client: httpx.AsyncC
     measured("S-04", f"{len(admin)} admin routes with a user's key", "403", "403")
 
 
+@pytest.mark.promise("S-06")
 async def test_by_default_only_this_machine_is_served_and_no_origin_allowed(measured: Measured) -> None:
     settings = Settings()
     transport = httpx.ASGITransport(create_app(settings, StandInService()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from tests.figures import Measured
 from tests.served import served
 
 LIGATURE = "\ufdfa"
 
 
+@pytest.mark.promise("G-10")
 async def test_a_text_that_explodes_when_it_is_normalised_is_refused(measured: Measured) -> None:
     async with served() as server:
         started = time.perf_counter()

@@ -36,6 +36,7 @@ def controls(ids: np.ndarray, whole: Tokenizer) -> list[int]:
     return [token for token in ids.tolist() if token in added_ids(whole)]
 
 
+@pytest.mark.promise("H-01")
 def test_every_added_token_stays_text_in_every_field(
     prompting: tuple[PromptTokenizer, Tokenizer], measured: Measured
 ) -> None:

@@ -15,6 +15,7 @@ TEXT = "needle-text-77aa"
 ADMIN_KEY = "needle-admin-51fe"
 
 
+@pytest.mark.promise("S-05")
 @pytest.mark.parametrize("log_format", ["json", pytest.param("console", marks=pytest.mark.slow)])
 def test_keys_and_texts_are_never_shown(tmp_path: Path, measured: Measured, log_format: str) -> None:
     flags = ("--engine", "fake", "--log-level", "debug", "--log-format", log_format)

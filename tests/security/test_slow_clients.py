@@ -143,6 +143,7 @@ def timed_requests(client: httpx.Client, count: int) -> list[float]:
     return seconds
 
 
+@pytest.mark.promise("G-05")
 @pytest.mark.parametrize("kind", ["header", "body"])
 @pytest.mark.parametrize(
     ("count", "unseen"),
@@ -175,6 +176,7 @@ def test_slow_clients_are_closed_in_time_and_hurt_nobody(
     assert beside < max(2 * idle, unseen)
 
 
+@pytest.mark.promise("G-06")
 def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer, measured: Measured) -> None:
     body = body_of(400, 2000)
     memory = Memory(impatient_server.process.pid)
@@ -206,6 +208,7 @@ def connections_to(server: int, client: int) -> int:
     return sum((row[1][-5:], row[2][-5:], row[3]) == wanted for row in rows)
 
 
+@pytest.mark.promise("G-07")
 @pytest.mark.parametrize(
     ("what", "flood"),
     [

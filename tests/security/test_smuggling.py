@@ -29,6 +29,7 @@ AMBIGUOUS = {
 }
 
 
+@pytest.mark.promise("G-15")
 @pytest.mark.parametrize("case", AMBIGUOUS)
 def test_an_ambiguous_request_is_refused_and_its_connection_closed(
     impatient_server: LiveServer, measured: Measured, case: str

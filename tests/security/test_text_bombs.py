@@ -47,6 +47,7 @@ def seconds_of(server: LiveServer, body: bytes) -> tuple[httpx.Response, float]:
         return response, time.perf_counter() - started
 
 
+@pytest.mark.promise("G-10")
 @pytest.mark.parametrize(("kind", "lag_allowed"), CASES)
 def test_a_text_of_megabytes_is_refused_by_its_characters(
     tokenising_server: LiveServer, measured: Measured, kind: str, lag_allowed: float
@@ -71,6 +72,7 @@ def test_a_text_of_megabytes_is_refused_by_its_characters(
     assert lag.worst < lag_allowed
 
 
+@pytest.mark.promise("G-11")
 @pytest.mark.parametrize(("kind", "lag_allowed"), CASES)
 def test_as_many_characters_as_are_allowed_do_not_hold_the_loop(
     tokenising_server: LiveServer, measured: Measured, kind: str, lag_allowed: float
@@ -89,6 +91,7 @@ def test_as_many_characters_as_are_allowed_do_not_hold_the_loop(
     assert lag.worst < lag_allowed
 
 
+@pytest.mark.promise("G-11")
 @pytest.mark.parametrize(
     ("words", "truncate", "status"), [(8_000, True, 200), (18_000, True, 200), (18_000, False, 400)]
 )
@@ -102,6 +105,7 @@ def test_a_long_but_legal_document_is_scored_or_refused_as_asked(
     assert httpx.get(f"{tokenising_server.url}/readyz").status_code == 200
 
 
+@pytest.mark.promise("G-12")
 def test_one_token_too_many_is_refused_and_the_next_request_is_fine(tmp_path: Path, measured: Measured) -> None:
     with (
         running_server("--engine", "fake", "--max-pair-tokens", "128", log=tmp_path / "log") as server,

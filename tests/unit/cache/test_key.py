@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from tests.figures import Measured
 
 from rerankd.cache.key import keys_for, scope_of
@@ -19,6 +20,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.promise("F-05")
 def test_the_key_changes_with_every_field(measured: Measured) -> None:
     """Eight fields and the tenant's salt here, the document below."""
     (key,) = keys_for(scope_of(**FIELDS), ["document"])

@@ -165,6 +165,7 @@ def tokens_of(builder: PromptBuilder, text: str) -> int:
 FRAME, ANSWER = TEMPLATES["qwen3-reranker"].parts[0].text, TEMPLATES["qwen3-reranker"].parts[-1].text
 
 
+@pytest.mark.promise("H-06")
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize(
     "texts", [(2, 2, 900), (2, 900, 2), (2, 900, 900), (2, 250, 900), (25, 900, 900), (25, 2, 900)]
@@ -205,6 +206,7 @@ def test_truncation_never_takes_the_frame_nor_the_document(
         assert spare - tokens_of(builder, kept_instruction) <= budget // 64 + 4
 
 
+@pytest.mark.promise("G-12")
 def test_a_pair_that_fits_to_the_token_is_not_touched_and_one_token_more_is_cut(builder: PromptBuilder) -> None:
     """G-12: one token over."""
     document = words(40)

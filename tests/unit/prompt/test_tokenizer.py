@@ -125,6 +125,7 @@ def random_text(rng: random.Random) -> str:
     return "".join(rng.choice(pieces) for _ in range(rng.randint(1, 12)))
 
 
+@pytest.mark.promise("H-07")
 def test_eight_threads_get_the_ids_that_one_gets(qwen3: PromptTokenizer, measured: Measured) -> None:
     """H-07: one tokenizer, shared by all threads."""
     rng = random.Random(7)

@@ -135,6 +135,7 @@ async def test_a_client_that_leaves_stops_the_thread_at_its_work(small: PromptTo
     workers.close()
 
 
+@pytest.mark.promise("G-11")
 @pytest.mark.parametrize(
     "document",
     ["7" * 100_000, " " * 100_000, "😀" * 100_000, "e\u0301" * 50_000, "a word and another " * 5_000],
