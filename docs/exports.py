@@ -20,7 +20,7 @@ TYPED_PATHS = ("/rerank", "/batch_rerank")
 """Paths whose bodies and answers the TypeScript client has types of."""
 
 _NOT_SENT = {"client_closed"}
-_CLIENT_CLASSES = {"invalid_json": "InvalidRequest"}
+_CLIENT_CLASSES = {"invalid_json": "InvalidRequest", "invalid_document": "InvalidRequest"}
 """Codes whose class in the clients is not the server's own; ``code`` still tells them apart."""
 
 _AMBIGUOUS = {429: "Overloaded"}
@@ -68,7 +68,7 @@ def error_table() -> dict[str, Any]:
 
 
 def service_errors(base: type[errors.ServiceError] = errors.ServiceError) -> list[type[errors.ServiceError]]:
-    """Every kind of error, by status and code."""
+    """Every kind of error that has a code of its own, by status and code."""
 
     def below(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
         for child in kind.__subclasses__():
@@ -76,7 +76,8 @@ def service_errors(base: type[errors.ServiceError] = errors.ServiceError) -> lis
                 yield child
             yield from below(child)
 
-    return sorted(below(base), key=lambda kind: (kind.status, kind.code))
+    kinds = (kind for kind in below(base) if "code" in vars(kind))
+    return sorted(kinds, key=lambda kind: (kind.status, kind.code))
 
 
 def meaning(kind: type[errors.ServiceError]) -> str:

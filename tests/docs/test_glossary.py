@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from tests.docs.pages import DOCS, ROOT
 
 ROWS = [
@@ -34,3 +35,11 @@ def test_terms_of_the_issue_are_there() -> None:
         "single flight",
     )
     assert [term for term in wanted if term not in terms] == []
+
+
+@pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "CONTRIBUTING.md"])
+def test_every_path_that_a_page_names_exists(page: str) -> None:
+    """Paths are those of ``src/rerankd``, of its native engine, or of the project."""
+    roots = (ROOT, ROOT / "src" / "rerankd", ROOT / "src" / "rerankd" / "engine" / "native")
+    words = re.findall(r"`([\w./-]+(?:/|\.(?:py|c|json|md)))`", (ROOT / page).read_text(encoding="utf-8"))
+    assert [word for word in words if not any((root / word).exists() for root in roots)] == []

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rerankd.client import errors
 
 BY_CODE: Mapping[str, type[errors.StatusError]] = {
+    "invalid_document": errors.InvalidRequest,
     "invalid_json": errors.InvalidRequest,
     "invalid_request": errors.InvalidRequest,
     "unauthorized": errors.Unauthorized,

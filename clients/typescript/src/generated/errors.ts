@@ -4,6 +4,7 @@ import * as errors from "../errors.js";
 type StatusErrorClass = new (message: string, facts: errors.StatusFacts) => errors.StatusError;
 
 export const BY_CODE: Readonly<Record<string, StatusErrorClass>> = {
+  invalid_document: errors.InvalidRequest,
   invalid_json: errors.InvalidRequest,
   invalid_request: errors.InvalidRequest,
   unauthorized: errors.Unauthorized,
