@@ -21,8 +21,8 @@ from tests.redis_fixtures import PASSWORD, RedisServer
 from tests.served import Served, served
 from tests.served import until as until_within
 
-from rerankd.cache.breaker import FAILURES
-from rerankd.cache.codec import VALUE_BYTES
+from rerankd.cache.codec import Codec
+from rerankd.resilience.breaker import FAILURES
 from rerankd.service.lifecycle import State
 from rerankd.types import CallContext, RerankRequest, RerankResult
 
@@ -236,7 +236,7 @@ def spoil(redis_server: RedisServer) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         keys = sorted(client.keys("rerankd:score:*"))
         values = [client.get(key) for key in keys]
-        assert [len(value) for value in values] == [VALUE_BYTES] * 10
+        assert [len(value) for value in values] == [Codec().value_bytes] * 10
         for number, (key, value) in enumerate(zip(keys, values, strict=True)):
             nan = value[:1] + struct.pack("<d", float("nan")) + value[9:]
             wrong = [value[:-1], b"\x02" + value[1:], nan, values[number - 1], b""][number % 5]

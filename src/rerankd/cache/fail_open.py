@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from rerankd.cache.base import CachedScore
-from rerankd.cache.breaker import PAUSE_SECONDS, Breaker
-from rerankd.cache.budget import within
 from rerankd.errors import NotReady
 from rerankd.observe.metrics import Metrics
+from rerankd.resilience.breaker import PAUSE_SECONDS, Breaker
+from rerankd.resilience.timeouts import with_timeout
 
-_MOST_UNWRITTEN = 10_000
-"""Scores that may wait to be written (some 3 MB); more are lost, and counted."""
+_MAX_UNWRITTEN = 50_000
+"""Scores that may wait to be written (some 15 MB); more are lost, and counted."""
+_WRITE_SCORES = 1_000
+"""Scores of one write, which has to end in time."""
 _WRITE_SECONDS = 1.0
 
 
-class ScoreStore(Protocol):
+class RemoteStore(Protocol):
     """A store out of this process; every method may raise anything or hang."""
 
     def get_many(self, keys: Sequence[bytes]) -> Coroutine[Any, Any, list[CachedScore | None]]: ...
@@ -44,7 +47,7 @@ class FailOpen:
 
     def __init__(
         self,
-        store: ScoreStore,
+        store: RemoteStore,
         budget: float,
         metrics: Metrics,
         on_change: Callable[[bool], None] | None = None,
@@ -58,12 +61,13 @@ class FailOpen:
         self._lost = metrics.cache_errors.labels("lost")
         self._unwritten: dict[bytes, CachedScore] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedScore | None]:
         if self._breaker.is_open:
             return [None] * len(keys)
         try:
-            found = await within(self._budget, self._store.get_many(keys))
+            found = await with_timeout(self._budget, self._store.get_many(keys))
         except Exception as error:
             self._look_up_errors.inc()
             self._breaker.failed(error)
@@ -72,28 +76,34 @@ class FailOpen:
         return found
 
     def put_many(self, scores: Mapping[bytes, CachedScore]) -> None:
-        if self._breaker.is_open or len(self._unwritten) + len(scores) > _MOST_UNWRITTEN:
-            self._lost.inc(len(scores))
+        room = 0 if self._breaker.is_open else _MAX_UNWRITTEN - len(self._unwritten)
+        self._unwritten.update(itertools.islice(scores.items(), room))
+        self._lost.inc(max(len(scores) - room, 0))
+        if not self._unwritten:
             return
-        self._unwritten.update(scores)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_task(self._write())
 
     async def _write(self) -> None:
-        """Write what waits, all of it at once, until nothing waits."""
+        """Write what waits, a part at a time, until nothing waits."""
         while self._unwritten:
-            scores, self._unwritten = self._unwritten, {}
-            try:
-                async with asyncio.timeout(_WRITE_SECONDS):
-                    await self._store.put_many(scores)
-            except Exception as error:
-                self._write_errors.inc(len(scores))
-                self._breaker.failed(error)
+            async with self._writing:
+                scores = dict(itertools.islice(self._unwritten.items(), _WRITE_SCORES))
+                for key in scores:
+                    del self._unwritten[key]
+                try:
+                    async with asyncio.timeout(_WRITE_SECONDS):
+                        await self._store.put_many(scores)
+                except Exception as error:
+                    self._write_errors.inc(len(scores))
+                    self._breaker.failed(error)
 
     async def flush(self) -> None:
         self._unwritten.clear()
         try:
-            await self._store.flush()
+            # A write under way would put scores back behind the flush.
+            async with self._writing:
+                await self._store.flush()
         except Exception as error:
             raise NotReady("the score cache is out of reach and was not flushed", retry_after=5) from error
 

@@ -37,10 +37,12 @@ async def open_cache(
 
 async def _open_redis(settings: Settings, metrics: Metrics, on_change: Callable[[bool], None] | None) -> ScoreCache:
     try:
-        from rerankd.cache.redis import RedisCache, check_connection, connect
+        from rerankd.cache.redis import RedisCache
+        from rerankd.resilience.redis import check_connection, connect
     except ModuleNotFoundError as error:
         raise ConfigurationError("a score cache in Redis needs: pip install 'rerankd[redis]'") from error
     await check_connection(settings.cache)
     budget = settings.cache_timeout_seconds
-    store = RedisCache(connect(settings.cache, timeout=max(budget, 1.0)), settings.cache_ttl_seconds, metrics)
+    client = connect(settings.cache, timeout=max(budget, 1.0))
+    store = RedisCache(client, settings.cache_ttl_seconds, metrics, settings.cache_secret)
     return FailOpen(store, budget, metrics, on_change)

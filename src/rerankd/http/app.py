@@ -23,6 +23,7 @@ from rerankd.http.admin_routes import AdminRoutes
 from rerankd.http.auth import Authentication, KeyRing
 from rerankd.http.docs_routes import docs_routes
 from rerankd.http.error_handler import ErrorHandler
+from rerankd.http.forwarded import TrustedProxies
 from rerankd.http.hosts import AllowedHosts
 from rerankd.http.in_flight import InFlight
 from rerankd.http.model_routes import ModelRoutes
@@ -71,7 +72,7 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
     ]
     # The last one added is the outermost.
     keys = KeyRing(settings)
-    app.add_middleware(Authentication, keys=keys, trusted_proxies=frozenset(_listed(settings.trusted_proxies)))
+    app.add_middleware(Authentication, keys=keys, trusted_proxies=TrustedProxies(_listed(settings.trusted_proxies)))
     app.add_middleware(AllowedHosts, settings=settings, needs_key=keys.is_required)
     app.add_middleware(ErrorHandler, table=table, max_body_bytes=settings.max_body_bytes)
     if settings.cors_origins:

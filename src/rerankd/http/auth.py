@@ -17,20 +17,29 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import ConfigurationError, Forbidden, Unauthorized
+from rerankd.files import read_text
 from rerankd.http import playground_routes
-from rerankd.http.request_state import header, state_of
+from rerankd.http.forwarded import TrustedProxies, caller_address
+from rerankd.http.request_state import state_of
 from rerankd.settings import Settings
 
 OPEN_ROUTES = frozenset(
     (method, path)
     for method in ("GET", "HEAD")
-    for path in ("/", "/health", "/livez", "/readyz", "/ping", *playground_routes.FILES)
+    for path in (
+        *("/", "/health", "/livez", "/readyz", "/ping", "/v1/cluster/auth", "/xinference/v1/cluster/auth"),
+        *playground_routes.FILES,
+    )
 )
-"""Method and path that need no key: what a load balancer has to see, that the server runs, and the static page."""
+"""Method and path that need no key: what a load balancer has to see, that the server runs, whether it wants keys
+(Xinference's clients ask before they send theirs), and the static page."""
 
 ADMIN_PREFIX = "/admin"
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+_UNSETTLED_SECONDS = 2.0
+"""A file that changed within them is read again at the next look: its clock may be too coarse to show a change."""
+_MAX_KEY_FILE_BYTES = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
@@ -76,7 +85,7 @@ class KeyRing:
         )
         self._file = Path(settings.api_keys_file) if settings.api_keys_file else None
         self._from_file: tuple[Key, ...] = ()
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._look_after = 0.0
         # Decided once: a key file that is emptied later must close the server, not open it.
         self.is_required = bool(settings.api_keys.strip() or self._file)
@@ -104,25 +113,30 @@ class KeyRing:
         self._look_after = now + _SECONDS_BETWEEN_LOOKS
         try:
             if _stamp(self._file) != self._stamp:
+                before = self._from_file
                 self._read_file(self._file)
-                _log.info("api keys read again", keys=len(self._from_file))
+                if self._from_file != before:
+                    _log.info("api keys read again", keys=len(self._from_file))
         except (OSError, ConfigurationError) as error:
+            # Tried again at every look, until it can be read.
             _log.error("api keys file is unreadable, the keys read last stay in force", error=type(error).__name__)
 
     def _read_file(self, file: Path) -> None:
-        # The stamp first: a write between the two calls is then seen at the next look.
-        self._stamp = _stamp(file)
-        self._from_file = parse_keys(file.read_text(encoding="utf-8").splitlines())
+        """Read it, and remember its stamp only once it is read, and only if it had not changed just now."""
+        before = _stamp(file)
+        self._from_file = parse_keys(read_text(file, _MAX_KEY_FILE_BYTES).splitlines())
+        is_settled = time.time() - max(before[0], before[1]) / 1e9 >= _UNSETTLED_SECONDS
+        self._stamp = before if is_settled and _stamp(file) == before else None
 
 
 class Authentication:
     """Middleware that lets a call pass when its key allows the route, and says who calls.
 
     Args:
-        trusted_proxies: addresses whose ``X-Forwarded-For`` is believed; anybody else may write there what he likes.
+        trusted_proxies: whose ``X-Forwarded-For`` is believed; anybody else may write there what he likes.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, trusted_proxies: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, trusted_proxies: TrustedProxies) -> None:
         self._app = app
         self._keys = keys
         self._trusted = trusted_proxies
@@ -142,7 +156,7 @@ class Authentication:
             raise Unauthorized("an API key is needed: send it as Authorization: Bearer KEY")
         if key is not None and is_admin_route and not key.is_admin:
             raise Forbidden("this route needs an admin key (admin_keys)")
-        return key.name if key else _address(scope, self._trusted)
+        return key.name if key else caller_address(scope, self._trusted)
 
 
 def check_address(settings: Settings) -> None:
@@ -180,28 +194,11 @@ def _secrets_of(scope: Scope) -> list[bytes]:
     return found[:4]
 
 
-def _address(scope: Scope, trusted: frozenset[str]) -> str:
-    """The nearest address that is no trusted proxy's."""
-    client = scope.get("client")
-    address = str(client[0]) if client else ""
-    if address not in trusted:
-        return address
-    forwarded = [part.strip() for part in (header(scope, b"x-forwarded-for") or b"").decode("latin-1").split(",")]
-    return next((part for part in reversed(forwarded) if _is_address(part) and part not in trusted), address)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _digest(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
-def _stamp(file: Path) -> tuple[int, int, int]:
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Times of the last change of content and of attributes in nanoseconds, size, inode."""
     status = file.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

@@ -85,8 +85,8 @@ class ModelRoutes:
         return JSONResponse(self._openai_card(model))
 
     async def cluster_auth(self, request: Request) -> Response:
-        # Keys are plain Bearer tokens here; Xinference's "true" would ask for a log-in with a password.
-        return JSONResponse({"auth": False})
+        # Its clients send the key that they were given only to a server that says so.
+        return JSONResponse({"auth": bool(self._settings.api_keys.strip() or self._settings.api_keys_file)})
 
     def _models(self) -> ServedModels:
         if self._service.models is None:

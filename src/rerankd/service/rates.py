@@ -6,28 +6,25 @@ While Redis is out of reach every replica counts by itself: callers stay limited
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import math
-import time
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from limits import RateLimitItem, parse_many
-from limits.aio.storage import Storage
-from limits.aio.strategies import FixedWindowRateLimiter
-
-from rerankd.cache.breaker import Breaker
-from rerankd.cache.budget import within
 from rerankd.cache.open import REDIS_SCHEMES
 from rerankd.errors import ConfigurationError, RateLimited, TooLarge
-from rerankd.service.rate_counts import MemoryCounts
+from rerankd.resilience.breaker import Breaker
+from rerankd.resilience.timeouts import with_timeout
+from rerankd.service.rate_counts import MemoryCounts, RateCounts, RedisCounts, Window
 from rerankd.settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_NAMESPACE = "rerankd:rate"
+_SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "month": 30 * 86_400, "year": 365 * 86_400}
+_WINDOW = re.compile(
+    r"([0-9]{1,12})\s*(?:/|per)\s*([0-9]{1,4})?\s*(second|minute|hour|day|month|year)s?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +66,14 @@ class RateLimiter:
     """
 
     def __init__(
-        self, windows: list[RateLimitItem], *, counts_documents: bool, shared: Redis | None, timeout: float
+        self, windows: list[Window], *, counts_documents: bool, shared: Redis | None, timeout: float
     ) -> None:
         self._windows = windows
         self._counts_documents = counts_documents
         self._timeout = timeout
-        self._own = FixedWindowRateLimiter(MemoryCounts())
+        self._own = MemoryCounts()
         self._redis = shared
-        self._shared = FixedWindowRateLimiter(_storage(shared)) if shared else None
+        self._shared = RedisCounts(shared) if shared else None
         self._breaker = Breaker("rate limits", shared.ping) if shared else None
 
     @classmethod
@@ -89,7 +86,7 @@ class RateLimiter:
         if not settings.rate_limit:
             return None
         return cls(
-            _windows(settings.rate_limit),
+            parse_windows(settings.rate_limit),
             counts_documents=settings.rate_limit_unit == "documents",
             shared=await _shared_store(settings.rate_limit_store),
             timeout=settings.cache_timeout_seconds,
@@ -110,38 +107,30 @@ class RateLimiter:
         if cost > smallest:
             message = f"the request has {cost} documents, the rate limit allows {smallest} in one of its windows"
             raise TooLarge(message, setting="rate_limit")
-        return await self._spend(_caller(tenant), cost)
+        return await self._spend(tenant, cost)
 
     async def _spend(self, caller: str, cost: int) -> RateState:
         if self._shared is None or self._breaker is None or self._breaker.is_open:
             return await self._spend_in(self._own, caller, cost)
         try:
-            state = await within(self._timeout, self._spend_in(self._shared, caller, cost))
+            state = await with_timeout(self._timeout, self._spend_in(self._shared, caller, cost))
         except Exception as error:
             self._breaker.failed(error)
             return await self._spend_in(self._own, caller, cost)
         self._breaker.succeeded()
         return state
 
-    async def _spend_in(self, counts: FixedWindowRateLimiter, caller: str, cost: int) -> RateState:
-        """Look at all windows before any is charged: a refused request costs nothing in the others."""
-        states = await asyncio.gather(*(self._state(counts, window, caller) for window in self._windows))
-        full = [state for state in states if state.remaining < cost]
-        if not full:
-            fits = await asyncio.gather(*(counts.hit(window, caller, cost=cost) for window in self._windows))
-            # Another request may have been faster between the look and the charge.
-            full = [state for state, fit in zip(states, fits, strict=True) if not fit]
-        if full:
-            last = max(full, key=lambda state: state.reset)
+    async def _spend_in(self, counts: RateCounts, caller: str, cost: int) -> RateState:
+        fits, used = await counts.spend(self._windows, caller, cost)
+        states = [
+            RateState(window.amount, max(window.amount - before.count, 0), before.reset)
+            for window, before in zip(self._windows, used, strict=True)
+        ]
+        if not fits:
+            last = max((state for state in states if state.remaining < cost), key=lambda state: state.reset)
             return RateState(last.limit, last.remaining, last.reset, refused=True)
         tightest = min(states, key=lambda state: state.remaining / state.limit)
         return RateState(tightest.limit, tightest.remaining - cost, tightest.reset)
-
-    async def _state(self, counts: FixedWindowRateLimiter, window: RateLimitItem, caller: str) -> RateState:
-        stats = await counts.get_window_stats(window, caller)
-        begins_now = stats.remaining == window.amount
-        reset = window.get_expiry() if begins_now else max(stats.reset_time - time.time(), 0.0)
-        return RateState(window.amount, stats.remaining, reset)
 
     async def close(self) -> None:
         if self._breaker is not None:
@@ -150,13 +139,20 @@ class RateLimiter:
             await self._redis.aclose()
 
 
-def _windows(rate: str) -> list[RateLimitItem]:
-    try:
-        windows = parse_many(rate)
-    except ValueError:
-        windows = []
-    if not windows or any(window.amount < 1 for window in windows):
-        raise ConfigurationError(f"the setting 'rate_limit' is {rate!r} and has to look like 10/minute;1000/day")
+def parse_windows(rate: str) -> list[Window]:
+    """``10/minute;1000/day`` or ``10 per 5 minutes`` as windows.
+
+    Raises:
+        ConfigurationError: it cannot be read so, or a window allows nothing.
+    """
+    windows = []
+    for part in re.split("[;,|]", rate):
+        match = _WINDOW.fullmatch(part.strip())
+        if match is None or not int(match[1]) or match[2] == "0":
+            raise ConfigurationError(
+                f"the setting 'rate_limit' is {rate[:60]!r} and has to look like 10/minute;1000/day"
+            )
+        windows.append(Window(int(match[1]), int(match[2] or 1) * _SECONDS[match[3].lower()]))
     return windows
 
 
@@ -166,27 +162,8 @@ async def _shared_store(address: str) -> Redis | None:
     if not address.startswith(REDIS_SCHEMES):
         raise ConfigurationError("the setting 'rate_limit_store' has to be memory, or begin with redis://")
     try:
-        from rerankd.cache.redis import check_connection, connect
+        from rerankd.resilience.redis import check_connection, connect
     except ModuleNotFoundError as error:
         raise ConfigurationError("rate limits in Redis need: pip install 'rerankd[redis]'") from error
     await check_connection(address)
     return connect(address, timeout=1.0)
-
-
-def _storage(redis: Redis) -> Storage:
-    from limits.aio.storage import RedisStorage
-
-    pool: Any = redis.connection_pool
-    # The pool knows where to connect; the address stands here for its scheme alone.
-    return RedisStorage("async+redis://", implementation="redispy", key_prefix=_NAMESPACE, connection_pool=pool)
-
-
-def _caller(tenant: str) -> str:
-    """The tenant, or the network of an IPv6 address: one client has all the addresses of its network."""
-    try:
-        address = ipaddress.IPv6Address(tenant)
-    except ValueError:
-        return tenant
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -139,7 +139,7 @@ class Settings:
     port: int = setting(8000, "Port to listen on; 0 lets the system choose.", most=65535)
     insecure: bool = setting(False, "Allow a public address without any API key.")
     trusted_proxies: str = setting(
-        "", "Addresses of proxies, comma-separated, whose `X-Forwarded-For` says who the caller is."
+        "", "Addresses or networks of proxies, comma-separated, whose `X-Forwarded-For` says who the caller is."
     )
     allowed_hosts: str = setting(
         "",
@@ -193,6 +193,9 @@ class Settings:
     cache_ttl_seconds: float = seconds(3600.0, "Seconds for which a score stays in the cache.", most=3650 * _DAY)
     cache_timeout_seconds: float = seconds(
         0.02, "Seconds that one request may spend asking Redis.", most=60.0, advanced=True
+    )
+    cache_secret: str = setting(
+        "", "Secret that authenticates scores in Redis, the same for all replicas; empty: a checksum.", secret=True
     )
     cache_per_tenant: bool = setting(False, "Keep the cache of every API key apart.")
     # Keys and rates

@@ -17,7 +17,7 @@ clients need belong to the HTTP layer; ``MOUNTED_GETS`` says under which mounts 
 
 * ``GET /v1/models`` and ``/v1/models/{name}``: OpenAI's list and card; Xinference's and Dify's clients need
   ``"model_type": "rerank"`` in the card before they send anything, NVIDIA's need ``data[].id`` in the list.
-* ``GET /v1/cluster/auth``: ``{"auth": false}`` (a 404 is tolerated).
+* ``GET /v1/cluster/auth``: ``{"auth": true}`` where a key is needed; clients send theirs only then.
 * ``GET /info``: Text-embeddings-inference's; Dify reads the first key of ``model_type``, which is ``reranker``.
 """
 

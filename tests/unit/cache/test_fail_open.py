@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from rerankd.cache.base import CachedScore
-from rerankd.cache.breaker import FAILURES
 from rerankd.cache.fail_open import FailOpen
 from rerankd.errors import NotReady
 from rerankd.observe.metrics import Metrics
+from rerankd.resilience.breaker import FAILURES
 
 SCORE = CachedScore(0.5, 100, False)
 
@@ -129,13 +129,33 @@ async def test_more_writes_than_may_wait_are_lost_and_counted(
     store.hold = asyncio.Event()
     cache.put_many({b"first": SCORE})
     await asyncio.sleep(0)
-    many = {number.to_bytes(4, "little"): SCORE for number in range(9_000)}
+    many = {number.to_bytes(4, "little"): SCORE for number in range(40_000)}
     cache.put_many(many)
     cache.put_many({b"x" + key: SCORE for key in many})
-    assert errors(metrics, "lost") == 9_000
+    assert errors(metrics, "lost") == 30_000
     store.hold.set()
     await cache.close()
-    assert store.writes == [1, 9_000]
+    assert store.writes == [1, *[1_000] * 50]
+
+
+@pytest.mark.promise("S17")
+async def test_one_put_of_very_many_is_kept_in_parts(cache: FailOpen, store: Store, metrics: Metrics) -> None:
+    cache.put_many({number.to_bytes(4, "little"): SCORE for number in range(10_001)})
+    await cache.close()
+    assert (sum(store.writes), max(store.writes), errors(metrics, "lost")) == (10_001, 1_000, 0)
+
+
+@pytest.mark.promise("S17")
+async def test_a_flush_beside_a_write_under_way_leaves_nothing(cache: FailOpen, store: Store) -> None:
+    store.hold = asyncio.Event()
+    cache.put_many({number.to_bytes(4, "little"): SCORE for number in range(5_000)})
+    await asyncio.sleep(0)
+    flushing = asyncio.create_task(cache.flush())
+    await asyncio.sleep(0)
+    store.hold.set()
+    await flushing
+    await cache.close()
+    assert store.scores == {}
 
 
 async def test_a_failed_write_is_counted_and_nothing_else(cache: FailOpen, store: Store, metrics: Metrics) -> None:

@@ -38,5 +38,6 @@ async def test_any_other_value_is_refused_and_not_shown(value: str) -> None:
 async def test_a_redis_out_of_reach_is_refused_with_its_address_and_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         await open_cache(Settings(cache=url), Metrics())
-    assert url.rpartition("@")[2] in str(refused.value)
+    # What is no address may be a part of the password, and is not shown.
+    assert ("…" if ":port" in url else url.rpartition("@")[2]) in str(refused.value)
     assert "secret" not in str(refused.value)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,63 @@ async def test_only_a_trusted_proxy_may_say_who_calls(
     client = connect(trusted_proxies=trusted)
     await client.post("/rerank", json=BODY, headers={"X-Forwarded-For": forwarded})
     assert service.calls[0][1].tenant == tenant
+
+
+@pytest.mark.promise("P1")
+def test_a_key_file_that_could_not_be_read_is_tried_again_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerankd.http.auth._SECONDS_BETWEEN_LOOKS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("a:old-secret\n")
+    ring = KeyRing(Settings(api_keys_file=str(file)))
+    file.write_text("a:new-secret\n")
+
+    def fail(*_: object) -> str:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("rerankd.http.auth.read_text", fail)
+        for _ in range(3):
+            assert ring.find(b"old-secret") is not None
+    assert ring.find(b"old-secret") is None
+    assert ring.find(b"new-secret") is not None
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("broken", [b"no colon\n", b"\xff\xfe", b"a:" + b"x" * 2_000_000])
+def test_a_key_file_that_is_broken_for_a_while_keeps_the_keys_and_then_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bytes
+) -> None:
+    monkeypatch.setattr("rerankd.http.auth._SECONDS_BETWEEN_LOOKS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("a:old-secret\n")
+    ring = KeyRing(Settings(api_keys_file=str(file)))
+    file.write_bytes(broken)
+    assert ring.find(b"old-secret") is not None
+    file.write_text("a:new-secret\n")
+    assert ring.find(b"old-secret") is None
+    assert ring.find(b"new-secret") is not None
+
+
+@pytest.mark.promise("P1")
+def test_two_changes_within_the_resolution_of_the_clock_are_both_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerankd.http.auth._SECONDS_BETWEEN_LOOKS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("a:first-one\n")
+    now = time.time_ns()
+    monkeypatch.setattr("rerankd.http.auth._stamp", lambda _: (now, now, 0, 0))
+    ring = KeyRing(Settings(api_keys_file=str(file)))
+    file.write_text("a:other-one\n")
+    assert ring.find(b"other-one") is not None
+    assert ring.find(b"first-one") is None
+
+
+@pytest.mark.promise("U3")
+async def test_a_client_is_told_without_a_key_whether_it_needs_one(connect: Connect) -> None:
+    for settings, needed in (({"api_keys": "a:secret"}, True), ({}, False)):
+        for path in ("/v1/cluster/auth", "/xinference/v1/cluster/auth"):
+            answer = await connect(**settings).get(path)
+            assert (answer.status_code, answer.json()) == (200, {"auth": needed})

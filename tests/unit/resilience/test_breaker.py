@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import structlog
 
-from rerankd.cache import breaker as breaker_module
-from rerankd.cache.breaker import FAILURES, Breaker
+from rerankd.resilience import breaker as breaker_module
+from rerankd.resilience.breaker import FAILURES, Breaker
 
 
 class Store:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
+async def with_timeout(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
     """The result of ``work``, or TimeoutError when it takes longer.
 
     A busy event loop may look at an answer and at the clock in the same moment, long after the answer came;

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rerankd.cache.budget import within
+from rerankd.resilience.timeouts import with_timeout
 
 
 async def answer(seconds: float, value: int = 7) -> int:
@@ -15,7 +15,7 @@ async def answer(seconds: float, value: int = 7) -> int:
 
 
 async def test_what_is_done_in_time_is_the_result() -> None:
-    assert await within(5, answer(0.001)) == 7
+    assert await with_timeout(5, answer(0.001)) == 7
 
 
 async def test_what_takes_longer_is_cancelled() -> None:
@@ -29,7 +29,7 @@ async def test_what_takes_longer_is_cancelled() -> None:
 
     started = time.monotonic()
     with pytest.raises(TimeoutError):
-        await within(0.01, slow())
+        await with_timeout(0.01, slow())
     assert time.monotonic() - started < 5
     await asyncio.wait_for(ended.wait(), 5)
 
@@ -41,7 +41,7 @@ async def test_an_answer_that_a_late_loop_finds_beside_the_alarm_counts() -> Non
     async def ask() -> bytes:
         return await reader.readexactly(1)
 
-    waiting = asyncio.create_task(within(0.02, ask()))
+    waiting = asyncio.create_task(with_timeout(0.02, ask()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     there.send(b"x")
@@ -57,9 +57,9 @@ async def test_an_error_comes_through_and_a_cancellation_goes_in() -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        await within(5, fails())
+        await with_timeout(5, fails())
     inner = asyncio.ensure_future(answer(60))
-    task = asyncio.create_task(within(60, asyncio.wait_for(inner, 60)))
+    task = asyncio.create_task(with_timeout(60, asyncio.wait_for(inner, 60)))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
