@@ -23,7 +23,7 @@ _NOT_SENT = {"client_closed"}
 _CLIENT_CLASSES = {"invalid_json": "InvalidRequest", "invalid_document": "InvalidRequest"}
 """Codes whose class in the clients is not the server's own; ``code`` still tells them apart."""
 
-_AMBIGUOUS = {429: "Overloaded"}
+_AMBIGUOUS = {400: "InvalidRequest", 429: "Overloaded"}
 """What a status means where several classes have it and none is the base of the others."""
 
 _MADE = "Made by docs/generate.py from docs/reference/{}; do not edit."
