@@ -8,7 +8,7 @@ CPU := src/rerankd/engine/native/cpu
 KERNELS := $(CPU)/librerankd_kernels.so
 
 .DEFAULT_GOAL := help
-.PHONY: help serve kernels native wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
+.PHONY: help serve kernels native mutants coverage wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,10 +40,16 @@ serve: $(SERVE_STAMP) ## Serve the embedded model on http://127.0.0.1:8000
 	$(BIN)/rerankd serve
 
 test: $(STAMP) ## Run the tests that need neither a GPU nor much time
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 native: $(STAMP) ## The C kernels under sanitizers and for AArch64, and an installed wheel without a compiler
 	$(BIN)/python -m pytest tests/unit/engine/native/cpu tests/wheel -m compiled
+
+mutants: $(STAMP) $(KERNELS) ## Changes of rules, limits and kernels, each of which a test has to notice
+	$(BIN)/python -m tests.meta.mutants
+
+coverage: $(STAMP) $(KERNELS) ## What the tests run of the package, line by line
+	$(BIN)/python -m pytest --cov --cov-report term:skip-covered
 
 lint: $(STAMP) ## Style and types
 	$(BIN)/ruff check .

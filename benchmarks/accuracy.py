@@ -24,7 +24,8 @@ import numpy as np
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.checkpoints import LAYOUTS
+from tests.checkpoints import LAYOUTS
+
 from benchmarks.engine import Setting, checkpoint, measure
 from benchmarks.engine_process import RIVALS, ROOT
 from benchmarks.machine import command, machine, print_table

@@ -33,7 +33,8 @@ import torch
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.checkpoints import LAYOUTS, Layout, write_checkpoint
+from tests.checkpoints import LAYOUTS, Layout, write_checkpoint
+
 from benchmarks.engine_process import RIVALS, ROOT, EngineProcess, Scored
 from benchmarks.flops import request_flops
 from benchmarks.machine import command, machine, print_table

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.checkpoints import Layout
+from tests.checkpoints import Layout
+
 from benchmarks.workloads import Workload
 
 

@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.checkpoints import LAYOUTS, write_checkpoint
+from tests.checkpoints import LAYOUTS, write_checkpoint
+
 from benchmarks.direct import DirectScorer
 from benchmarks.machine import machine, print_table
 from benchmarks.transformers_baseline import left_padded

@@ -36,8 +36,9 @@ import numpy as np
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.checkpoints import LAYOUTS
+
 from benchmarks import process_stats
-from benchmarks.checkpoints import LAYOUTS
 from benchmarks.flops import request_flops
 from benchmarks.machine import command, machine, print_table
 from benchmarks.matmul_peak import peaks

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.checkpoints import Layout, shapes
 from benchmarks.engine import Setting, Turns, measure, shown, take_turn
 from benchmarks.engine_process import EngineProcess, Scored
 from benchmarks.flops import request_flops
 from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
+from tests.checkpoints import Layout, shapes
 
 
 class Stub(EngineProcess):

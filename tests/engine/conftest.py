@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.checkpoints import Layout, write_checkpoint
+from tests.checkpoints import Layout, write_checkpoint
 
 from rerankd.engine.base import Batch, Engine, EngineOptions, HeadSpec
 from rerankd.engine.registry import create_engine

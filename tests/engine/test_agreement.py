@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.checkpoints import RERANKER_0_6B, write_checkpoint
+from tests.checkpoints import RERANKER_0_6B, write_checkpoint
 
 from rerankd.core.prefix_tree import batch_of, separate
 from rerankd.engine.base import Batch, Engine

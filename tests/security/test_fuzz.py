@@ -11,21 +11,22 @@ import time
 from collections import Counter
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis import Case
-from schemathesis.checks import not_a_server_error
-from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi.checks import response_schema_conformance
 from tests.figures import Measured
 from tests.live import LiveServer
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "150"))
-CHECKS = [not_a_server_error, response_schema_conformance]
 
 
 def fuzz(url: str, examples: int) -> Counter[int]:
     """Statuses of ``examples`` fitting and as many unfitting requests of every operation."""
+    # Imported here, as it takes seconds, which every collection of tests would.
+    import schemathesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.generation import GenerationMode
+    from schemathesis.specs.openapi.checks import response_schema_conformance
+
+    checks = [not_a_server_error, response_schema_conformance]
     statuses: Counter[int] = Counter()
     for result in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
         operation = result.ok()
@@ -35,10 +36,10 @@ def fuzz(url: str, examples: int) -> Counter[int]:
 
             @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
             @given(case=strategy)
-            def send(case: Case) -> None:
+            def send(case: schemathesis.Case) -> None:
                 response = case.call()
                 statuses[response.status_code] += 1
-                case.validate_response(response, checks=CHECKS)
+                case.validate_response(response, checks=checks)
 
             send()
     return statuses

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.checkpoints import Layout, write_checkpoint
+from tests.checkpoints import Layout, write_checkpoint
 
 from rerankd.core.prefix_tree import separate
 from rerankd.engine.base import EngineFault, EngineOptions, EngineOutOfMemory, HeadSpec

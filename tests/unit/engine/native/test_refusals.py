@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.checkpoints import Layout, write_checkpoint
 from safetensors.torch import load_file, save_file
+from tests.checkpoints import Layout, write_checkpoint
 
 from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.native.engine import NativeEngine

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.checkpoints import Layout, write_checkpoint
+from tests.checkpoints import Layout, write_checkpoint
 
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.rope import RotaryEmbedding

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.checkpoints import Layout, write_checkpoint
+from tests.checkpoints import Layout, write_checkpoint
 from tests.unit.engine.native.forests import two_levels
 
 from rerankd.engine.base import EngineOptions, EngineOutOfMemory, HeadSpec

@@ -1,0 +1,192 @@
+"""Mutation testing: change one rule, one limit, one step of a kernel, and see whether a test goes red.
+
+    python -m tests.meta.mutants --count 5 --seed 1 [part of a path]
+
+For each source in `TARGETS` some small changes are drawn (a comparison, a number, an operator, a negation), each is
+made in a copy of the tree, and the source's own tests run there. A change that no test notices is a survivor: it is
+printed. Some are equivalent to the original; the others are tests to be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COPIED = (
+    "src",
+    "tests",
+    "benchmarks",
+    "training",
+    "docs",
+    "pyproject.toml",
+    "build_kernels.py",
+    "README.md",
+    "CHANGELOG.md",
+)
+SECONDS = 300
+"""After which a run counts as red: a change may have made an endless loop."""
+
+CPU = "src/rerankd/engine/native/cpu/"
+DRIVER = [
+    "tests/unit/engine/native/cpu/test_compiled.py",
+    "-m",
+    "compiled",
+    "-k",
+    "sanitizers and avx2",
+    "--noconftest",
+]
+TARGETS: dict[str, Sequence[str]] = {
+    "src/rerankd/core/fair_queue.py": ["tests/unit/core"],
+    "src/rerankd/core/batch_builder.py": ["tests/unit/core"],
+    "src/rerankd/core/prefix_tree.py": ["tests/unit/core"],
+    "src/rerankd/core/prefix_cache.py": ["tests/unit/core"],
+    "src/rerankd/core/recovery.py": ["tests/unit/core", "tests/faults/test_isolation.py"],
+    "src/rerankd/core/token_budget.py": ["tests/unit/core", "tests/faults/test_isolation.py"],
+    "src/rerankd/prompt/truncate.py": ["tests/unit/prompt"],
+    "src/rerankd/prompt/fair_semaphore.py": ["tests/unit/prompt"],
+    "src/rerankd/service/admission.py": ["tests/unit/service", "tests/faults/test_admission.py"],
+    "src/rerankd/service/ranking.py": ["tests/unit/service"],
+    "src/rerankd/limits/quota.py": ["tests/unit/limits"],
+    "src/rerankd/wire/json_guard.py": ["tests/unit/wire", "tests/security/test_hostile_json.py"],
+    "src/rerankd/cache/memory.py": ["tests/unit/cache"],
+    "src/rerankd/cache/codec.py": ["tests/unit/cache"],
+    f"{CPU}library.py": ["tests/unit/engine/native/cpu/test_library.py"],
+    f"{CPU}csrc/elementwise.c": DRIVER,
+    f"{CPU}csrc/attention_f32.c": DRIVER,
+    f"{CPU}csrc/attention.h": DRIVER,
+    f"{CPU}csrc/gemm_avx2.c": DRIVER,
+    f"{CPU}csrc/fast_exp.h": DRIVER,
+}
+"""Sources, and the pytest arguments that choose their tests."""
+
+SWAPS: dict[type[ast.AST], ast.AST] = {
+    ast.Lt: ast.LtE(), ast.LtE: ast.Lt(), ast.Gt: ast.GtE(), ast.GtE: ast.Gt(), ast.Eq: ast.NotEq(),
+    ast.NotEq: ast.Eq(),
+    ast.Is: ast.IsNot(), ast.IsNot: ast.Is(), ast.In: ast.NotIn(), ast.NotIn: ast.In(), ast.Add: ast.Sub(),
+    ast.Sub: ast.Add(), ast.Mult: ast.Add(), ast.FloorDiv: ast.Mult(), ast.And: ast.Or(), ast.Or: ast.And(),
+}  # fmt: skip
+C_SWAPS = [
+    (r" < ", " <= "), (r" > ", " >= "), (r" \+ ", " - "), (r" - ", " + "), (r" \+= ", " -= "), (r" \* ", " + "),
+    (r" == ", " != "), (r" && ", " || "), (r"\b1\.0f\b", "1.01f"), (r"\b0\.0f\b", "0.01f"), (r"\b(\d+)\b", "NUMBER"),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    source: str
+    line: int
+    before: str
+    after: str
+    text: str
+    """The whole file, changed."""
+
+
+def python_mutants(source: str, text: str) -> Iterator[Mutant]:
+    """One change each, put back into the file's own text, so that everything else stays as it is."""
+    lines = text.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(text)):
+        changed = _changed(node)
+        if changed is None or node.lineno != node.end_lineno:  # type: ignore[attr-defined]
+            continue
+        row, begin, end = node.lineno - 1, node.col_offset, node.end_col_offset  # type: ignore[attr-defined]
+        raw = lines[row].encode()
+        line = (raw[:begin] + ast.unparse(changed).encode() + raw[end:]).decode()
+        yield Mutant(source, row + 1, lines[row], line, "".join([*lines[:row], line, *lines[row + 1 :]]))
+
+
+def _changed(node: ast.AST) -> ast.AST | None:
+    match node:
+        case ast.Compare(left, [operator], [right]) if type(operator) in SWAPS:
+            return ast.Compare(left, [SWAPS[type(operator)]], [right])  # type: ignore[list-item]
+        case ast.BinOp(left, operator, right) if type(operator) in SWAPS:
+            return ast.BinOp(left, SWAPS[type(operator)], right)  # type: ignore[arg-type]
+        case ast.BoolOp(operator, values):
+            return ast.BoolOp(SWAPS[type(operator)], values)  # type: ignore[arg-type]
+        case ast.UnaryOp(ast.Not(), operand):
+            return operand
+        case ast.Constant(bool() as value):
+            return ast.Constant(not value)
+        case ast.Constant(int() | float() as value):
+            return ast.Constant(value + 1)
+    return None
+
+
+def c_mutants(source: str, text: str) -> Iterator[Mutant]:
+    lines = text.splitlines(keepends=True)
+    inside_comment = False
+    for row, line in enumerate(lines):
+        starts = line.lstrip().startswith(("/*", "#", "//")) or inside_comment
+        inside_comment = (inside_comment or "/*" in line) and "*/" not in line
+        if starts:
+            continue
+        for pattern, replacement in C_SWAPS:
+            for found in re.finditer(pattern, line.split("/*")[0]):
+                new = str(int(found.group(1)) + 1) if replacement == "NUMBER" else replacement
+                changed = line[: found.start()] + new + line[found.end() :]
+                yield Mutant(source, row + 1, line, changed, "".join([*lines[:row], changed, *lines[row + 1 :]]))
+
+
+def is_noticed(mutant: Mutant, tree: Path, original: str) -> bool:
+    """Whether a test goes red; the copy of the tree is as before then."""
+    file = tree / mutant.source
+    file.write_text(mutant.text, encoding="utf-8")
+    try:
+        return run_tests(tree, TARGETS[mutant.source]) != 0
+    finally:
+        file.write_text(original, encoding="utf-8")
+
+
+def run_tests(tree: Path, tests: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    env = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        return subprocess.run(
+            command, cwd=tree, env=env, capture_output=True, timeout=SECONDS, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Mutation testing: changes that no test notices.")
+    parser.add_argument("--count", type=int, default=5, help="changes of each source")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("only", nargs="?", default="", help="sources whose path has this in it")
+    options = parser.parse_args()
+    drawn, survived = 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, tree / name)
+        for source in (source for source in TARGETS if options.only in source):
+            if run_tests(tree, TARGETS[source]):
+                print(f"{source}: its tests are red without a change")
+                return 1
+            text = (tree / source).read_text(encoding="utf-8")
+            every = [*(python_mutants if source.endswith(".py") else c_mutants)(source, text)]
+            chosen = random.Random(f"{options.seed} {source}").sample(every, min(options.count, len(every)))
+            left = [mutant for mutant in chosen if not is_noticed(mutant, tree, text)]
+            drawn, survived = drawn + len(chosen), survived + len(left)
+            print(
+                f"{source}: {len(chosen) - len(left)} of {len(chosen)} noticed, drawn from {len(every)}", flush=True
+            )
+            for mutant in left:
+                print(f"  line {mutant.line}\n  - {mutant.before.strip()}\n  + {mutant.after.strip()}", flush=True)
+    print(f"{drawn - survived} of {drawn} noticed, {survived} survived")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
