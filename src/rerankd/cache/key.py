@@ -35,23 +35,21 @@ def scope_of(
         truncation: every limit that may cut a pair.
         tenant: a salt that keeps callers apart; empty shares the cache.
     """
+    fields = (model, revision, template, dtype, engine, instruction, query, truncation, tenant)
     digest = hashlib.sha256()
-    for field in (model, revision, template, dtype, engine, instruction, query, truncation, tenant):
-        digest.update(_sized(field))
+    for field in fields:
+        data = field.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
     return digest.digest()
 
 
 def keys_for(scope: bytes, documents: Sequence[str]) -> list[bytes]:
-    """One 32-byte key a document."""
+    """One 32-byte key a document. The scope has a fixed length, and the document is all that comes after it."""
     common = hashlib.sha256(scope)
     keys = []
     for document in documents:
         digest = common.copy()
-        digest.update(_sized(document))
+        digest.update(document.encode("utf-8", "surrogatepass"))
         keys.append(digest.digest())
     return keys
-
-
-def _sized(field: str) -> bytes:
-    data = field.encode("utf-8", "surrogatepass")
-    return len(data).to_bytes(8, "little") + data

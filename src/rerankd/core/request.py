@@ -13,10 +13,15 @@ from rerankd.types import Outcome, PairPrompt
 
 def computed_tokens(pairs: Sequence[PairPrompt], *, shares_prefix: bool = True) -> int:
     """Tokens that an engine computes for pairs by themselves: each prefix once, where the engine can share it."""
-    if not shares_prefix:
-        return sum(pair.tokens for pair in pairs)
-    prefixes = {id(pair.prefix): len(pair.prefix) for pair in pairs}
-    return sum(prefixes.values()) + sum(len(pair.tail) for pair in pairs)
+    tokens = 0
+    prefix = None
+    for pair in pairs:
+        # The pairs of one prefix stand side by side.
+        if not shares_prefix or pair.prefix is not prefix:
+            prefix = pair.prefix
+            tokens += len(prefix)
+        tokens += len(pair.tail)
+    return tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,48 +49,36 @@ class Quota:
         """When each caller asked last, the longest ago first; only those of late."""
         self._clock = clock
 
-    def check_size(self, amount: int) -> None:
-        """Raises TooLarge for more than all callers may hold together."""
-        if amount > self.limit:
-            raise TooLarge(
-                f"the request has {amount} {self.what}, more than all requests may have together ({self.limit})",
-                setting=self.setting,
-            )
-
-    def take(self, tenant: str, amount: int, retry_after: float = 1.0) -> None:
+    def take(self, tenant: str, amount: int) -> None:
         """Hold so much more of it, until it is given back.
 
-        Args:
-            retry_after: seconds to name to a caller that is refused.
-
         Raises:
+            TooLarge: it is more than all callers may hold together.
             Overloaded: there is no room now, or the caller's share is full.
         """
-        self._remember(tenant)
-        own = self._by_tenant.get(tenant, 0)
-        if self.held + amount > self.limit:
-            raise Overloaded(f"too many {self.what} are waiting", retry_after=retry_after, setting=self.setting)
-        others_wait = self.held > own or len(self._asked) > 1
-        if own and own + amount > (self._share if others_wait else self._alone):
-            message = f"your share of the waiting {self.what} is full"
-            raise Overloaded(message, retry_after=retry_after, setting="max_tenant_share")
-        if amount:
-            self._by_tenant[tenant] = own + amount
-            self.held += amount
-
-    def give_back(self, tenant: str, amount: int) -> None:
-        if not amount:
-            return
-        self.held -= amount
-        left = self._by_tenant[tenant] - amount
-        if left:
-            self._by_tenant[tenant] = left
-        else:
-            del self._by_tenant[tenant]
-
-    def _remember(self, tenant: str) -> None:
+        if amount > self.limit:
+            message = f"the request has {amount} {self.what}, more than all requests may have together ({self.limit})"
+            raise TooLarge(message, setting=self.setting)
         now = self._clock()
         self._asked.pop(tenant, None)
         self._asked[tenant] = now
         while (first := next(iter(self._asked))) != tenant and self._asked[first] <= now - self._remember_seconds:
             del self._asked[first]
+        own = self._by_tenant.get(tenant, 0)
+        if self.held + amount > self.limit:
+            raise Overloaded(f"too many {self.what} are waiting", retry_after=1.0, setting=self.setting)
+        others_wait = self.held > own or len(self._asked) > 1
+        if own and own + amount > (self._share if others_wait else self._alone):
+            message = f"your share of the waiting {self.what} is full"
+            raise Overloaded(message, retry_after=1.0, setting="max_tenant_share")
+        if amount:
+            self._by_tenant[tenant] = own + amount
+            self.held += amount
+
+    def give_back(self, tenant: str, amount: int) -> None:
+        self.held -= amount
+        left = self._by_tenant.get(tenant, 0) - amount
+        if left:
+            self._by_tenant[tenant] = left
+        else:
+            self._by_tenant.pop(tenant, None)

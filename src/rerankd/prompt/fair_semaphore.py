@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from rerankd.core.fair_queue import FairQueue
 from rerankd.core.token_budget import Pace, PaceMeter
+
+_TELLING_SHARE = 64
+"""A slice of less than this share of the usual size says nothing of the pace: its time is overhead."""
 
 
 class Waiter:
     """One request that has work in slices."""
 
-    __slots__ = ("slices",)
+    __slots__ = ("left", "slices", "tenant")
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str, size: int) -> None:
+        self.tenant = tenant
+        self.left = size
+        """What of it has not had a slot yet."""
         self.slices: deque[tuple[int, asyncio.Future[None]]] = deque()
         """Slices that wait for a slot, with their sizes."""
 
@@ -43,14 +49,9 @@ class FairSemaphore:
         everything = self._running + self._queue.backlog.until_done(tenant, size)
         return self._pace.seconds_for(everything // self._slots, self._slice_size)
 
-    @contextlib.contextmanager
-    def enter(self, tenant: str, size: int) -> Iterator[Waiter]:
-        """For the time of a request, of that size in all slices together."""
-        waiter = Waiter()
-        self._queue.push(waiter, tenant, size)
-        try:
-            yield waiter
-        finally:
+    def leave(self, waiter: Waiter) -> None:
+        """A request is done, or was given up."""
+        if waiter in self._queue:
             self._queue.remove(waiter)
 
     @contextlib.asynccontextmanager
@@ -61,8 +62,9 @@ class FairSemaphore:
         started = time.monotonic()
         try:
             yield
-            ended = time.monotonic()
-            self._pace = self._meter.observe(size, ended - started, ended)
+            if size >= self._slice_size // _TELLING_SHARE:
+                ended = time.monotonic()
+                self._pace = self._meter.observe(size, ended - started, ended)
         finally:
             self._running -= size
             self._release()
@@ -70,11 +72,14 @@ class FairSemaphore:
     async def _acquire(self, waiter: Waiter, size: int) -> None:
         if self._free:
             self._free -= 1
-            self._queue.serve(waiter, size)
+            waiter.left -= size
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter.slices.append((size, turn))
-        self._queue.resume(waiter)
+        if waiter in self._queue:
+            self._queue.resume(waiter)
+        else:
+            self._queue.push(waiter, waiter.tenant, waiter.left)
         try:
             await turn
         except asyncio.CancelledError:
@@ -89,6 +94,7 @@ class FairSemaphore:
                 size, turn = waiter.slices.popleft()
                 if not turn.done():  # else its client has left
                     self._queue.serve(waiter, size)
+                    waiter.left -= size
                     turn.set_result(None)
                     return
             self._queue.park(waiter)

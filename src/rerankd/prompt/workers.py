@@ -32,15 +32,18 @@ class PromptWorkers:
     Args:
         builder: never changes, so sharing it is safe (tests compare eight threads with one).
         threads: how many; 0 means one less than the usable cores, at most four.
+        at_once: characters of a request that are tokenised where they are: about a millisecond's work, less than
+            another thread costs.
     """
 
-    def __init__(self, builder: PromptBuilder, threads: int = 0) -> None:
+    def __init__(self, builder: PromptBuilder, threads: int = 0, at_once: int = 2048) -> None:
         # These threads are all the parallelism there is: the library's own pool would take every core.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.builder = builder
         threads = threads or min(max(usable_cores() - 1, 1), _MAX_THREADS)
         self.semaphore = FairSemaphore(threads, SLICE_CHARACTERS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        self._at_once = at_once
         self._is_closed = False
 
     async def build(
@@ -65,8 +68,10 @@ class PromptWorkers:
         Raises:
             Draining: the workers are closed.
         """
-        parts = list(slices(documents))
         indices = range(len(documents)) if positions is None else positions
+        if len(query) + len(instruction) + sum(map(len, documents)) <= self._at_once and not self._is_closed:
+            return self.builder.begin(query, instruction, limits).pairs(documents, indices)
+        parts = list(slices(documents))
         sizes = [sum(map(len, part)) for part in parts]
         sizes[0] += len(query) + len(instruction)
         has_left = threading.Event()
@@ -78,22 +83,25 @@ class PromptWorkers:
         def more(prompts: RequestPrompts, part: Sequence[str], start: int) -> Callable[[], _Pairs]:
             return lambda: prompts.pairs(part, indices[start : start + len(part)], has_left.is_set)
 
+        waiter = Waiter(tenant, sum(sizes))
         try:
-            with self.semaphore.enter(tenant, sum(sizes)) as waiter:
-                prompts, pairs = await self._run(waiter, sizes[0], first)
-                starts = itertools.accumulate(map(len, parts))
-                jobs = [
-                    self._run(waiter, size, more(prompts, part, start))
-                    for size, part, start in zip(sizes[1:], parts[1:], starts, strict=False)
-                ]
-                for found in await asyncio.gather(*jobs, return_exceptions=True) if jobs else ():
-                    # Where several parts failed, the error of the first, whichever came first in time.
-                    if isinstance(found, BaseException):
-                        raise found
-                    pairs.extend(found)
+            prompts, pairs = await self._run(waiter, sizes[0], first)
+            if len(parts) == 1:
                 return pairs
+            starts = itertools.accumulate(map(len, parts))
+            jobs = [
+                self._run(waiter, size, more(prompts, part, start))
+                for size, part, start in zip(sizes[1:], parts[1:], starts, strict=False)
+            ]
+            for found in await asyncio.gather(*jobs, return_exceptions=True):
+                # Where several parts failed, the error of the first, whichever came first in time.
+                if isinstance(found, BaseException):
+                    raise found
+                pairs.extend(found)
+            return pairs
         finally:
             has_left.set()
+            self.semaphore.leave(waiter)
 
     async def _run(self, waiter: Waiter, size: int, job: Callable[[], _Result]) -> _Result:
         async with self.semaphore.slot(waiter, size):

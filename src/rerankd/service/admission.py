@@ -110,7 +110,7 @@ class Admission:
         return Ticket(self, tenant, deadline)
 
     def served(self, output: Output) -> None:
-        """Pairs have their outcomes, and wait no more."""
+        """Some pairs of a request have their outcomes, and wait no more."""
         request = output.request
         tokens = sum(len(request.pairs[index].tail) for index in output.outcomes)
         self._give_back(request.tenant, self._backlog.serve(request, request.tenant, tokens))
@@ -147,9 +147,13 @@ class Admission:
         """Seconds after which there may be room again."""
         return min(_MAX_RETRY_SECONDS, max(1.0, status.pace.seconds_for(self._backlog.total, status.budget)))
 
-    def hold(self, requests: Sequence[ScoreRequest], sizes: Sequence[int], retry_after: float) -> None:
+    def hold(self, requests: Sequence[ScoreRequest], sizes: Sequence[int], status: CoreStatus) -> None:
         """Take the tokens of requests, all or none."""
-        self.tokens.take(requests[0].tenant, sum(sizes), retry_after)
+        try:
+            self.tokens.take(requests[0].tenant, sum(sizes))
+        except Overloaded as error:
+            error.retry_after = self.retry_after(status)
+            raise
         for request, size in zip(requests, sizes, strict=True):
             self._backlog.add(request, request.tenant, size)
         self._metrics.queue_tokens.set(self.tokens.held)
@@ -183,8 +187,6 @@ class Ticket:
             Overloaded: no room, or no hope to be done by the deadline.
         """
         admission, tenant = self._admission, self._tenant
-        admission.requests.check_size(queries)
-        admission.characters.check_size(characters)
         admission.check_tokenizing(tenant, characters, self._deadline)
         admission.requests.take(tenant, queries)
         self._queries = queries
@@ -200,15 +202,15 @@ class Ticket:
         """
         admission, tenant = self._admission, self._tenant
         sizes = [computed_tokens(request.pairs, shares_prefix=shares_prefix) for request in requests]
-        admission.tokens.check_size(sum(sizes))
         admission.check_scoring(tenant, sum(sizes), self._deadline, status)
-        admission.hold(requests, sizes, admission.retry_after(status))
+        admission.hold(requests, sizes, status)
         self._requests = requests
-        self._give_back_characters()
+        self._give_back_characters()  # the texts have become tokens
 
     def _give_back_characters(self) -> None:
-        self._admission.characters.give_back(self._tenant, self._characters)
-        self._characters = 0
+        if self._characters:
+            self._admission.characters.give_back(self._tenant, self._characters)
+            self._characters = 0
 
     def __enter__(self) -> Ticket:
         return self

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from rerankd.checkpoint import Checkpoint
 from rerankd.core.engine_core import CoreOptions
@@ -26,6 +28,8 @@ from rerankd.service.admission import Admission, SizeLimits
 from rerankd.settings import ModelSettings, Settings
 
 _DRAIN_SECONDS = 60.0
+
+OnOutput: TypeAlias = Callable[[Admission, Output], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +85,13 @@ class ServedModels:
     """All served names; the first is the default."""
 
     def __init__(self, models: dict[str, ServedModel], *, strict: bool) -> None:
-        self._models = models
+        self.by_name = models
+        self.default = next(iter(models.values()))
         self.strict = strict
         """Is a name that is not served refused?"""
 
     def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
-
-    @property
-    def default(self) -> ServedModel:
-        return next(iter(self._models.values()))
+        return iter(self.by_name.values())
 
     @property
     def loaded(self) -> list[LoadedModel]:
@@ -98,7 +99,7 @@ class ServedModels:
         return list({id(model.loaded): model.loaded for model in self}.values())
 
     def find(self, name: str | None) -> ServedModel | None:
-        return self._models.get(name) if name else None
+        return self.by_name.get(name) if name else None
 
 
 def served_sources(settings: Settings) -> dict[str, tuple[ModelSource, ModelSettings]]:
@@ -125,7 +126,7 @@ def _source(row: ModelSettings, settings: Settings) -> ModelSource:
 
 
 async def load_models(
-    settings: Settings, metrics: Metrics, on_output: Callable[[Output], None], on_death: Callable[[str], None]
+    settings: Settings, metrics: Metrics, on_output: OnOutput, on_death: Callable[[str], None]
 ) -> ServedModels:
     """Load and warm every model that a served name needs, each once.
 
@@ -166,14 +167,14 @@ async def load_model(
     source: ModelSource,
     settings: Settings,
     metrics: Metrics,
-    on_output: Callable[[Output], None],
+    on_output: OnOutput,
     on_death: Callable[[str], None],
 ) -> LoadedModel:
     """One checkpoint from its folder to a warm engine, off the event loop where it takes long.
 
     Args:
         settings: with the token limit of the longest name that this model is served under.
-        on_output: told of every outcome on the event loop, late ones too.
+        on_output: told of every output on the event loop, late ones too, with the room that it had.
         on_death: told why the engine is gone for good.
     """
     checkpoint = await asyncio.to_thread(Checkpoint.open, source.model, source.revision, source.template)
@@ -191,11 +192,7 @@ async def load_model(
     own_metrics = EngineMetrics(metrics, name)
     admission = Admission(settings, prompts.semaphore, own_metrics)
 
-    def take_out(output: Output) -> None:
-        admission.served(output)
-        on_output(output)
-
     options = CoreOptions(engine_timeout_seconds=settings.engine_timeout_seconds)
-    thread = EngineThread(engine, own_metrics, options, take_out, on_death)
+    thread = EngineThread(engine, own_metrics, options, functools.partial(on_output, admission), on_death)
     await thread.start()
     return LoadedModel(name, source, checkpoint.fingerprint, checkpoint.template, prompts, thread, admission)

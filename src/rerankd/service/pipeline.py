@@ -16,7 +16,7 @@ from rerankd.core.request import Output, ScoreRequest
 from rerankd.errors import ScoringError, ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.fit import PromptLimits
-from rerankd.service.admission import Ticket, check_sizes
+from rerankd.service.admission import Admission, Ticket, check_sizes
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels
 from rerankd.service.ranking import rerank_result
 from rerankd.service.routing import choose
@@ -44,6 +44,8 @@ class PreparedRequest:
     """A digest of each pair; equal pairs have equal keys, and are scored once."""
     known: dict[bytes, CachedScore | ScoringError] = field(default_factory=dict)
     """What is known of the pairs, by key."""
+    unknown: dict[bytes, PairRef] = field(default_factory=dict)
+    """One pair of each key that the cache did not know."""
     cached: int = 0
     """Documents that the cache knew."""
     tokenise_seconds: float = 0.0
@@ -51,10 +53,6 @@ class PreparedRequest:
     """Why the request has no answer, if it alone has none."""
     score_request: ScoreRequest | None = None
     scores: Scores | None = None
-
-    def unknown(self) -> dict[bytes, PairRef]:
-        """One pair of each key without a score."""
-        return {key: ref for key, ref in zip(self.keys, self.refs, strict=True) if key not in self.known}
 
 
 class RequestPipeline:
@@ -78,7 +76,9 @@ class RequestPipeline:
         going = [one for one in prepared if isinstance(one, PreparedRequest)]
         if context.use_cache:
             await self._look_up(going)
-        unknown = [one for one in going if len(one.known) < len(set(one.keys))]
+        for one in going:
+            one.unknown = {key: ref for key, ref in zip(one.keys, one.refs, strict=True) if key not in one.known}
+        unknown = [one for one in going if one.unknown]
         if unknown:
             await self._score(unknown, context)
         return [one if isinstance(one, ServiceError) else one.error or self._result(one) for one in prepared]
@@ -119,7 +119,7 @@ class RequestPipeline:
             if len(asked) > len(part):
                 await asyncio.sleep(0)
         for one in prepared:
-            one.cached = sum(key in one.known for key in one.keys)
+            one.cached = len([key for key in one.keys if key in one.known])
 
     async def _score(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
@@ -128,7 +128,7 @@ class RequestPipeline:
             for model, ones in _by_model(prepared).items():
                 model.engine.check_accepting()
                 ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
-                ticket.take_texts(len(ones), sum(_characters(one) for one in ones))
+                ticket.take_texts(len(ones), sum([_characters(one) for one in ones]))
                 tickets.append((model, ticket, ones))
             await gather_per_request([self._tokenise(one, context) for one in prepared])
             for model, ticket, ones in tickets:
@@ -145,8 +145,7 @@ class RequestPipeline:
     async def _tokenise(self, one: PreparedRequest, context: CallContext) -> None:
         """Prompts of the pairs that are not known; an error that concerns the request alone is its own."""
         started = time.monotonic()
-        unknown = one.unknown()
-        places = [ref.document for ref in unknown.values()]
+        places = [ref.document for ref in one.unknown.values()]
         texts = [one.request.documents[place] for place in places]
         try:
             found = await one.model.loaded.prompts.build(
@@ -159,7 +158,7 @@ class RequestPipeline:
             return
         one.tokenise_seconds = time.monotonic() - started
         keys, pairs = [], []
-        for key, pair in zip(unknown, found, strict=True):
+        for key, pair in zip(one.unknown, found, strict=True):
             if isinstance(pair, PairPrompt):
                 keys.append(key)
                 pairs.append(pair)
@@ -173,7 +172,7 @@ class RequestPipeline:
     def _result(self, one: PreparedRequest) -> RerankResult:
         pairs = [one.known[key] for key in one.keys]
         if one.score_request is not None:
-            self._metrics.truncated_pairs.inc(sum(pair.truncated for pair in one.score_request.pairs))
+            self._metrics.truncated_pairs.inc(len([pair for pair in one.score_request.pairs if pair.truncated]))
         timings = Timings(one.tokenise_seconds)
         if one.scores is not None:
             timings = Timings(
@@ -219,17 +218,16 @@ class RequestPipeline:
         )
 
 
-def store_scores(cache: ScoreCache, output: Output) -> None:
-    """Cache the scores of an output: the one place that writes, for answers in time and for late ones."""
-    request = output.request
-    if request.keys is not None:
-        cache.put_many(
-            {
-                request.keys[index]: CachedScore(outcome, request.pairs[index].tokens, request.pairs[index].truncated)
-                for index, outcome in output.outcomes.items()
-                if isinstance(outcome, float)
-            }
-        )
+def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None:
+    """What becomes of an output, in time or late: the one place that writes the cache."""
+    request, scores = output.request, {}
+    if len(output.outcomes) < len(request.pairs):
+        admission.served(output)
+    for index, outcome in output.outcomes.items():
+        if isinstance(outcome, float) and request.keys is not None:
+            pair = request.pairs[index]
+            scores[request.keys[index]] = CachedScore(outcome, len(pair.prefix) + len(pair.tail), pair.truncated)
+    cache.put_many(scores)
 
 
 async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
@@ -255,8 +253,10 @@ def _take_in(one: PreparedRequest, outcomes: Sequence[Outcome]) -> None:
     request = one.score_request
     assert request is not None
     for key, pair, outcome in zip(request.keys or (), request.pairs, outcomes, strict=True):
-        known = CachedScore(outcome, pair.tokens, pair.truncated) if isinstance(outcome, float) else outcome
-        one.known[key] = known
+        if isinstance(outcome, float):
+            one.known[key] = CachedScore(outcome, len(pair.prefix) + len(pair.tail), pair.truncated)
+        else:
+            one.known[key] = outcome
 
 
 def _by_model(prepared: Sequence[PreparedRequest]) -> dict[LoadedModel, list[PreparedRequest]]:
@@ -269,5 +269,5 @@ def _by_model(prepared: Sequence[PreparedRequest]) -> dict[LoadedModel, list[Pre
 def _characters(one: PreparedRequest) -> int:
     """What is to be tokenised of a request, each pair once."""
     documents = one.request.documents
-    unknown = sum(len(documents[ref.document]) for ref in one.unknown().values())
-    return len(one.request.query) + len(one.instruction) + unknown
+    texts = [len(documents[ref.document]) for ref in one.unknown.values()]
+    return len(one.request.query) + len(one.instruction) + sum(texts)

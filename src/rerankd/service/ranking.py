@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 from rerankd.cache.base import CachedScore
 from rerankd.errors import NonFiniteScore, ScoringError
 from rerankd.prompt.template import Template
-from rerankd.types import DocumentScore, RerankRequest, RerankResult, Timings
+from rerankd.types import DocumentScore, Outcome, RerankRequest, RerankResult, Timings
+
+_LOGIT = attrgetter("logit")
 
 
 def sigmoid(logit: float) -> float:
@@ -37,31 +40,31 @@ def rerank_result(
         cached_documents: how many of them were known.
         timings: where the time went.
     """
-    scores = tuple(
-        document_score(index, pair, template.scale, template.bias)
-        if isinstance(pair, ScoringError)
-        else document_score(index, pair.logit, template.scale, template.bias)
-        for index, pair in enumerate(pairs)
-    )
-    scored = [pair for pair in pairs if isinstance(pair, CachedScore)]
+    scores, tokens, truncated = [], 0, 0
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, CachedScore):
+            tokens += pair.tokens
+            truncated += pair.truncated
+        outcome = pair.logit if isinstance(pair, CachedScore) else pair
+        scores.append(document_score(index, outcome, template.scale, template.bias))
     warnings = []
-    if truncated := sum(pair.truncated for pair in scored):
+    if truncated:
         warnings.append(f"{truncated} of {len(pairs)} pairs were truncated to fit their token limits")
     if request.instruction and not template.has_instruction:
         warnings.append("the instruction was ignored: this model's prompt has no place for one")
     return RerankResult(
         id=id,
         model=model,
-        scores=scores,
+        scores=tuple(scores),
         ranked=rank(scores, request.top_n),
-        prompt_tokens=sum(pair.tokens for pair in scored),
+        prompt_tokens=tokens,
         cached_documents=cached_documents,
         warnings=tuple(warnings),
         timings=timings,
     )
 
 
-def document_score(index: int, outcome: float | ScoringError, scale: float, bias: float) -> DocumentScore:
+def document_score(index: int, outcome: Outcome, scale: float, bias: float) -> DocumentScore:
     """The score of one document, or the error in its place.
 
     The template's scale and bias belong to the logit, so that the sigmoid of a raw score is always the score.
@@ -80,6 +83,7 @@ def rank(scores: Sequence[DocumentScore], top_n: int | None) -> tuple[DocumentSc
 
     Sorted by logit: two large logits may share one float sigmoid and still differ.
     """
-    scored = [score for score in scores if score.logit is not None]
-    ranked = sorted(scored, key=lambda score: -(score.logit or 0.0))
+    ranked = [score for score in scores if score.logit is not None]
+    # Sorting is stable in reverse too: equal scores stay in order.
+    ranked.sort(key=_LOGIT, reverse=True)
     return tuple(ranked if top_n is None else ranked[:top_n])

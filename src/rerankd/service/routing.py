@@ -13,7 +13,7 @@ def choose(models: ServedModels, request: RerankRequest, context: CallContext) -
     Raises:
         NotFound: the name is not served, and the server is strict.
     """
-    found = models.find(request.model)
+    found = models.by_name.get(request.model) if request.model else None
     if found is None and request.model and models.strict:
         known = ", ".join(model.name for model in models)
         raise NotFound(f"no such model is served here; there is {known}", param="model", setting="strict_models")

@@ -14,7 +14,7 @@ from rerankd.observe.metrics import Metrics
 from rerankd.service.admission import check_queries
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import ServedModels, load_models
-from rerankd.service.pipeline import RequestPipeline, store_scores
+from rerankd.service.pipeline import RequestPipeline, take_output
 from rerankd.service.rates import RateLimiter
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankRequest, RerankResult
@@ -124,7 +124,7 @@ class RerankService:
         return self._pipeline
 
     async def _load(self, cache: ScoreCache) -> ServedModels:
-        on_output = functools.partial(store_scores, cache)
+        on_output = functools.partial(take_output, cache)
         models = await load_models(self.settings, self.metrics, on_output, self._on_engine_death)
         self.metrics.engine_kernels.clear()
         for loaded in models.loaded:

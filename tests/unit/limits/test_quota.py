@@ -21,8 +21,8 @@ def test_what_is_given_back_may_be_taken_again() -> None:
     quota = make(100)
     quota.take("a", 100)
     with pytest.raises(Overloaded, match="too many tokens") as refused:
-        quota.take("a", 1, retry_after=3.0)
-    assert (refused.value.retry_after, refused.value.setting) == (3.0, "queue_tokens")
+        quota.take("a", 1)
+    assert (refused.value.retry_after, refused.value.setting) == (1.0, "queue_tokens")
     quota.give_back("a", 40)
     quota.take("a", 40)
     quota.give_back("a", 100)
@@ -31,7 +31,7 @@ def test_what_is_given_back_may_be_taken_again() -> None:
 
 def test_more_than_all_may_have_is_too_large() -> None:
     with pytest.raises(TooLarge, match="101 tokens") as refused:
-        make(100).check_size(101)
+        make(100).take("a", 101)
     assert refused.value.setting == "queue_tokens"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rerankd.prompt.fair_semaphore import FairSemaphore
+from rerankd.prompt.fair_semaphore import FairSemaphore, Waiter
 
 
 class Bench:
@@ -14,14 +14,17 @@ class Bench:
         self.leave = asyncio.Event()
 
     async def request(self, name: str, slices: int, size: int = 100, tenant: str = "") -> None:
-        with self.semaphore.enter(tenant, slices * size) as waiter:
+        waiter = Waiter(tenant, slices * size)
 
-            async def one() -> None:
-                async with self.semaphore.slot(waiter, size):
-                    await self.leave.wait()
-                    self.order.append(name)
+        async def one() -> None:
+            async with self.semaphore.slot(waiter, size):
+                await self.leave.wait()
+                self.order.append(name)
 
+        try:
             await asyncio.gather(*(one() for _ in range(slices)))
+        finally:
+            self.semaphore.leave(waiter)
 
     def start(self, *arguments: object, **more: object) -> asyncio.Task[None]:
         return asyncio.create_task(self.request(*arguments, **more))  # type: ignore[arg-type]
@@ -50,12 +53,15 @@ async def test_a_caller_that_floods_stands_in_its_own_way() -> None:
 async def test_the_wait_is_estimated_from_what_is_ahead() -> None:
     semaphore = FairSemaphore(1, 100)
     assert semaphore.is_idle
-    with semaphore.enter("", 100) as waiter:
-        async with semaphore.slot(waiter, 100):
-            await asyncio.sleep(0.01)
-    with semaphore.enter("", 1000):
+    async with semaphore.slot(Waiter("", 100), 100):
+        await asyncio.sleep(0.01)
+    async with semaphore.slot(Waiter("", 100), 100):
+        waiting = Waiter("", 1000)
+        task = asyncio.create_task(semaphore.slot(waiting, 1000).__aenter__())
+        await asyncio.sleep(0)
         assert semaphore.seconds_until_done("", 1000) >= 0.2
         assert semaphore.seconds_until_done("", 10) < 0.1
+        task.cancel()
 
 
 async def test_slots_of_requests_that_left_are_not_lost() -> None:

@@ -21,7 +21,7 @@ LARGE = ["word " * 5_000, "short", "7" * 50_000, "文" * 40_000, *(["a sentence 
 
 @pytest.fixture
 async def workers(small: PromptTokenizer) -> AsyncIterator[PromptWorkers]:
-    workers = PromptWorkers(PromptBuilder(small), threads=2)
+    workers = PromptWorkers(PromptBuilder(small), threads=2, at_once=0)
     yield workers
     workers.close()
 
@@ -75,7 +75,7 @@ def prompts_of(pairs: Sequence[PairPrompt | InvalidDocument]) -> list[PairPrompt
 
 async def test_a_small_request_does_not_wait_for_all_of_a_huge_one(small: PromptTokenizer) -> None:
     builder = HeldBuilder(small)
-    workers = PromptWorkers(builder, threads=1)
+    workers = PromptWorkers(builder, threads=1, at_once=0)
     huge = asyncio.create_task(workers.build("huge", ["x " * SLICE_CHARACTERS] * 5, "why", LIMITS))
     await asyncio.sleep(0.01)
     little = asyncio.create_task(workers.build("little", ["document"], "why", LIMITS))
@@ -88,7 +88,7 @@ async def test_a_small_request_does_not_wait_for_all_of_a_huge_one(small: Prompt
 
 async def test_what_a_client_that_left_still_had_waiting_is_never_tokenised(small: PromptTokenizer) -> None:
     builder = HeldBuilder(small)
-    workers = PromptWorkers(builder, threads=1)
+    workers = PromptWorkers(builder, threads=1, at_once=0)
     running = asyncio.create_task(workers.build("stays", ["document"], "why", LIMITS))
     await asyncio.sleep(0.01)
     left = asyncio.create_task(workers.build("left", ["document"], "why", LIMITS))
@@ -106,7 +106,7 @@ async def test_what_a_client_that_left_still_had_waiting_is_never_tokenised(smal
 async def test_a_request_that_meets_closed_workers_hears_that_they_drain(small: PromptTokenizer) -> None:
     """A reload swaps the models while requests are on their way: they are to ask the new ones."""
     builder = HeldBuilder(small)
-    workers = PromptWorkers(builder, threads=1)
+    workers = PromptWorkers(builder, threads=1, at_once=0)
     in_a_thread = asyncio.create_task(workers.build("begun", ["document"], "why", LIMITS))
     await asyncio.sleep(0.01)
     sliced = asyncio.create_task(workers.build("sliced", ["x " * SLICE_CHARACTERS] * 3, "why", LIMITS))
@@ -123,7 +123,7 @@ async def test_a_request_that_meets_closed_workers_hears_that_they_drain(small: 
 @pytest.mark.promise("A6")
 async def test_a_client_that_leaves_stops_the_thread_at_its_work(small: PromptTokenizer) -> None:
     """Every document has to be cut, which would take a minute in all."""
-    workers = PromptWorkers(PromptBuilder(small), threads=1)
+    workers = PromptWorkers(PromptBuilder(small), threads=1, at_once=0)
     documents = [f"a document {number}" for number in range(4000)]
     limits = PromptLimits(8192, max_tokens_per_document=1)
     left = asyncio.create_task(workers.build("query " * 1000, documents, "why", limits))
@@ -145,7 +145,7 @@ async def test_the_event_loop_stays_awake_while_the_largest_legal_document_is_to
     qwen3: PromptTokenizer, document: str
 ) -> None:
     """G-11: the loop is late by less than 50 ms more than by work that never holds the interpreter lock."""
-    workers = PromptWorkers(PromptBuilder(qwen3), threads=1)
+    workers = PromptWorkers(PromptBuilder(qwen3), threads=1, at_once=0)
     excess = []
     for _ in range(3):
         started = time.monotonic()
