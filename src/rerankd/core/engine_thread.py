@@ -41,14 +41,13 @@ class Scores:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leave = leave
 
-    async def wait(self) -> list[Outcome]:
-        """One outcome a pair.
+    async def wait(self) -> None:
+        """Until every pair has its outcome.
 
         Raises:
             Draining, EngineDead: the engine ended before the scores were there.
         """
         await self.done
-        return [outcome for outcome in self.outcomes if outcome is not None]
 
     def __enter__(self) -> Scores:
         return self

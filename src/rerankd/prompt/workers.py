@@ -55,6 +55,7 @@ class PromptWorkers:
         positions: Sequence[int] | None = None,
         *,
         tenant: str = "",
+        may_be_here: bool = True,
     ) -> _Pairs:
         """The pairs of a query with its documents; see :class:`RequestPrompts` for errors.
 
@@ -64,12 +65,14 @@ class PromptWorkers:
             documents: at least one text.
             positions: the documents' places in the client's request, for error messages; None means 0, 1, ...
             tenant: who asks; the threads are shared fairly between tenants.
+            may_be_here: may a small request be tokenised on the event loop itself?
 
         Raises:
             Draining: the workers are closed.
         """
         indices = range(len(documents)) if positions is None else positions
-        if len(query) + len(instruction) + sum(map(len, documents)) <= self._at_once and not self._is_closed:
+        characters = len(query) + len(instruction) + sum(map(len, documents))
+        if may_be_here and characters <= self._at_once and not self._is_closed:
             return self.builder.begin(query, instruction, limits).pairs(documents, indices)
         parts = list(slices(documents))
         sizes = [sum(map(len, part)) for part in parts]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from rerankd.cache.base import CachedScore, ScoreCache
@@ -21,7 +21,7 @@ from rerankd.service.models import LoadedModel, ServedModel, ServedModels
 from rerankd.service.ranking import rerank_result
 from rerankd.service.routing import choose
 from rerankd.settings import Settings
-from rerankd.types import CallContext, Outcome, PairPrompt, PairRef, RerankRequest, RerankResult, Timings
+from rerankd.types import CallContext, PairPrompt, PairRef, RerankRequest, RerankResult, Timings
 
 _FEW_DOCUMENTS = 500
 """Work for so many documents is done without a look at the event loop in between."""
@@ -74,14 +74,14 @@ class RequestPipeline:
         """
         prepared = [await self._prepare(request, context) for request in requests]
         going = [one for one in prepared if isinstance(one, PreparedRequest)]
-        if context.use_cache:
-            await self._look_up(going)
-        for one in going:
-            one.unknown = {key: ref for key, ref in zip(one.keys, one.refs, strict=True) if key not in one.known}
-        unknown = [one for one in going if one.unknown]
-        if unknown:
+        async for portion in in_portions(going):
+            await self._look_up(portion, context)
+        if unknown := [one for one in going if one.unknown]:
             await self._score(unknown, context)
-        return [one if isinstance(one, ServiceError) else one.error or self._result(one) for one in prepared]
+        results: dict[PreparedRequest, RerankResult | ServiceError] = {}
+        async for portion in in_portions(going):
+            results |= {one: one.error or self._result(one) for one in portion}
+        return [results[one] if isinstance(one, PreparedRequest) else one for one in prepared]
 
     async def _prepare(self, request: RerankRequest, context: CallContext) -> PreparedRequest | ServiceError:
         """Which model, which limits, and a key for each pair."""
@@ -103,23 +103,20 @@ class RequestPipeline:
         refs = tuple(map(PairRef, range(len(keys))))
         return PreparedRequest(request, model, limits, instruction, started, refs, keys)
 
-    async def _look_up(self, prepared: Sequence[PreparedRequest]) -> None:
-        """What the cache knows, asked for all requests together."""
+    async def _look_up(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
+        """What the cache knows, asked for some requests together."""
         asked = [(one, key) for one in prepared for key in dict.fromkeys(one.keys)]
-        for start in range(0, len(asked), _FEW_DOCUMENTS):
-            part = asked[start : start + _FEW_DOCUMENTS]
-            found = await self.cache.get_many([key for _, key in part])
+        if context.use_cache:
             hits = 0
-            for (one, key), score in zip(part, found, strict=True):
+            for (one, key), score in zip(asked, await self.cache.get_many([key for _, key in asked]), strict=True):
                 if score is not None:
                     one.known[key] = score
                     hits += 1
             self._metrics.cache_hits.inc(hits)
-            self._metrics.cache_misses.inc(len(part) - hits)
-            if len(asked) > len(part):
-                await asyncio.sleep(0)
+            self._metrics.cache_misses.inc(len(asked) - hits)
         for one in prepared:
             one.cached = len([key for key in one.keys if key in one.known])
+            one.unknown = {key: ref for key, ref in zip(one.keys, one.refs, strict=True) if key not in one.known}
 
     async def _score(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
@@ -130,7 +127,8 @@ class RequestPipeline:
                 ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
                 ticket.take_texts(len(ones), sum([_characters(one) for one in ones]))
                 tickets.append((model, ticket, ones))
-            await gather_per_request([self._tokenise(one, context) for one in prepared])
+            async for portion in in_portions(prepared):
+                await gather_per_request([self._tokenise(one, context, alone=len(prepared) == 1) for one in portion])
             for model, ticket, ones in tickets:
                 if requests := [one.score_request for one in ones if one.score_request is not None]:
                     ticket.take_tokens(requests, model.engine.status, shares_prefix=model.engine.info.shares_prefix)
@@ -140,16 +138,22 @@ class RequestPipeline:
                         one.scores = room.enter_context(model.engine.submit(one.score_request))
             for one in prepared:
                 if one.scores is not None:
-                    _take_in(one, await one.scores.wait())
+                    await one.scores.wait()
 
-    async def _tokenise(self, one: PreparedRequest, context: CallContext) -> None:
+    async def _tokenise(self, one: PreparedRequest, context: CallContext, *, alone: bool) -> None:
         """Prompts of the pairs that are not known; an error that concerns the request alone is its own."""
         started = time.monotonic()
         places = [ref.document for ref in one.unknown.values()]
         texts = [one.request.documents[place] for place in places]
         try:
             found = await one.model.loaded.prompts.build(
-                one.request.query, texts, one.instruction, one.limits, places, tenant=context.tenant
+                one.request.query,
+                texts,
+                one.instruction,
+                one.limits,
+                places,
+                tenant=context.tenant,
+                may_be_here=alone,
             )
         except ServiceError as error:
             if error.retryable:
@@ -170,17 +174,17 @@ class RequestPipeline:
             )
 
     def _result(self, one: PreparedRequest) -> RerankResult:
-        pairs = [one.known[key] for key in one.keys]
-        if one.score_request is not None:
-            self._metrics.truncated_pairs.inc(len([pair for pair in one.score_request.pairs if pair.truncated]))
         timings = Timings(one.tokenise_seconds)
         if one.scores is not None:
+            _take_in(one, one.scores)
+            self._metrics.truncated_pairs.inc(len([pair for pair in one.scores.request.pairs if pair.truncated]))
             timings = Timings(
                 one.tokenise_seconds,
                 queue=one.scores.started - one.scores.queued,
                 engine=one.scores.ended - one.scores.started,
                 total=time.monotonic() - one.started,
             )
+        pairs = [one.known[key] for key in one.keys]
         return rerank_result(
             uuid.uuid4().hex, one.model.name, one.model.loaded.template, one.request, pairs, one.cached, timings
         )
@@ -230,6 +234,21 @@ def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None
     cache.put_many(scores)
 
 
+async def in_portions(prepared: Sequence[PreparedRequest]) -> AsyncIterator[list[PreparedRequest]]:
+    """The requests of a call, some hundred documents at a time, and a look at the event loop in between."""
+    portion: list[PreparedRequest] = []
+    documents = 0
+    for one in prepared:
+        portion.append(one)
+        documents += len(one.keys)
+        if documents >= _FEW_DOCUMENTS:
+            yield portion
+            await asyncio.sleep(0)
+            portion, documents = [], 0
+    if portion:
+        yield portion
+
+
 async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
     """All at once; the first error ends all."""
     if len(work) == 1:
@@ -249,13 +268,11 @@ def _instruction(model: ServedModel, request: RerankRequest) -> str:
     return given if given and not given.isspace() else model.instruction
 
 
-def _take_in(one: PreparedRequest, outcomes: Sequence[Outcome]) -> None:
-    request = one.score_request
-    assert request is not None
-    for key, pair, outcome in zip(request.keys or (), request.pairs, outcomes, strict=True):
+def _take_in(one: PreparedRequest, scores: Scores) -> None:
+    for key, pair, outcome in zip(scores.request.keys or (), scores.request.pairs, scores.outcomes, strict=True):
         if isinstance(outcome, float):
             one.known[key] = CachedScore(outcome, len(pair.prefix) + len(pair.tail), pair.truncated)
-        else:
+        elif outcome is not None:
             one.known[key] = outcome
 
 

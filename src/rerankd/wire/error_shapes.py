@@ -35,6 +35,7 @@ TEI_ERRORS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "client_closed": (499, "Validation"),
         "engine_error": (424, "Backend"),
         "non_finite_score": (424, "Backend"),
+        "invalid_document": (422, "Validation"),
         "internal_error": (424, "Backend"),
         "not_ready": (503, "Unhealthy"),
         "draining": (503, "Unhealthy"),

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.served import POISON_WORD, fake_of, poison_ids, until
 
-from rerankd.errors import ConfigurationError, InvalidRequest, NotFound, NotReady, TooLarge
+from rerankd.engine.fake import FakeEngine
+from rerankd.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    InvalidDocument,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    TooLarge,
+)
 from rerankd.service.lifecycle import State
 from rerankd.service.runtime import RerankService
 from rerankd.settings import ModelSettings, Settings
@@ -129,3 +140,136 @@ async def test_a_model_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> 
     with pytest.raises(ConfigurationError) as caught:
         await service.start()
     assert "\n" not in caught.value.message
+
+
+async def test_a_deadline_that_passes_ends_the_call_with_its_own_error(service: RerankService) -> None:
+    engine = fake_engine_of(service)
+    engine.hold()
+    late = CallContext(request_id="r", deadline=time.monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded) as refused:
+        await service.rerank([request("a")], late)
+    assert refused.value.setting == "deadline_seconds"
+    engine.release()
+
+
+async def test_a_call_with_too_many_queries_is_refused_whole() -> None:
+    service = RerankService(Settings(engine="fake", max_queries=2))
+    await service.start()
+    with pytest.raises(TooLarge, match="max_queries"):
+        await service.rerank([request("a")] * 3, context())
+    await service.stop()
+
+
+def fake_engine_of(service: RerankService) -> FakeEngine:
+    assert service.models is not None
+    return fake_of(service.models.default.loaded)
+
+
+@pytest.mark.promise("S6")
+async def test_an_empty_instruction_is_the_default(service: RerankService) -> None:
+    found = [RerankRequest("q", ("a",), instruction=given) for given in (None, "", "  ")]
+    assert len({answer.scores for answer in await ask(service, *found, use_cache=False)}) == 1
+
+
+@pytest.mark.promise("U12")
+async def test_a_document_that_is_no_text_fails_alone(service: RerankService) -> None:
+    [answer] = await ask(service, request("fine", "bad \udbff tail", "fine too"))
+    assert [row.index for row in answer.errors] == [1]
+    assert [type(row.error) for row in answer.errors] == [InvalidDocument]
+    assert {row.index for row in answer.ranked} == {0, 2}
+
+
+@pytest.mark.promise("S4")
+async def test_a_served_name_may_read_more_than_the_server_s_own_limit() -> None:
+    long = ModelSettings(max_pair_tokens=1024)
+    for name in ("fake", "native"):
+        service = RerankService(Settings(engine=name, threads=1, max_pair_tokens=256, models={"long": long}))
+        await service.start()
+        assert service.models is not None
+        assert [model.max_pair_tokens for model in service.models] == [256, 1024]
+        [own, longer] = await ask(service, *(request("word " * 900, model=model) for model in (None, "long")))
+        assert (own.prompt_tokens <= 256, longer.prompt_tokens > 900) == (True, True)
+        await service.stop()
+
+
+@pytest.mark.promise("W3")
+async def test_metrics_say_which_model(service: RerankService) -> None:
+    other = ModelSettings(model="tiny", template="qwen3-reranker-chat")
+    two = RerankService(Settings(engine="fake", models={"chat": other}))
+    await two.start()
+    await ask(two, request("a"), request("a", "b", model="chat"))
+    value = two.metrics.registry.get_sample_value
+    for name in ("reranker_engine_seconds_count", "reranker_batch_pairs_count"):
+        assert [value(name, {"model": model}) for model in ("tiny", "chat")] == [1, 1]
+    await two.stop()
+
+
+async def test_equal_documents_of_a_request_are_tokenised_and_scored_once(service: RerankService) -> None:
+    engine = fake_engine_of(service)
+    engine.reset()
+    [answer] = await ask(service, request("a", "b", "a", "a"))
+    assert engine.pairs == 2
+    assert len(answer.scores) == 4
+    assert len({row.logit for row in answer.scores}) == 2
+    [again] = await ask(service, request("a", "a", "c"))
+    assert again.cached_documents == 2
+
+
+@pytest.mark.promise("A5")
+@pytest.mark.promise("A8")
+async def test_many_equal_documents_cost_what_they_cost_in_bytes(service: RerankService) -> None:
+    """64 queries of 7,900 characters with a thousand documents each: every pair once, every prefix once a query."""
+    engine = fake_engine_of(service)
+    engine.reset()
+    batches = engine.record()
+    asked = [RerankRequest(f"{number} " + "7" * 7_900, ("a",) * 1000) for number in range(64)]
+    answers = await ask(service, *asked)
+    assert engine.pairs == 64
+    assert sum(batch.tokens for batch in batches) < 64 * 8_300
+    assert all(len(answer.scores) == 1000 for answer in answers)
+
+
+@pytest.mark.promise("A8")
+async def test_the_event_loop_is_never_held_up_by_a_large_call(service: RerankService) -> None:
+    """What is done between two looks at the loop does not grow with the call."""
+
+    async def longest_step(calls: int) -> float:
+        task = asyncio.create_task(ask(service, *[request(*(str(n) for n in range(900)))] * calls))
+        longest = 0.0
+        while not task.done():
+            before = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - before)
+        await task
+        return longest
+
+    gc.disable()  # a test process holds more objects than a server; looking at all of them takes its time
+    try:
+        await longest_step(1)
+        small = min([await longest_step(2) for _ in range(3)])
+        assert min([await longest_step(64) for _ in range(3)]) < 4 * small + 0.01
+    finally:
+        gc.enable()
+
+
+@pytest.mark.promise("S9")
+async def test_an_old_engine_that_hangs_does_not_end_the_server_that_replaced_it() -> None:
+    script = "hang_on=" + "-".join(map(str, poison_ids()))
+    service = RerankService(Settings(engine="fake", cache="off", fake_script=script, engine_timeout_seconds=4.0))
+    await service.start()
+    old = fake_engine_of(service)
+    hung = asyncio.create_task(ask(service, request(POISON_WORD)))
+    await until(lambda: old.passes > 1)
+    service.settings = Settings(engine="fake", cache="off")
+    await service.reload()
+    assert (await hung)[0].scores[0].score is not None
+    assert service.lifecycle.state is State.READY
+    await service.stop()
+
+
+@pytest.mark.promise("P3")
+async def test_a_reload_to_scores_that_are_no_numbers_keeps_the_old_model(service: RerankService) -> None:
+    service.settings = Settings(engine="fake", fake_script="nan_on=2-3")
+    with pytest.raises(ConfigurationError, match="not numbers"):
+        await service.reload()
+    assert (await ask(service, request("a")))[0].scores[0].score is not None
