@@ -35,7 +35,9 @@ async def test_a_full_card_costs_batches_and_no_scores(measured: Measured) -> No
     free, _ = torch.cuda.mem_get_info()
     hog = torch.empty(free - 64 * 1024**2, dtype=torch.uint8, device="cuda")
     beside = await scored(service, "query")
-    failures = service.metrics.registry.get_sample_value("reranker_engine_failures_total", {"kind": "out_of_memory"})
+    failures = service.metrics.registry.get_sample_value(
+        "reranker_engine_failures_total", {"model": "tiny", "kind": "out_of_memory"}
+    )
     del hog
     gc.collect()
     torch.cuda.empty_cache()
