@@ -1,0 +1,84 @@
+"""Section A as a rule, against a server: whatever is sent to it, doubled again and again up to the largest body.
+
+Processor time of the process, the longest silence of its event loop, and its memory; ``test_growth.py`` has the same
+bodies without a server and without its limits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from itertools import groupby
+
+import httpx
+import pytest
+from tests.figures import Measured
+from tests.growth import TELLING, Case, cases, exponent
+from tests.live import LiveServer, running_server
+from tests.raw import Lag, Memory, RawConnection, cpu_seconds
+
+SIZES = (256 * 1024, 512 * 1024, 1024 * 1024, 2 * 1024 * 1024, 4_000_000)
+MOST_POWER = 1.15
+MOST_LAG = 0.1
+MEGABYTES = 64
+TIMES_THE_BODY = 24
+NOTHING = 0.05
+"""Seconds of processor time that the clock of the process tells from none."""
+
+BY_DIALECT = {
+    name: [case for case in group if case.shape in TELLING or case.field is None]
+    for name, group in groupby(cases(), key=lambda case: case.dialect.name)
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.promise("A1", "A2", "A3")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    flags = ("--engine", "fake", "--cache", "off")
+    with running_server(*flags, log=tmp_path_factory.mktemp("growth") / "server.log") as server:
+        yield server
+
+
+def cost(server: LiveServer, client: httpx.Client, case: Case, size: int) -> float:
+    before = cpu_seconds(server.process.pid)
+    path = case.route.path.replace("{model}", "tiny")
+    response = client.post(path, content=case.body(size), headers={"X-Request-Timeout-Ms": "2000"})
+    assert response.status_code < 500 or response.status_code == 504, response.text
+    return cpu_seconds(server.process.pid) - before
+
+
+@pytest.mark.parametrize("name", BY_DIALECT)
+def test_cost_is_linear_up_to_the_largest_body(server: LiveServer, measured: Measured, name: str) -> None:
+    with httpx.Client(base_url=server.url, headers={"Content-Type": "application/json"}, timeout=60) as client:
+        for case in BY_DIALECT[name]:
+            cost(server, client, case, SIZES[0])
+            memory = Memory(server.process.pid)
+            with Lag(server.url).watched() as lag:
+                costs = [cost(server, client, case, size) for size in SIZES]
+            told = [(size, spent) for size, spent in zip(SIZES, costs, strict=True) if spent >= NOTHING]
+            grown = exponent(*zip(*told, strict=True)) if len(told) > 2 else 0.0
+            growth = memory.growth()
+            figures = f"power {grown:.2f}, lag {lag.worst * 1000:.0f} ms, memory {growth / 1e6:.0f} MB"
+            measured("A", f"{case.where}, {case.shape}", "1.15, 100 ms, 64 MB + 24x", figures)
+            assert grown < MOST_POWER, figures
+            assert lag.worst < MOST_LAG, figures
+            assert growth < MEGABYTES * 1e6 + TIMES_THE_BODY * SIZES[-1], figures
+
+
+@pytest.mark.promise("A4")
+@pytest.mark.parametrize("part", [b"POST /rerank HTTP/1.1\r\nX-Half: ", b"{", b"GET / HTTP/1.1\r\n\r\n" * 5000])
+def test_connections_that_send_half_or_read_nothing_cost_what_they_send(
+    server: LiveServer, measured: Measured, part: bytes
+) -> None:
+    head = b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n" if part == b"{" else b""
+    memory = Memory(server.process.pid)
+    with contextlib.ExitStack() as stack, Lag(server.url).watched() as lag:
+        for _ in range(60):
+            connection = stack.enter_context(RawConnection(server.port, timeout=0.3))
+            with contextlib.suppress(TimeoutError):
+                connection.send(head + part)
+    what = f"60 connections of {len(part)} bytes, none read"
+    measured("A4", what, "100 ms, 64 MB", f"{lag.worst * 1000:.0f} ms, {memory.growth() / 1e6:.0f} MB")
+    assert lag.worst < MOST_LAG
+    assert memory.growth() < MEGABYTES * 1e6 + TIMES_THE_BODY * 60 * len(part)
