@@ -49,7 +49,7 @@ class BatchBuilder:
     def layout(self) -> Batch:
         if self._tree is None:
             return separate([pair.ids for pair in self.pairs])
-        return self._tree.layout(self.tokens)
+        return self._tree.layout(max(self.tokens, self._budget))
 
     def finish(self, *, succeeded: bool) -> None:
         """The batch has been computed, or has failed; what it wrote into the KV cache counts only if not."""

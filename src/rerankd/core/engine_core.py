@@ -213,15 +213,20 @@ class EngineCore:
             if pending.request.deadline <= now:
                 self.abort(pending.request)
                 continue
-            pair = pending.next_pair()
-            if pair is None:
-                self._queue.remove(pending)
-            elif self._builder.add(pair.prompt):
-                self._take(pair, pending, now)
-                pairs.append(pair)
-            else:
+            if not self._take_pairs(pending, pairs, now):
                 break
         return pairs
+
+    def _take_pairs(self, pending: PendingRequest, pairs: list[PendingPair], now: float) -> bool:
+        """Take a request's pairs into the batch as far as they fit; did all?"""
+        tokens = 0
+        while (pair := pending.next_pair()) is not None and self._builder.add(pair.prompt):
+            tokens += self._take(pair, pending, now)
+            pairs.append(pair)
+        self._queue.serve(pending, tokens)
+        if pair is None:
+            self._queue.remove(pending)
+        return pair is None
 
     def _next_retry(self) -> list[PendingPair]:
         """A part of a batch that failed, without the pairs that nobody wants any more."""
@@ -317,18 +322,17 @@ class EngineCore:
         if not pair.is_taken:
             pending.waiting.append(index)
 
-    def _take(self, pair: PendingPair, turn: PendingRequest, now: float) -> None:
-        """A pair goes into a batch in the turn of one of its requests: it is done for all of them."""
+    def _take(self, pair: PendingPair, turn: PendingRequest, now: float) -> int:
+        """A pair goes into a batch in the turn of one of its requests, and is done for all; returns what it costs."""
         pair.is_taken = True
-        tokens = pair.prompt.tokens if not self._shares_prefix else len(pair.prompt.tail)
+        tokens = len(pair.prompt.tail) if self._shares_prefix else pair.prompt.tokens
         for pending in pair.subscribers:
             if not pending.started:
                 pending.started = now
                 self._metrics.queue_wait_seconds.observe(now - pending.queued)
-            if pending is turn:
-                self._queue.serve(pending, tokens)
-            elif pending in self._queue:
+            if pending is not turn and pending in self._queue:
                 self._queue.shrink(pending, tokens)
+        return tokens
 
     def _forget(self, pair: PendingPair) -> None:
         """A pair has its outcome or is wanted no more: an equal one from now on is a new one."""

@@ -21,6 +21,9 @@ MIN_SAVED_TOKENS = 32
 """A shared segment has to save the computation of this many tokens; attention over many short ones costs more."""
 
 
+_MAX_CHAIN = 64
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A run of tokens on the path of one or more prompts."""
@@ -40,6 +43,8 @@ class Node:
     """Number of the last batch with a prompt through this node."""
     pairs: list[int] = field(default_factory=list)
     """Pairs of the batch under way whose prompts end here."""
+    branches: Sequence[Node] = ()
+    """The children with a prompt of the batch under way, the last first; found when it is laid out."""
     uses: int = 0
     """Pairs of the batch under way at or below this node; counted when it is laid out."""
     keep: bool = False
@@ -86,9 +91,15 @@ class PrefixTree:
         return node
 
     def missing(self, at: Node, ids: IdArray) -> int:
-        """Tokens of ``ids`` below ``at`` that neither the batch computes yet nor the cache holds."""
+        """Tokens of ``ids`` below ``at`` that neither the batch computes yet nor the cache holds.
+
+        What is shared and too short to be worth a segment counts as missing.
+        """
+        if not at.children:
+            return len(ids)
         _, _, common, rest = _walk(at, ids)
-        return len(rest) - common
+        missing = len(rest) - common
+        return missing if len(ids) - missing >= MIN_SAVED_TOKENS else len(ids)
 
     def add_pair(self, at: Node, tail: IdArray) -> None:
         """One more pair, whose prompt is the path to ``at`` and ``tail``, int32 (t,), t >= 1."""
@@ -102,8 +113,8 @@ class PrefixTree:
         """The batch for the engine; reserves slots for what is worth caching.
 
         Args:
-            max_tokens: what may be computed, at least the sum of what was missing; where short shared segments
-                would be given up for more than that, they are not.
+            max_tokens: what may be computed; where short shared segments would be given up for more than that,
+                they are not.
         """
         order = self._order()
         if self.cache.capacity:
@@ -192,13 +203,15 @@ class PrefixTree:
 
     def _order(self) -> list[Node]:
         """The nodes of the batch, parents before children, each with the pairs that pass through it."""
-        order, waiting = [], [self.root]
+        order, waiting, batch = [], [self.root], self._batch
         while waiting:
             node = waiting.pop()
             order.append(node)
-            waiting.extend(_used(node, self._batch))
-        for node in order:
             node.uses = len(node.pairs)
+            node.branches = ()
+            if node.children:
+                node.branches = [child for child in reversed(node.children.values()) if child.last_used == batch]
+                waiting.extend(node.branches)
         for node in reversed(order):
             if node.parent is not None:
                 node.parent.uses += node.uses
@@ -221,16 +234,15 @@ class PrefixTree:
     def _flatten(self, min_saved: int) -> Batch:
         """The nodes of the batch as segments; those that save too little go with their children."""
         segments = _Segments(self.pairs)
-        waiting: list[tuple[Node, list[Node], int]] = [(node, [], -1) for node in _used(self.root, self._batch)]
+        waiting: list[tuple[Node, tuple[Node, ...], int]] = [(node, (), -1) for node in self.root.branches]
         while waiting:
             node, carried, parent = waiting.pop()
-            children = _used(node, self._batch)
-            carried.append(node)
-            if _is_worth_a_segment(carried, children, min_saved):
+            carried = (*carried, node)
+            if not node.branches or _is_worth_a_segment(carried, min_saved):
                 parent = segments.add(carried, parent)
-                carried = []
-            for child in children:
-                waiting.append((child, carried if len(children) == 1 else list(carried), parent))
+                carried = ()
+            for child in node.branches:
+                waiting.append((child, carried, parent))
         return segments.batch()
 
     def _settle(self, node: Node, succeeded: bool) -> None:
@@ -250,7 +262,7 @@ class _Segments:
         self.lengths: list[int] = []
         self.parents: list[int] = []
         self.cached: list[bool] = []
-        self.leaves = np.empty(pairs, dtype=np.int32)
+        self.leaves = [0] * pairs
         self._ids: list[IdArray] = []
         self._slots: list[tuple[int, IdArray]] = []
         self._tokens = 0
@@ -267,8 +279,10 @@ class _Segments:
         self.lengths.append(self._tokens - begin)
         self.parents.append(parent)
         self.cached.append(nodes[-1].slots is not None)
-        self.leaves[nodes[-1].pairs] = len(self.parents) - 1
-        return len(self.parents) - 1
+        segment = len(self.parents) - 1
+        for pair in nodes[-1].pairs:
+            self.leaves[pair] = segment
+        return segment
 
     def batch(self) -> Batch:
         slots = np.full(self._tokens, -1, dtype=np.int32)
@@ -278,27 +292,25 @@ class _Segments:
             token_ids=np.concatenate(self._ids, dtype=np.int32) if self._ids else np.empty(0, dtype=np.int32),
             offsets=_offsets(self.lengths),
             parents=np.array(self.parents, dtype=np.int32),
-            leaves=self.leaves,
+            leaves=np.array(self.leaves, dtype=np.int32),
             cached=np.array(self.cached, dtype=np.bool_),
             slots=slots,
         )
 
 
-def _is_worth_a_segment(carried: Sequence[Node], children: Sequence[Node], min_saved: int) -> bool:
-    """Do the nodes stand by themselves, or rather before each of the last one's children?"""
+def _is_worth_a_segment(carried: Sequence[Node], min_saved: int) -> bool:
+    """Do the nodes stand by themselves, or rather before each branch of the last one?"""
     node = carried[-1]
-    if node.pairs or not children:
+    if node.pairs:
         return True
-    if len(children) == 1:
-        return (node.slots is None) != (children[0].slots is None)
+    if len(node.branches) == 1:
+        # A chain is one segment, as far as all of it is cached or nothing is, and not without an end: the nodes of a
+        # segment are copied from one to the next.
+        is_border = (node.slots is None) != (node.branches[0].slots is None)
+        return is_border or len(carried) >= _MAX_CHAIN
     if any(step.slots is not None or step.reserved is not None for step in carried):
         return True
-    return (len(children) - 1) * sum(len(step.ids) for step in carried) >= min_saved
-
-
-def _used(node: Node, batch: int) -> list[Node]:
-    """The children that are part of the batch, the last first: a stack gives them back in order."""
-    return [child for child in reversed(node.children.values()) if child.last_used == batch]
+    return (len(node.branches) - 1) * sum(len(step.ids) for step in carried) >= min_saved
 
 
 def _walk(at: Node, ids: IdArray) -> tuple[Node, Node | None, int, IdArray]:

@@ -196,16 +196,18 @@ class _KVCache:
         """
         ends: list[int] = []
         written: dict[int, int] = {}
+        ids, offsets = batch.token_ids.astype(np.int32).tobytes(), batch.offsets.tolist()
+        has_slots = np.logical_or.reduceat(batch.slots >= 0, batch.offsets[:-1]).tolist() if batch.segments else []
         for segment, parent in enumerate(batch.parents.tolist()):
-            tokens = slice(batch.offsets[segment], batch.offsets[segment + 1])
-            ids, slots = batch.token_ids[tokens], batch.slots[tokens]
+            first, end = offsets[segment], offsets[segment + 1]
             checksum = ends[parent] if parent >= 0 else 0
-            ends.append(_checksum(ids, checksum))
-            for token in np.flatnonzero(slots >= 0).tolist():
-                value, slot = _checksum(ids[: token + 1], checksum), int(slots[token])
-                if not batch.cached[segment]:
-                    written[slot] = value
-                elif self._slots.get(slot) != value:
+            ends.append(zlib.crc32(ids[4 * first : 4 * end], checksum))
+            for token in range(first, end) if has_slots[segment] else ():
+                checksum = zlib.crc32(ids[4 * token : 4 * token + 4], checksum)
+                slot = int(batch.slots[token])
+                if slot >= 0 and not batch.cached[segment]:
+                    written[slot] = checksum
+                elif slot >= 0 and self._slots.get(slot) != checksum:
                     raise AssertionError("a cached segment reads keys and values of another prompt")
         return ends, written
 

@@ -70,12 +70,9 @@ def test_a_few_tokens_in_common_are_not_worth_a_segment() -> None:
 
 def test_where_the_budget_asks_for_it_even_one_token_is_shared() -> None:
     tree = PrefixTree()
-    missing = 0
     for value in range(4):
-        missing += tree.missing(tree.root, ids(1, 2, 3, value))
         tree.add_pair(tree.root, ids(1, 2, 3, value))
-    batch = tree.layout(missing)
-    assert batch.tokens == missing == 7
+    assert tree.layout(max_tokens=7).tokens == 7
 
 
 def test_an_engine_that_cannot_share_gets_whole_prompts() -> None:
@@ -180,12 +177,10 @@ def test_slots_always_hold_what_is_read_from_them(
     tree = cached_tree(capacity)
     held: dict[int, bytes] = {}
     for requests, succeeded in batches:
-        prompts, missing = [], 0
+        prompts: list[IdArray] = []
         for prefix, tails in requests:
-            missing += tree.missing(tree.root, ids(*prefix))
             at = tree.insert(ids(*prefix))
             for tail in tails:
-                missing += tree.missing(at, ids(*tail))
                 tree.add_pair(at, ids(*tail))
                 prompts.append(ids(*prefix, *tail))
         batch = tree.layout()
