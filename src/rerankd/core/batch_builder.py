@@ -34,17 +34,27 @@ class BatchBuilder:
 
         Nobody but the engine can say whether that one fits.
         """
-        cost = self._cost(pair)
-        if self.pairs and self.tokens + cost > self._budget:
+        room = self._budget - self.tokens if self.pairs else math.inf
+        cost = self._add(pair, room)
+        if cost is None:
             return False
         self.tokens += cost
         self.pairs.append(pair)
-        if self._tree is not None:
-            node = self._prefixes.get(id(pair.prefix))
-            if node is None:
-                node = self._prefixes[id(pair.prefix)] = self._tree.insert(pair.prefix)
-            self._tree.add_pair(node, pair.tail)
         return True
+
+    def _add(self, pair: PairPrompt, room: float) -> int | None:
+        """What the pair costs; None where that is more than there is room for."""
+        tree = self._tree
+        if tree is None:
+            return pair.tokens if pair.tokens <= room else None
+        node = self._prefixes.get(id(pair.prefix))
+        if node is not None:
+            return tree.add_pair(node, pair.tail, room)
+        missing = tree.missing(tree.root, pair.prefix)
+        if missing + len(pair.tail) > room:
+            return None
+        node = self._prefixes[id(pair.prefix)] = tree.insert(pair.prefix)
+        return missing + (tree.add_pair(node, pair.tail) or 0)
 
     def layout(self) -> Batch:
         if self._tree is None:
@@ -61,11 +71,3 @@ class BatchBuilder:
         """The engine's KV cache holds nothing any more."""
         if self._tree is not None:
             self._tree.forget()
-
-    def _cost(self, pair: PairPrompt) -> int:
-        if self._tree is None:
-            return pair.tokens
-        node = self._prefixes.get(id(pair.prefix))
-        if node is not None:
-            return self._tree.missing(node, pair.tail)
-        return self._tree.missing(self._tree.root, pair.prefix) + len(pair.tail)

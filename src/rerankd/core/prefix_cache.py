@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -60,9 +61,10 @@ class PrefixCache:
         del self._free[len(self._free) - taken :]
         return np.array(slots, dtype=np.int32)
 
-    def give_back(self, slots: IdArray) -> None:
+    def give_back(self, reserved: Sequence[IdArray]) -> None:
         """Slots that were reserved and not written."""
-        self._free.extend(slots.tolist())
+        for slots in reserved:
+            self._free.extend(slots.tolist())
 
     def commit(self, node: CachedNode, slots: IdArray) -> None:
         """A pass has written the keys and values of a node's tokens."""
@@ -76,7 +78,7 @@ class PrefixCache:
     def release(self, node: CachedNode) -> None:
         """Let a cached node's keys and values go."""
         if node.slots is not None:
-            self.give_back(node.slots)
+            self._free.extend(node.slots.tolist())
             node.slots = None
             self._nodes.discard(node)
 

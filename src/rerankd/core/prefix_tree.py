@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
@@ -80,12 +81,13 @@ class PrefixTree:
 
     def _reset(self) -> None:
         self.root = Node(np.empty(0, dtype=np.int32), None, 0)
-        self._touched: list[Node] = []
+        self._order: list[Node] = []
+        """The nodes of the batch that was laid out."""
 
     def insert(self, prefix: IdArray) -> Node:
         """Where a request's prefix ends, int32 (p,), p >= 0; its tails are added below that node."""
         cached = self._cached_tokens(prefix)
-        node = self._insert(self.root, prefix)
+        node = self._insert(_walk(self.root, prefix))
         if 2 * cached < len(prefix):
             self._keep(node)
         return node
@@ -95,19 +97,24 @@ class PrefixTree:
 
         What is shared and too short to be worth a segment counts as missing.
         """
-        if not at.children:
-            return len(ids)
-        _, _, common, rest = _walk(at, ids)
-        missing = len(rest) - common
-        return missing if len(ids) - missing >= MIN_SAVED_TOKENS else len(ids)
+        return _missing(ids, _walk(at, ids))
 
-    def add_pair(self, at: Node, tail: IdArray) -> None:
-        """One more pair, whose prompt is the path to ``at`` and ``tail``, int32 (t,), t >= 1."""
-        node = self._insert(at, tail)
+    def add_pair(self, at: Node, tail: IdArray, room: float = math.inf) -> int | None:
+        """One more pair, whose prompt is the path to ``at`` and ``tail``, int32 (t,), t >= 1.
+
+        Returns:
+            what of its tokens was :meth:`missing`; None, and nothing is added, where that is more than ``room``.
+        """
+        found = _walk(at, tail)
+        missing = _missing(tail, found)
+        if missing > room:
+            return None
+        node = self._insert(found)
         if node.slots is not None:
             self._compute_end(node)
         node.pairs.append(self.pairs)
         self.pairs += 1
+        return missing
 
     def layout(self, max_tokens: float = math.inf) -> Batch:
         """The batch for the engine; reserves slots for what is worth caching.
@@ -116,22 +123,22 @@ class PrefixTree:
             max_tokens: what may be computed; where short shared segments would be given up for more than that,
                 they are not.
         """
-        order = self._order()
+        self._order = self._in_order()
         if self.cache.capacity:
-            self._reserve(order)
+            self._reserve(self._order)
         batch = self._flatten(MIN_SAVED_TOKENS)
         return batch if batch.tokens <= max_tokens else self._flatten(1)
 
     def finish(self, *, succeeded: bool) -> None:
         """End the batch: what the pass has written is cached, everything else of it is forgotten."""
-        for node in list(self._touched):  # those that are split now have no pairs and no slots to settle
-            node.pairs.clear()
+        cached = [node for node in self._order if node.slots is not None]
+        cached += [self._settle(node) for node in self._order if node.reserved is not None and succeeded]
+        self.cache.give_back([node.reserved for node in self._order if node.reserved is not None])
+        for node in (self.root, *cached):
             node.keep = False
-            if node.reserved is not None:
-                self._settle(node, succeeded)
-        for node in self._touched:
-            node.prune()
-        self._touched.clear()
+            # Below a node that is not cached nothing is.
+            node.children = {first: child for first, child in node.children.items() if child.slots is not None}
+        self._order = []
         self._batch += 1
         self.pairs = 0
 
@@ -140,8 +147,8 @@ class PrefixTree:
         self.cache = PrefixCache(self.cache.capacity)
         self._reset()
 
-    def _insert(self, at: Node, ids: IdArray) -> Node:
-        node, child, common, rest = _walk(at, ids)
+    def _insert(self, found: Found) -> Node:
+        node, child, common, rest = found
         if child is not None:
             node, rest = self._split(child, common), rest[common:]
         if len(rest):
@@ -156,7 +163,6 @@ class PrefixTree:
         step: Node | None = node
         while step is not None and step.last_used != self._batch:
             step.last_used = self._batch
-            self._touched.append(step)
             step = step.parent
 
     def _split(self, node: Node, at: int) -> Node:
@@ -173,8 +179,6 @@ class PrefixTree:
             self.cache.added(upper)
         parent.children[int(node.ids[0])] = upper
         node.ids, node.parent = node.ids[at:], upper
-        if upper.last_used == self._batch:
-            self._touched.append(upper)
         return upper
 
     def _cached_tokens(self, ids: IdArray) -> int:
@@ -198,10 +202,9 @@ class PrefixTree:
         while below:
             step = below.pop()
             self.cache.release(step)
-            self._touched.append(step)
             below.extend(step.children.values())
 
-    def _order(self) -> list[Node]:
+    def _in_order(self) -> list[Node]:
         """The nodes of the batch, parents before children, each with the pairs that pass through it."""
         order, waiting, batch = [], [self.root], self._batch
         while waiting:
@@ -245,14 +248,13 @@ class PrefixTree:
                 waiting.append((child, carried, parent))
         return segments.batch()
 
-    def _settle(self, node: Node, succeeded: bool) -> None:
+    def _settle(self, node: Node) -> Node:
+        """What a pass has written of a node is cached; returns the node that holds it."""
         slots, node.reserved = node.reserved, None
         assert slots is not None
-        if not succeeded:
-            self.cache.give_back(slots)
-            return
         written = node if len(slots) == len(node.ids) else self._split(node, len(slots))
         self.cache.commit(written, slots)
+        return written
 
 
 class _Segments:
@@ -313,7 +315,15 @@ def _is_worth_a_segment(carried: Sequence[Node], min_saved: int) -> bool:
     return (len(node.branches) - 1) * sum(len(step.ids) for step in carried) >= min_saved
 
 
-def _walk(at: Node, ids: IdArray) -> tuple[Node, Node | None, int, IdArray]:
+Found: TypeAlias = "tuple[Node, Node | None, int, IdArray]"
+
+
+def _missing(ids: IdArray, found: Found) -> int:
+    missing = len(found[3]) - found[2]
+    return missing if len(ids) - missing >= MIN_SAVED_TOKENS else len(ids)
+
+
+def _walk(at: Node, ids: IdArray) -> Found:
     """As far as the tree goes along ``ids``.
 
     Returns the last node that is read whole, the child of it that is read in part and how many of its tokens
