@@ -46,7 +46,7 @@ def page(browser_context: Any, tiny_server: LiveServer) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    flags = ("--engine", "fake", "--api-keys", "me:secret")
+    flags = ("--engine", "fake", "--api-keys", "me:secret", "--max-documents", "5")
     with running_server(*flags, log=tmp_path_factory.mktemp("keyed") / "server.log") as server:
         yield server
 
