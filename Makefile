@@ -34,7 +34,7 @@ kernels: $(KERNELS) ## Compile the C kernels again, where a source is newer
 wheel: $(STAMP) ## The wheel and the source distribution, into dist/
 	rm -rf dist
 	$(BIN)/hatchling build -d dist
-	$(BIN)/auditwheel repair --wheel-dir dist dist/*-linux_*.whl && rm dist/*-linux_*.whl
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist dist/*-linux_*.whl && rm dist/*-linux_*.whl
 
 serve: $(SERVE_STAMP) ## Serve the embedded model on http://127.0.0.1:8000
 	$(BIN)/rerankd serve
