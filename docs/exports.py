@@ -13,8 +13,10 @@ from typing import Any
 
 from rerankd import errors
 from rerankd.http.app import create_app
+from rerankd.http.openapi import document
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings
+from rerankd.wire.registry import ROUTES
 
 TYPED_PATHS = ("/rerank", "/batch_rerank")
 """Paths whose bodies and answers the TypeScript client has types of."""
@@ -32,15 +34,14 @@ _MADE = "Made by docs/generate.py from docs/reference/{}; do not edit."
 @cache
 def openapi() -> dict[str, Any]:
     settings = Settings()
-    document: dict[str, Any] = create_app(settings, RerankService(settings)).openapi()
-    return document
+    return document(create_app(settings, RerankService(settings)).routes, ROUTES)
 
 
 def openapi_json() -> str:
     """The document with a line for each path, so that a difference shows which one changed."""
-    document = openapi()
-    paths = ",\n".join(f"  {_compact(path)}: {_compact(item)}" for path, item in document["paths"].items())
-    rest = [f" {_compact(key)}: {_compact(value)}" for key, value in document.items() if key != "paths"]
+    whole = openapi()
+    paths = ",\n".join(f"  {_compact(path)}: {_compact(item)}" for path, item in whole["paths"].items())
+    rest = [f" {_compact(key)}: {_compact(value)}" for key, value in whole.items() if key != "paths"]
     return "{\n" + ",\n".join([*rest, ' "paths": {\n' + paths + "\n }"]) + "\n}\n"
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rerankd.cli.table import table
 from rerankd.client._core import base_address
 from rerankd.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from rerankd.cli.load import Measured
 
 _LATE_SECONDS = 0.05
@@ -87,50 +87,35 @@ def bench(url: str, path: str, api_key: str | None, as_json: bool, **load: Any) 
 
 @contextlib.contextmanager
 def _display(wanted: bool) -> Iterator[Callable[[Measured], None]]:
-    """A table on a terminal that moves while the load runs; in a pipe, nothing."""
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(stderr=True)
-    if not (wanted and console.is_terminal):
+    """A line on a terminal that moves while the load runs; in a pipe, nothing."""
+    if not (wanted and sys.stderr.isatty()):
         yield lambda measured: None
         return
-    with Live(console=console, transient=True) as live:
-        yield lambda measured: live.update(_table(measured))
+    yield lambda measured: click.echo(f"\r{measured.sent} sent, {measured.answered} answered", err=True, nl=False)
+    click.echo(err=True)
 
 
 def _print(measured: Measured) -> None:
-    from rich.console import Console
-
-    console = Console()
-    console.print(_table(measured))
+    load = measured.load
+    click.echo(f"{load.rate:g} requests a second of {load.documents} documents of {load.words} words")
+    click.echo(table((), list(_rows(measured).items()), left=(0,)))
     if measured.late > _LATE_SECONDS:
-        console.print(
+        click.echo(
             f"requests left up to {measured.late * 1000:.0f} ms late: this machine could not send "
-            f"{measured.load.rate:g} a second, so the times are too long; lower --rate or use several machines"
+            f"{load.rate:g} a second, so the times are too long; lower --rate or use several machines"
         )
 
 
-def _table(measured: Measured) -> Table:
-    from rich.table import Table
-
-    load = measured.load
-    table = Table(
-        title=f"{load.rate:g} requests a second of {load.documents} documents of {load.words} words",
-        show_header=False,
-    )
+def _rows(measured: Measured) -> dict[str, str]:
     statuses = ", ".join(f"{status}: {count}" for status, count in sorted(measured.statuses.items()))
-    rows = {
+    return {
         "sent, waiting for an answer": f"{measured.sent}, {measured.sent - measured.answered}",
         "answers": statuses or "none yet",
         "answered with 200, a second": f"{measured.rate:.1f}",
-        "pairs a second": f"{measured.rate * load.documents:.0f}",
+        "pairs a second": f"{measured.rate * measured.load.documents:.0f}",
         **{f"p{share * 100:g}": _milliseconds(measured.percentile(share)) for share in (0.5, 0.95, 0.99)},
         "longest": _milliseconds(measured.percentile(1.0)),
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import IO, Any
 import click
 
 from rerankd.cli.options import SettingsCommand, settings_from, settings_options
+from rerankd.cli.table import table
 from rerankd.errors import InvalidRequest, TooLarge
 from rerankd.types import RerankResult
 
@@ -71,14 +72,8 @@ def _as_json(result: RerankResult, texts: list[str]) -> str:
 
 
 def _print_table(result: RerankResult, texts: list[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("rank", "score", "input"):
-        table.add_column(name, justify="right")
-    table.add_column("document", overflow="fold")
-    for place, row in enumerate(result.ranked, start=1):
-        table.add_row(str(place), f"{row.score:.4f}", str(row.index + 1), Text(texts[row.index]))
-    Console().print(table)
+    rows = [
+        (str(place), f"{row.score:.4f}", str(row.index + 1), texts[row.index])
+        for place, row in enumerate(result.ranked, start=1)
+    ]
+    click.echo(table(("rank", "score", "input", "document"), rows))
