@@ -152,6 +152,7 @@ def test_the_engine_warms_up_and_says_what_it_is(bert: Path) -> None:
     info = engine.info
     assert (info.engine, info.device, info.dtype) == ("onnx", "cpu", "float32")
     assert info.max_length == 512
+    assert not info.shares_prefix
     assert info.max_batch_tokens >= 512
     assert info.parameters > 10_000
     assert engine.health()

@@ -88,7 +88,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("engine", ["auto", "native"])
 def test_a_decoder_says_what_to_install(tmp_path: Path, engine: str) -> None:
-    from benchmarks.checkpoints import Layout, write_checkpoint
+    from tests.checkpoints import Layout, write_checkpoint
 
     wide = Layout(40_000, 512, 2048, 16, 8, 8, 64, architecture="Qwen3ForSequenceClassification")
     folder = write_checkpoint(tmp_path, wide)

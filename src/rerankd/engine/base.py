@@ -18,7 +18,6 @@ from rerankd.types import IdArray
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 
 BoolArray: TypeAlias = NDArray[np.bool_]
-TypeArray: TypeAlias = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,6 @@ class Batch:
         cached: bool (segments,): keys and values are read from the KV cache, nothing is computed for its tokens.
         slots: int32 (tokens,), the KV cache slot of each token, -1 for none. Those of cached segments are read,
             those of others are written once the pass has succeeded; a slot is written for at most one token.
-        token_type_ids: int8 (tokens,) for encoders that tell query from document; None for models that do not.
     """
 
     token_ids: IdArray
@@ -50,7 +48,6 @@ class Batch:
     leaves: IdArray
     cached: BoolArray
     slots: IdArray
-    token_type_ids: TypeArray | None = None
 
     @property
     def pairs(self) -> int:
