@@ -136,6 +136,6 @@ def test_a_whole_pass(triton: ModuleType, small_checkpoint: Path) -> None:
     score = cuda_on_cpu(
         small_checkpoint, "float32", ops=triton.TritonOps(), attention=triton.attention, max_tokens=0, slots=16
     )
-    expected = cuda_on_cpu(small_checkpoint, "float32")(first)
+    expected = cuda_on_cpu(small_checkpoint, "float32", slots=16)(first)
     assert np.abs(score(first) - expected).max() <= 1e-4
     assert np.abs(score(second) - expected).max() <= 1e-4

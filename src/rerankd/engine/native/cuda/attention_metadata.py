@@ -38,7 +38,7 @@ def prefill_block(group_size: int, head_dim: int) -> int:
 class AttentionMetadata:
     """Attention of one batch by tasks: some queries of one segment, and the keys that they see.
 
-    A task (`AttentionTask`) is int32 (6,): first row and number of its queries; first row and number of the keys of
+    A task is int32 (6,): first row and number of its queries; first row and number of the keys of
     their own segment, up to the last query's, seen causally; first and last (exclusive) of the ranges before them.
     A range is int32 (2,): first row and number of keys, all of them seen. Every ancestor of a segment is a range.
     """
