@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,10 @@ _FLOATS: Final = (torch.float32, torch.bfloat16, torch.float16)
 _DERIVED: Final = re.compile(r"lm_head\.weight|.*\.rotary_emb\.inv_freq")
 """Tensors that may go unread: the output matrix where a score has no use for it (tied to the embedding, or a
 classifier), and RoPE's frequencies, which old releases of transformers stored and which are computed here."""
+_SHARD: Final = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
 _SHOWN_NAMES: Final = 3
+_SHOWN_CHARACTERS: Final = 100
+"""Of a tensor's name, in an error."""
 
 
 class SafetensorsCheckpoint:
@@ -44,10 +48,7 @@ class SafetensorsCheckpoint:
         """The tensor ``name``, which has to have this shape, as the file stores it."""
         if name not in self._shards:
             raise ConfigurationError(f"the checkpoint has no tensor {name!r}")
-        try:
-            tensor: torch.Tensor = self._open(self._shards[name]).get_tensor(name)
-        except SafetensorError as error:
-            raise ConfigurationError(f"{self._shards[name]} does not hold {name!r}: {error}") from None
+        tensor: torch.Tensor = self._read(name, lambda file, name: file.get_tensor(name))
         if tensor.shape != shape:
             raise ConfigurationError(f"{name!r} has shape {tuple(tensor.shape)} where config.json asks for {shape}")
         if tensor.dtype not in _FLOATS:
@@ -66,20 +67,24 @@ class SafetensorsCheckpoint:
         unread = sorted(name for name in self._unread if not _DERIVED.fullmatch(name))
         if unread:
             more = f" and {len(unread) - _SHOWN_NAMES} more" if len(unread) > _SHOWN_NAMES else ""
-            shown = ", ".join(f"{name[:100]!r}" for name in unread[:_SHOWN_NAMES])
+            shown = ", ".join(f"{name[:_SHOWN_CHARACTERS]!r}" for name in unread[:_SHOWN_NAMES])
             raise ConfigurationError(
                 f"the checkpoint has tensors that config.json does not account for: {shown}{more}"
             )
 
     def dtypes(self, suffix: str) -> frozenset[str]:
         """The number formats, in safetensors' words (``BF16``), of the tensors whose names end so."""
-        names = (name for name in self._shards if name.endswith(suffix))
-        return frozenset(self._open(self._shards[name]).get_slice(name).get_dtype() for name in names)
+        names = [name for name in self._shards if name.endswith(suffix)]
+        return frozenset(self._read(name, lambda file, name: file.get_slice(name).get_dtype()) for name in names)
 
-    def _open(self, file: Path) -> Any:
-        if file not in self._files:
-            self._files[file] = _open(file)
-        return self._files[file]
+    def _read(self, name: str, read: Callable[[Any, str], Any]) -> Any:
+        shard = self._shards[name]
+        if shard not in self._files:
+            self._files[shard] = _open(shard)
+        try:
+            return read(self._files[shard], name)
+        except SafetensorError as error:
+            raise ConfigurationError(f"{shard} does not hold {name[:_SHOWN_CHARACTERS]!r}: {error}") from None
 
 
 def _open(file: Path) -> Any:
@@ -106,12 +111,16 @@ def _shards(folder: Path) -> dict[str, Path]:
     raise ConfigurationError(f"there are no weights in {folder}: neither {_SINGLE} nor {INDEX}")
 
 
+def _is_shard(file: object) -> bool:
+    """A plain file name: an index does not lead out of its folder."""
+    return isinstance(file, str) and _SHARD.fullmatch(file) is not None
+
+
 def _indexed(folder: Path) -> dict[str, Path]:
     names = read_json_object(folder / INDEX).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
-        raise ConfigurationError(f"{folder / INDEX} is not an index of safetensors files")
-    # The name alone: an index does not lead out of its folder.
-    files = {file: folder / Path(file).name for file in set(names.values())}
+    if not isinstance(names, dict) or not all(map(_is_shard, names.values())):
+        raise ConfigurationError(f"{folder / INDEX} is not an index of safetensors files in the same folder")
+    files = {file: folder / file for file in set(names.values())}
     for file in sorted(files.values()):
         if not file.is_file():
             raise ConfigurationError(f"a part of the checkpoint is missing: {file}")
