@@ -6,6 +6,7 @@
     python benchmarks/engine.py --engines native:bfloat16,vllm:bfloat16,vllm-uncached:bfloat16,openvino:int8
     python benchmarks/engine.py --workloads 1x77+33,10x77+33,100x77+33,1000x77+33 --engines native:bfloat16
     python benchmarks/engine.py --workloads 1x77+158 --engines native:bfloat16,native-uncached:bfloat16 --repeat 6
+    python benchmarks/engine.py --checkout before=../rerankd-1.2 --engines before:float32,native:float32
 
 Each engine has a process of its own, under the Python that has it (``benchmarks/rivals/install.sh`` makes them). One
 is in memory at a time; they take turns, so that whatever else the machine does falls on all of them. In each of its
@@ -79,6 +80,8 @@ class Setting:
     longest: int
     threads: int = 0
     pythons: Mapping[str, Path] = field(default_factory=dict)
+    checkouts: Mapping[str, Path] = field(default_factory=dict)
+    """Native engines of other checkouts, by the name that stands for them."""
 
     def start(self, name: str) -> EngineProcess:
         """The engine, loaded.
@@ -91,7 +94,7 @@ class Setting:
         environment = _ENVIRONMENTS.get(kind)
         usual = RIVALS / environment / "bin" / "python" if environment else Path(sys.executable)
         options = {
-            "engine": kind,
+            "engine": "native" if kind in self.checkouts else kind,
             "dtype": dtype,
             "folder": str(self.folder.absolute()),
             "positive": self.texts.head.positive,
@@ -99,7 +102,7 @@ class Setting:
             "threads": self.threads,
             "max_pair_tokens": max(_LEAST_PAIR_TOKENS, min(self.longest, _MOST_PAIR_TOKENS)),
         }
-        return EngineProcess(self.pythons.get(kind, usual), options)
+        return EngineProcess(self.pythons.get(kind, usual), options, self.checkouts.get(kind, ROOT))
 
 
 def main() -> None:
@@ -109,7 +112,8 @@ def main() -> None:
     workloads = {name: WORKLOADS.get(name) or _parse(name) for name in arguments.workloads.split(",")}
     longest = max(workload.prefix + workload.tail for workload in workloads.values())
     texts = Texts(folder / "tokenizer.json")
-    setting = Setting(folder, texts, longest, arguments.threads, _overrides(arguments.python))
+    pythons, checkouts = _overrides(arguments.python), _overrides(arguments.checkout)
+    setting = Setting(folder, texts, longest, arguments.threads, pythons, checkouts)
     where = machine()
     print(json.dumps(where, indent=2), flush=True)
     ceiling = {} if arguments.no_peak else peaks(arguments.threads)
@@ -136,6 +140,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layout", choices=sorted(LAYOUTS), default="0.6B")
     parser.add_argument("--checkpoint", type=Path, help="a folder to use, or to write random weights to")
     parser.add_argument("--engines", default=ENGINES, help="engine:dtype, separated by commas")
+    parser.add_argument(
+        "--checkout", action="append", default=[], metavar="NAME=PATH", help="the native engine of another checkout"
+    )
     parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PATH", help="an engine's Python")
     parser.add_argument("--workloads", default="A,B", help=f"of {', '.join(WORKLOADS)}, or DOCUMENTSxPREFIX+TAIL")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each engine")
@@ -153,7 +160,7 @@ def _parse(name: str) -> Workload:
 
 
 def _overrides(given: Sequence[str]) -> dict[str, Path]:
-    return {name: Path(path) for name, _, path in (one.partition("=") for one in given)}
+    return {name: Path(path).absolute() for name, _, path in (one.partition("=") for one in given)}
 
 
 def checkpoint(place: Path, layout: Layout) -> Path:

@@ -36,13 +36,14 @@ class EngineProcess:
     ``idle_mb`` is the memory of its own once it was loaded; see :func:`benchmarks.process_stats.anonymous_mb`.
     """
 
-    def __init__(self, python: Path, options: dict[str, Any]) -> None:
+    def __init__(self, python: Path, options: dict[str, Any], checkout: Path = ROOT) -> None:
+        """``checkout``: the source to run, where that is not this one."""
         self._log = _log(options)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(python), "-m", "benchmarks.engine_worker"],
-                cwd=ROOT,
-                env={**os.environ, **_environment(python), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+                [str(python), "-m", _worker(checkout)],
+                cwd=checkout,
+                env={**os.environ, **_environment(python), "PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{checkout}"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -104,6 +105,13 @@ def _log(options: dict[str, Any]) -> Path:
     folder = ROOT / "out" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{options['engine']}-{options['dtype']}.log"
+
+
+def _worker(checkout: Path) -> str:
+    """Its module; checkouts from before November 2026 have another name for it."""
+    return (
+        "benchmarks.engine_worker" if (checkout / "benchmarks" / "engine_worker.py").exists() else "benchmarks.worker"
+    )
 
 
 def _environment(python: Path) -> dict[str, str]:
