@@ -68,7 +68,7 @@ def test_the_affinity_of_the_process_counts() -> None:
 
 def test_threads_follow_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr("rerankd.engine.native.engine.usable_cores", lambda: 1)
+    monkeypatch.setattr("rerankd.engine.native.cpu.backend.usable_cores", lambda: 1)
     monkeypatch.setattr("rerankd.prompt.workers.usable_cores", lambda: 3)
     checkpoint = Checkpoint.open("tiny")
     before = torch.get_num_threads()

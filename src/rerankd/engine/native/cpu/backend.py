@@ -9,6 +9,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 
+from rerankd.cores import usable_cores
 from rerankd.engine.base import Batch, DType, EngineOptions
 from rerankd.engine.native.attention import AttentionBackend
 from rerankd.engine.native.backend import GateUp, Linear, Run, Weights
@@ -59,8 +60,8 @@ class CpuBackend:
         self._use(None, frozenset())
 
     def prepare(self, stored: frozenset[str]) -> None:
-        if self._threads:
-            torch.set_num_threads(self._threads)
+        # Torch's own choice knows the affinity, but not the CPU quota of a container.
+        torch.set_num_threads(self._threads or min(torch.get_num_threads(), usable_cores()))
         try:
             self._use(self._usable_kernels(), stored)
         except KernelsUnavailable as error:
