@@ -7,7 +7,7 @@ What is modelled: requests arrive as a Poisson process whose rate doubles in bur
 Zipf distribution with its documents; a replica works off tokens at a constant speed, first come first served; each
 replica has a score cache of its own that answers a query which it has scored before (as long as it is among its most
 recent ones) at a hundredth of the cost. A straggler runs at a third of its speed for half a minute. A replica that
-fails loses its queue, whose requests are tried once more elsewhere; after half a minute it is back with an empty cache.
+fails loses its queue, whose requests are tried once more elsewhere; it is back in half a minute with an empty cache.
 
 What is not: the network, batches (a batch costs what its tokens cost), a shared cache (with one, every rule has the
 hits of a single large replica), requests that are refused.
