@@ -91,6 +91,7 @@ async def spell_of(name: str, traffic: Traffic, server: LiveServer, numbers: ite
 
 
 @pytest.mark.soak
+@pytest.mark.promise("K-05")
 async def test_attacks_do_not_reach_normal_callers(tmp_path: Path, measured: Measured) -> None:
     with running_server(*FLAGS, log=tmp_path / "server.log") as server:
         traffic = Traffic(Oracle().scores(QUERY, DOCUMENTS))
