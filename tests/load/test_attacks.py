@@ -91,7 +91,7 @@ async def spell_of(name: str, traffic: Traffic, server: LiveServer, numbers: ite
 
 
 @pytest.mark.soak
-@pytest.mark.promise("K-05")
+@pytest.mark.promise("K-03")
 async def test_attacks_do_not_reach_normal_callers(tmp_path: Path, measured: Measured) -> None:
     with running_server(*FLAGS, log=tmp_path / "server.log") as server:
         traffic = Traffic(Oracle().scores(QUERY, DOCUMENTS))
@@ -106,7 +106,7 @@ async def test_attacks_do_not_reach_normal_callers(tmp_path: Path, measured: Mea
     quiet, attacked = (_p99(traffic.seconds[name]) for name in ("quiet", "attacked"))
     later = memory[len(memory) // 6 :]
     measured(
-        "K-05",
+        "K-03",
         f"{next(numbers)} attacks of section A in {SECONDS:.0f} s beside {RATE:g} requests a second",
         "p99 within 2x, 0 wrong scores, memory flat",
         f"p99 {quiet * 1000:.0f} -> {attacked * 1000:.0f} ms, {traffic.wrong} wrong, "
