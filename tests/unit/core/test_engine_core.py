@@ -188,8 +188,10 @@ def test_out_of_memory_forgets_the_cache_and_lowers_the_budget() -> None:
     bench = CoreBench.make(prefix_cache_tokens=100)
     bench.score(make_request(4))
     bench.engine.script = FakeScript(oom_above_tokens=300)
-    request = make_request(40, seed=2)
+    batches = bench.engine.record()
+    request = make_request(40)
     assert is_right(request, *bench.score(request))
+    assert (batches[0].cached.any(), batches[1].cached.any()) == (True, False)
     assert bench.core.status.budget <= 300
 
 
