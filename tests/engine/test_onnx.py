@@ -13,9 +13,11 @@ from tests.encoder_checkpoints import LAYOUTS, SMALL, transformers_logits
 from rerankd.checkpoint import Checkpoint
 from rerankd.core.prefix_tree import separate
 from rerankd.engine.base import Batch, EngineOptions, HeadSpec
+from rerankd.engine.onnx.convert import MAX_DIFFERENCE, convert
 from rerankd.engine.onnx.engine import OnnxEngine
 from rerankd.engine.onnx.source import Source
 from rerankd.engine.registry import create_engine
+from rerankd.errors import ConfigurationError
 from rerankd.model_hub import resolve_checkpoint
 
 SEPARATOR = 3
@@ -159,3 +161,15 @@ def test_the_engine_warms_up_and_says_what_it_is(bert: Path) -> None:
     engine.close()
     with pytest.raises(Exception, match="not loaded"):
         engine.score(batch_of(random_prompts([5])))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_converted_folder_is_served_without_its_weights_at_hand(bert: Path, tmp_path: Path, dtype: str) -> None:
+    out = tmp_path / "out"
+    assert convert(bert, out, dtype) <= MAX_DIFFERENCE[dtype]
+    prompts = random_prompts(LENGTHS)
+    engine = open_engine(out, dtype)
+    assert "onnx" in engine.info.details
+    assert np.array_equal(engine.score(batch_of(prompts)), open_engine(bert, dtype).score(batch_of(prompts)))
+    with pytest.raises(ConfigurationError, match="there already"):
+        convert(bert, out, dtype)

@@ -7,6 +7,7 @@ import click
 import rerankd
 from rerankd.cli.bench import bench
 from rerankd.cli.evaluate import evaluate
+from rerankd.cli.models import models
 from rerankd.cli.rank import rank
 from rerankd.cli.serve import serve
 from rerankd.errors import RerankdError
@@ -33,3 +34,4 @@ cli.add_command(serve)
 cli.add_command(rank)
 cli.add_command(evaluate)
 cli.add_command(bench)
+cli.add_command(models)

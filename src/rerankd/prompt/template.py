@@ -22,9 +22,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from rerankd.checkpoint_files import TEMPLATE, architectures
+from rerankd.checkpoint_files import TEMPLATE, architectures, read_config
 from rerankd.errors import ConfigurationError
 from rerankd.files import read_json_object
 
@@ -35,6 +35,10 @@ _RULES = 2
 _MAX_FILE_BYTES = 64 * 1024
 """Of a template.json: what stands around every single pair."""
 _FIELD = re.compile(r"\{(instruction|query|document)\}")
+
+
+Activation: TypeAlias = Literal["sigmoid", "identity"]
+_ACTIVATIONS: Mapping[str, Activation] = {".Sigmoid": "sigmoid", ".Identity": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A model's prompt. A probability is ``sigmoid(scale * logit + bias)``."""
+    """A model's prompt, and the score that its card defines: ``activation(scale * logit + bias)``."""
 
     name: str
     parts: tuple[Control | Text, ...]
@@ -81,13 +85,24 @@ class Template:
     scale: float = 1.0
     bias: float = 0.0
     default_instruction: str = ""
+    activation: Activation = "sigmoid"
+    """``identity`` for cross-encoders whose card gives raw scores; all others give probabilities."""
     revision: str = dataclasses.field(init=False, compare=False, repr=False)
     """A hash over everything that changes a score, for cache keys and ``/info``; made once, asked by each request."""
 
     def __post_init__(self) -> None:
         kinds = [[type(part).__name__, part.text] for part in self.parts]
         head = dataclasses.astuple(self.head)
-        everything = [_RULES, self.name, kinds, head, self.scale, self.bias, self.default_instruction]
+        everything = [
+            _RULES,
+            self.name,
+            kinds,
+            head,
+            self.scale,
+            self.bias,
+            self.default_instruction,
+            self.activation,
+        ]
         revision = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
         object.__setattr__(self, "revision", revision)
 
@@ -174,10 +189,29 @@ def _by_architecture(folder: Path) -> Template:
     frame = _pair_frame(folder)
     for template in _PAIRS:
         if frame == [part.text for part in template.parts if isinstance(part, Control)]:
-            return template
+            return dataclasses.replace(template, activation=_activation_of(folder))
     raise ConfigurationError(
         f"the checkpoint in {folder} is of the architecture {found[0] if found else '(none named)'}, for which no "
         "prompt template is known: name one with the setting 'template', or put a template.json beside config.json"
+    )
+
+
+def _activation_of(folder: Path) -> Activation:
+    """What sentence-transformers' CrossEncoder puts on the logit: its settings name a class, and a sigmoid is its own
+    choice for one label."""
+    config, own = read_config(folder), folder / "config_sentence_transformers.json"
+    rows = config.get("sentence_transformers")
+    named = (
+        (read_json_object(own).get("activation_fn") if own.is_file() else None)
+        or (rows.get("activation_fn") if isinstance(rows, dict) else None)
+        or config.get("sbert_ce_default_activation_function")
+        or "torch.nn.modules.activation.Sigmoid"
+    )
+    for ending, activation in _ACTIVATIONS.items():
+        if str(named).endswith(ending):
+            return activation
+    raise ConfigurationError(
+        f"the checkpoint in {folder} asks for the activation {str(named)[:100]!r}, not known here"
     )
 
 
@@ -217,6 +251,7 @@ def read_template(file: Path) -> Template:
             scale=_finite(rows.get("scale", 1.0)),
             bias=_finite(rows.get("bias", 0.0)),
             default_instruction=str(rows.get("default_instruction", "")),
+            activation=_ACTIVATIONS[f".{str(rows.get('activation', 'sigmoid')).capitalize()}"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(f"{file} is not a template: {type(error).__name__} {str(error)[:200]}") from None

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from rerankd.cache.base import CachedScore
 from rerankd.errors import NonFiniteScore, ScoringError
-from rerankd.prompt.template import Template
+from rerankd.prompt.template import Activation, Template
 from rerankd.types import DocumentScore, Outcome, RerankRequest, RerankResult, Timings
 
 _LOGIT = attrgetter("logit")
@@ -46,7 +46,7 @@ def rerank_result(
             tokens += pair.tokens
             truncated += pair.truncated
         outcome = pair.logit if isinstance(pair, CachedScore) else pair
-        scores.append(document_score(index, outcome, template.scale, template.bias))
+        scores.append(document_score(index, outcome, template.scale, template.bias, template.activation))
     warnings = []
     if truncated:
         warnings.append(f"{truncated} of {len(pairs)} pairs were truncated to fit their token limits")
@@ -64,10 +64,12 @@ def rerank_result(
     )
 
 
-def document_score(index: int, outcome: Outcome, scale: float, bias: float) -> DocumentScore:
+def document_score(
+    index: int, outcome: Outcome, scale: float, bias: float, activation: Activation = "sigmoid"
+) -> DocumentScore:
     """The score of one document, or the error in its place.
 
-    The template's scale and bias belong to the logit, so that the sigmoid of a raw score is always the score.
+    The template's scale and bias belong to the logit, so that the activation of a raw score is always the score.
     """
     if isinstance(outcome, ScoringError):
         return DocumentScore(index=index, score=None, logit=None, error=outcome)
@@ -75,7 +77,8 @@ def document_score(index: int, outcome: Outcome, scale: float, bias: float) -> D
     if not math.isfinite(logit):
         error = NonFiniteScore("the engine's score of this document is not a finite number")
         return DocumentScore(index=index, score=None, logit=None, error=error)
-    return DocumentScore(index=index, score=sigmoid(logit), logit=logit)
+    score = logit if activation == "identity" else sigmoid(logit)
+    return DocumentScore(index=index, score=score, logit=logit)
 
 
 def rank(scores: Sequence[DocumentScore], top_n: int | None) -> tuple[DocumentScore, ...]:

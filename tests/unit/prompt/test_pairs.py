@@ -13,6 +13,7 @@ from rerankd.errors import ConfigurationError
 from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.template import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
+from rerankd.service.ranking import document_score
 
 CORPUS = [
     "the capital of France is Paris",
@@ -134,4 +135,31 @@ def test_another_frame_is_refused(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["SomeForSequenceClassification"]}))
     with pytest.raises(ConfigurationError, match="no prompt template is known"):
+        load_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "activation"),
+    [
+        ({}, "sigmoid"),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, "identity"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}, "sigmoid"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, "identity"),
+    ],
+)
+def test_scores_are_as_the_card_defines_them(tmp_path: Path, settings: dict[str, object], activation: str) -> None:
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    config = {"architectures": ["BertForSequenceClassification"], **settings}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    template = load_template(tmp_path)
+    assert template.activation == activation
+    score = document_score(0, 2.0, template.scale, template.bias, template.activation).score
+    assert score == (2.0 if activation == "identity" else pytest.approx(0.8808, abs=1e-4))
+
+
+def test_another_activation_is_refused_by_name(tmp_path: Path) -> None:
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    named = {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"}
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertForSequenceClassification"], **named}))
+    with pytest.raises(ConfigurationError, match="Tanh"):
         load_template(tmp_path)
