@@ -43,7 +43,7 @@ class LiveServer:
                 cwd=log.parent,
             )
 
-    def wait_ready(self, seconds: float = 60.0) -> LiveServer:
+    def wait_ready(self, seconds: float = 180.0) -> LiveServer:
         """Wait until ``/readyz`` says 200; a server that ended or took too long fails with its own log."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.process.poll() is None:

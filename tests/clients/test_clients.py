@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.clients.table import CASES, SILENT, explains, name_of, ranks
+from tests.clients.table import CASES, SILENT, explains, name_of, ranks, ranks_with_a_key
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(0)]
 
@@ -25,6 +25,11 @@ def environment(request: pytest.FixtureRequest, reports: Reports) -> list[dict[s
 
 def test_every_client_gets_the_right_order(environment: list[dict[str, Any]]) -> None:
     assert [name_of(report) for report in environment if not ranks(report)] == []
+
+
+@pytest.mark.promise("U3")
+def test_every_client_ranks_with_the_right_key_on_a_server_that_needs_one(environment: list[dict[str, Any]]) -> None:
+    assert {name_of(report): report["keyed"] for report in environment if not ranks_with_a_key(report)} == {}
 
 
 @pytest.mark.parametrize("case", CASES)

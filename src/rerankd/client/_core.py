@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import math
 import re
 import time
@@ -21,6 +22,8 @@ Json: TypeAlias = Any
 
 _ROUTE = re.compile(r"(/v[0-9]{1,2})?(/rerank|/batch_rerank|/info)?$")
 DEADLINE_HEADER = "X-Request-Timeout-Ms"
+
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
 # From the special to the general: the first row whose left side fits counts.
 TRANSPORT_ERRORS: Sequence[tuple[type[httpx.HTTPError], type[errors.ClientError], str]] = (
@@ -65,8 +68,17 @@ def base_address(base_url: str) -> str:
 
 
 def default_headers(api_key: str | None) -> dict[str, str]:
-    headers = {"Accept": "application/json", "User-Agent": "rerankd-python"}
-    return headers if api_key is None else headers | {"Authorization": f"Bearer {api_key}"}
+    """What every call says.
+
+    Raises:
+        ValueError: the key has letters that no header can carry; the message does not show it.
+    """
+    headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "rerankd-python"}
+    if api_key is None:
+        return headers
+    if not api_key.isascii() or not api_key.isprintable():
+        raise ValueError("api_key has line ends or letters beyond ASCII, which no header can carry")
+    return headers | {"Authorization": f"Bearer {api_key}"}
 
 
 def attempt_headers(remaining: float | None) -> dict[str, str]:
@@ -113,11 +125,57 @@ def info_call() -> Call[dict[str, Json]]:
     return Call("/info", None, _as_object)
 
 
-def read_answer(call: Call[T], response: httpx.Response) -> T:
+def encoded(call: Call[Any]) -> bytes | None:
+    """The body of a call as JSON; None for a call without one.
+
+    Raises:
+        InvalidRequest: a text is no valid Unicode.
+    """
+    if call.body is None:
+        return None
+    try:
+        return json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        reason = "a text holds half a surrogate pair, which is no character"
+        raise errors.InvalidRequest(reason, status=0, code="invalid_request") from None
+
+
+class Collected:
+    """The bytes of an answer as they come, unpacked, up to a bound in bytes and in time.
+
+    Args:
+        most: bytes; a small answer may unpack to a very large one.
+        until: ``time.monotonic()`` of the end of the call; None for none.
+    """
+
+    def __init__(self, most: int, until: float | None) -> None:
+        self._most = most
+        self._until = until
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """Raises InvalidResponse or CallTimeout where the answer goes on beyond a bound."""
+        self._size += len(part)
+        if self._size > self._most:
+            raise errors.InvalidResponse(f"the answer has more than {self._most} bytes (max_response_bytes)")
+        if self._until is not None and time.monotonic() > self._until:
+            raise total_is_over()
+        self._parts.append(part)
+
+    def content(self) -> bytes:
+        return b"".join(self._parts)
+
+
+def total_is_over() -> errors.CallTimeout:
+    return errors.ReadTimeout("the call was not over in its total time")
+
+
+def read_answer(call: Call[T], response: httpx.Response, content: bytes) -> T:
     """The answer's value; raises the error that the response stands for."""
     if not response.is_success:
-        raise status_error(response)
-    return call.read(_decode(response))
+        raise status_error(response, content)
+    return call.read(_decode(content))
 
 
 def transport_error(error: httpx.HTTPError) -> errors.ClientError:
@@ -126,10 +184,10 @@ def transport_error(error: httpx.HTTPError) -> errors.ClientError:
     return kind(f"{sentence}: {error}" if str(error) else sentence)
 
 
-def status_error(response: httpx.Response) -> errors.StatusError:
+def status_error(response: httpx.Response, content: bytes) -> errors.StatusError:
     """The error that an answer other than 2xx stands for."""
     try:
-        body = _decode(response)
+        body = _decode(content)
     except errors.InvalidResponse:
         body = None
     code, message, param = _error_facts(body)
@@ -153,7 +211,7 @@ def retry_after_seconds(value: str | None, now: Callable[[], float] = time.time)
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - now()
-        except ValueError:
+        except (ValueError, TypeError, OverflowError, IndexError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
@@ -196,11 +254,11 @@ def _item(query: Query, documents: Sequence[Document], model: str | None) -> dic
     }
 
 
-def _decode(response: httpx.Response) -> Json:
+def _decode(content: bytes) -> Json:
     try:
-        return response.json()
-    except ValueError as error:
-        raise errors.InvalidResponse("the answer is not JSON; is this the address of a rerankd server?") from error
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise errors.InvalidResponse("the answer is not JSON; is this the address of a rerankd server?") from None
 
 
 def _as_object(value: Json) -> dict[str, Json]:
@@ -235,7 +293,7 @@ def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], top_n: int
         model=_text(answer.get("model")),
         id=_text(answer.get("id")),
         usage=_usage(answer.get("usage")),
-        errors=tuple(map(_document_error, answer.get("errors") or ())),
+        errors=_document_errors(answer.get("errors")),
         warnings=_warnings(answer.get("meta")),
     )
 
@@ -246,7 +304,20 @@ def _warnings(meta: Json) -> tuple[str, ...]:
 
 
 def _is_score(value: Json) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if value is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _document_errors(values: Json) -> tuple[DocumentError, ...]:
+    if not isinstance(values, list | None):
+        raise errors.InvalidResponse("the errors of the answer are no list")
+    return tuple(map(_document_error, values or ()))
 
 
 def _document_error(value: Json) -> DocumentError:

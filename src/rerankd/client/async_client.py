@@ -31,11 +31,13 @@ class AsyncClient:
         *,
         timeout: Timeout | None = None,
         retries: int = MOST_RETRIES,
+        max_response_bytes: int = _core.MAX_RESPONSE_BYTES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._address = _core.base_address(base_url)
         self._timeout = timeout or Timeout()
         self._retries = check_retries(retries)
+        self._most = max_response_bytes
         self._budget = RetryBudget()
         self._http = httpx.AsyncClient(headers=_core.default_headers(api_key), transport=transport)
 
@@ -82,17 +84,27 @@ class AsyncClient:
             await asyncio.sleep(wait)
 
     async def _attempt(self, call: _core.Call[T], remaining: float | None) -> T:
+        body = _core.encoded(call)
         try:
-            response = await self._http.request(
-                call.method,
-                self._address + call.path,
-                json=call.body,
-                headers=_core.attempt_headers(remaining),
-                timeout=_core.attempt_timeout(self._timeout, remaining),
-            )
+            async with asyncio.timeout(remaining):
+                return await self._exchange(call, body, remaining)
+        except TimeoutError:
+            raise _core.total_is_over() from None
         except httpx.HTTPError as error:
-            raise _core.transport_error(error) from error
-        return _core.read_answer(call, response)
+            raise _core.transport_error(error) from None
+
+    async def _exchange(self, call: _core.Call[T], body: bytes | None, remaining: float | None) -> T:
+        collected = _core.Collected(self._most, until=None)
+        async with self._http.stream(
+            call.method,
+            self._address + call.path,
+            content=body,
+            headers=_core.attempt_headers(remaining),
+            timeout=_core.attempt_timeout(self._timeout, remaining),
+        ) as response:
+            async for part in response.aiter_bytes():
+                collected.add(part)
+        return _core.read_answer(call, response, collected.content())
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -12,6 +12,8 @@ from rerankd.client.errors import ClientError
 
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 8.0
+LONGEST_RETRY_AFTER = 300.0
+"""Seconds; a server that asks for more is not waited for."""
 MOST_RETRIES = 2
 
 
@@ -79,6 +81,8 @@ class Attempts:
         if not error.retryable or self._tried_again >= self.retries:
             return None
         wait = (error.retry_after or 0.0) + random.uniform(0.0, min(LONGEST_WAIT, FIRST_WAIT * 2**self._tried_again))
+        if wait > LONGEST_RETRY_AFTER:
+            return None
         remaining = self.remaining
         if (remaining is not None and wait >= remaining) or not self.budget.spend():
             return None

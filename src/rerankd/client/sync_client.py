@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from rerankd.client import _core
+from rerankd.client._within import within
 from rerankd.client.errors import ClientError, StatusError
 from rerankd.client.retry import MOST_RETRIES, Attempts, RetryBudget, check_retries
 from rerankd.client.values import Document, Query, RankedResults, Timeout
@@ -30,6 +31,7 @@ class Client:
         timeout: seconds by phase, and for a whole call.
         retries: 0 to 2 further attempts after 408, 429, 503 and failed connections, with jitter; all
             retries of a client together are at most a tenth of its calls.
+        max_response_bytes: an answer that goes on beyond them, unpacked, is refused.
         transport: another httpx transport, for tests and for servers in the same process.
 
     Every call raises :class:`~rerankd.client.errors.ClientError`, whose tree that module draws.
@@ -42,11 +44,13 @@ class Client:
         *,
         timeout: Timeout | None = None,
         retries: int = MOST_RETRIES,
+        max_response_bytes: int = _core.MAX_RESPONSE_BYTES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._address = _core.base_address(base_url)
         self._timeout = timeout or Timeout()
         self._retries = check_retries(retries)
+        self._most = max_response_bytes
         self._budget = RetryBudget()
         self._http = httpx.Client(headers=_core.default_headers(api_key), transport=transport)
 
@@ -91,17 +95,26 @@ class Client:
             time.sleep(wait)
 
     def _attempt(self, call: _core.Call[T], remaining: float | None) -> T:
+        body = _core.encoded(call)
         try:
-            response = self._http.request(
-                call.method,
-                self._address + call.path,
-                json=call.body,
-                headers=_core.attempt_headers(remaining),
-                timeout=_core.attempt_timeout(self._timeout, remaining),
-            )
+            return within(remaining, lambda: self._exchange(call, body, remaining))
+        except TimeoutError:
+            raise _core.total_is_over() from None
         except httpx.HTTPError as error:
-            raise _core.transport_error(error) from error
-        return _core.read_answer(call, response)
+            raise _core.transport_error(error) from None
+
+    def _exchange(self, call: _core.Call[T], body: bytes | None, remaining: float | None) -> T:
+        collected = _core.Collected(self._most, None if remaining is None else time.monotonic() + remaining)
+        with self._http.stream(
+            call.method,
+            self._address + call.path,
+            content=body,
+            headers=_core.attempt_headers(remaining),
+            timeout=_core.attempt_timeout(self._timeout, remaining),
+        ) as response:
+            for part in response.iter_bytes():
+                collected.add(part)
+        return _core.read_answer(call, response, collected.content())
 
     def close(self) -> None:
         self._http.close()

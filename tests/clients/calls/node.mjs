@@ -9,6 +9,7 @@ const load = async (name) => import(require.resolve(name));
 const QUERY = "What is the capital of France?";
 const DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of France.", "Bananas are yellow."];
 const MODEL = "tiny";
+const RIGHT_KEY = "the-right-key";
 
 const calls = [
   ["cohere-ai", "CohereClientV2.rerank", async (url, token, query) => {
@@ -78,10 +79,11 @@ const servers = JSON.parse(process.argv[2]);
 for (const [name, call, rank] of calls) {
   const { version } = JSON.parse(readFileSync(join(process.cwd(), "node_modules", name, "package.json"), "utf8"));
   const [order, paths] = await attempt(rank, servers.open, "any-key", QUERY);
+  const [keyed] = await attempt(rank, servers.locked, RIGHT_KEY, QUERY);
   const [wrongKey] = await attempt(rank, servers.locked, "wrong-key", QUERY);
   const [noQuery] = await attempt(rank, servers.open, "any-key", " ");
   const [busy] = await attempt(rank, servers.busy, "any-key", QUERY);
-  const row = { package: `npm ${name}`, version, call, order, paths, 401: wrongKey, 400: noQuery, 429: busy };
+  const row = { package: `npm ${name}`, version, call, order, paths, keyed, 401: wrongKey, 400: noQuery, 429: busy };
   console.log(JSON.stringify(row));
 }
 process.exit(0);

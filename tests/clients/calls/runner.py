@@ -20,6 +20,7 @@ from typing import Any
 QUERY = "What is the capital of France?"
 DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of France.", "Bananas are yellow."]
 MODEL = "tiny"
+RIGHT_KEY = "the-right-key"
 
 Rank = Callable[[str, str, str], Sequence[int]]
 """(base URL, key, query) -> indices of DOCUMENTS, best first."""
@@ -48,7 +49,8 @@ def call(package: str, name: str) -> Callable[[Rank], Rank]:
 
 
 def main() -> None:
-    """Ranks on the open server, then meets a wrong key, an empty query and a full server."""
+    """Ranks on the open server and with the right key on the locked one, then meets a wrong key, an empty query and
+    a full server."""
     servers: dict[str, str] = json.loads(sys.argv[1])
     wanted = sys.argv[2] if len(sys.argv) > 2 else ""
     logging.disable(logging.CRITICAL)
@@ -67,6 +69,7 @@ def report(client: ClientCall, servers: dict[str, str]) -> dict[str, Any]:
         "call": client.name,
         "order": order,
         "paths": paths,
+        "keyed": attempt(client, servers["locked"], RIGHT_KEY, QUERY)[0],
         "401": attempt(client, servers["locked"], "wrong-key", QUERY)[0],
         "400": attempt(client, servers["open"], "any-key", " ")[0],
         "429": attempt(client, servers["busy"], "any-key", QUERY)[0],
