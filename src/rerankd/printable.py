@@ -7,6 +7,8 @@ import re
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but the tab, what turns the direction of writing, and halves of surrogate pairs."""
 
+_CONTROL_BUT_LINES = re.compile(_CONTROL.pattern.replace("\\x0a", "\\x0b"))
+
 
 def printable(text: str) -> str:
     """The text with what a terminal would obey shown as ``\\x1b`` and the like.
@@ -14,6 +16,11 @@ def printable(text: str) -> str:
     Escape sequences can retitle a window, move the cursor over what was printed, or paste commands.
     """
     return _CONTROL.sub(lambda match: _shown(ord(match.group())), text)
+
+
+def printable_json(text: str) -> str:
+    """JSON in which the same characters stand as JSON's own escapes, so that it says the same."""
+    return _CONTROL_BUT_LINES.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def _shown(code: int) -> str:

@@ -10,6 +10,7 @@ import click
 from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 from rerankd.cli.table import table
 from rerankd.errors import InvalidRequest, TooLarge
+from rerankd.printable import printable, printable_json
 from rerankd.types import RerankResult
 
 _MODEL_SETTINGS = (
@@ -32,7 +33,11 @@ _MODEL_SETTINGS = (
 def rank(
     query: str, documents: IO[str], instruction: str | None, top_n: int | None, as_json: bool, **flags: Any
 ) -> None:
-    """Print the documents ranked by how well they answer QUERY."""
+    """Print the documents ranked by how well they answer QUERY.
+
+    The settings are those of the server: from flags, RERANKD_ variables and the settings file; --model takes a served
+    name of theirs, too.
+    """
     if not query.strip():
         raise InvalidRequest("the query must not be empty or blank")
     settings = settings_from(flags.pop("config"), flags)
@@ -40,10 +45,10 @@ def rank(
     if not texts:
         raise InvalidRequest("there is no document to rank: every line of the input is blank")
     # Imported here: torch takes seconds, and a wrong file name should not have to wait for it.
-    from rerankd.reranker import Reranker
+    from rerankd.local_models import instruction_of, load_named
 
-    chosen = {name: getattr(settings, name) for name in _MODEL_SETTINGS}
-    result = Reranker(**chosen).rank(query, texts, instruction=instruction, top_n=top_n)
+    asked = instruction or instruction_of(settings.model, settings)
+    result = load_named(settings.model, settings).rank(query, texts, instruction=asked, top_n=top_n)
     if as_json:
         click.echo(_as_json(result, texts))
     else:
@@ -68,12 +73,12 @@ def _as_json(result: RerankResult, texts: list[str]) -> str:
         {"index": row.index, "relevance_score": row.score, "document": {"text": texts[row.index]}}
         for row in result.ranked
     ]
-    return json.dumps({"model": result.model, "results": rows}, ensure_ascii=False, indent=2)
+    return printable_json(json.dumps({"model": result.model, "results": rows}, ensure_ascii=False, indent=2))
 
 
 def _print_table(result: RerankResult, texts: list[str]) -> None:
     rows = [
-        (str(place), f"{row.score:.4f}", str(row.index + 1), texts[row.index])
+        (str(place), f"{row.score:.4f}", str(row.index + 1), printable(texts[row.index]))
         for place, row in enumerate(result.ranked, start=1)
     ]
     click.echo(table(("rank", "score", "input", "document"), rows))

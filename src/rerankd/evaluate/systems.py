@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rerankd.evaluate.scorer import LocalScorer, Scorer, ServerScorer
-from rerankd.reranker import Reranker
-from rerankd.service.models import ModelSource, served_sources
+from rerankd.local_models import instruction_of, load_named
 from rerankd.settings import Settings
 
 
@@ -34,10 +33,9 @@ def open_local(models: Sequence[str], settings: Settings) -> Iterator[NamedScore
     models = models or (settings.model,)
     same_name = len({Path(model).name for model in models}) < len(models)
     for model in models:
-        with contextlib.closing(LocalScorer(_load(model, settings))) as scorer:
-            served = settings.models.get(model)
-            own = served.instruction if served else settings.instruction
-            yield NamedScorer(model if same_name else Path(model).name, scorer, own or None)
+        with contextlib.closing(LocalScorer(load_named(model, settings))) as scorer:
+            name = model if same_name else Path(model).name
+            yield NamedScorer(name, scorer, instruction_of(model, settings))
 
 
 def open_server(models: Sequence[str], url: str, api_key: str | None) -> Iterator[NamedScorer]:
@@ -45,23 +43,3 @@ def open_server(models: Sequence[str], url: str, api_key: str | None) -> Iterato
     for model in models or (None,):
         with contextlib.closing(ServerScorer(url, model, api_key)) as scorer:
             yield NamedScorer(scorer.identity["model"], scorer)
-
-
-def _load(model: str, settings: Settings) -> Reranker:
-    """As the server would load it: a served name brings its own revision, template, dtype and limit."""
-    row = settings.models.get(model)
-    if row is None:
-        source = ModelSource(model, settings.revision, settings.template, settings.dtype)  # type: ignore[arg-type]
-    else:
-        source, _ = served_sources(settings)[model]
-    return Reranker(
-        source.model,
-        revision=source.revision,
-        template=source.template,
-        engine=settings.engine,
-        dtype=source.dtype,
-        device=settings.device,
-        threads=settings.threads,
-        max_pair_tokens=(row and row.max_pair_tokens) or settings.max_pair_tokens,
-        max_batch_tokens=settings.max_batch_tokens,
-    )

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rerankd.cli.main import cli
+from rerankd.types import RerankResult
 
 QUERY = "What is the capital of France?"
 LINES = "Berlin is the capital of Germany.\n\nParis is the capital of France.\nBananas are yellow.\n"
@@ -58,3 +59,49 @@ def test_what_cannot_work_is_said_in_one_line(arguments: tuple[str, ...], text: 
     assert done.exit_code == 2
     assert says in done.output
     assert len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.promise("U21")
+def test_what_a_terminal_would_obey_is_shown_and_not_obeyed() -> None:
+    hostile = "red \x1b[31m title \x1b]0;owned\x07 \x9b2J \u202e bell\x08 Paris\n"
+    table = run(QUERY, "--documents", "-", text=hostile).output
+    assert not any(letter in table for letter in "\x1b\x07\x9b\u202e\x08")
+    assert "\\x1b[31m" in table.replace("\n", "")
+    answer = run(QUERY, "--documents", "-", "--json", text=hostile).output
+    assert not any(letter in answer for letter in "\x1b\x07\x9b\u202e\x08")
+    assert json.loads(answer)["results"][0]["document"]["text"] == hostile.strip()
+
+
+@pytest.mark.promise("U20")
+def test_the_instruction_comes_from_the_settings_as_in_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Loaded:
+        def __init__(self, model: str, **options: object) -> None:
+            self.model = model
+
+        def rank(self, query: str, texts: list[str], instruction: str | None, top_n: int | None) -> RerankResult:
+            asked.append((self.model, instruction))
+            return RerankResult("id", "m", (), (), 0)
+
+    monkeypatch.setattr("rerankd.local_models.Reranker", Loaded)
+    file = tmp_path / "rerankd.toml"
+    file.write_text(
+        'instruction = "of the file"\nserved_name = "own"\n[models.laws]\nmodel = "tiny"\ninstruction = "law"\n'
+    )
+    given = [QUERY, "--documents", "-", "--config", str(file)]
+    run(*given, text="a")
+    run(*given, "--model", "laws", text="a")
+    run(*given, "--model", "laws", "--instruction", "flag", text="a")
+    run(*given, "--model", "/some/folder", text="a")
+    monkeypatch.setenv("RERANKD_INSTRUCTION", "of the environment")
+    run(*given, text="a")
+    assert asked == [
+        ("tiny", "of the file"),
+        ("tiny", "law"),
+        ("tiny", "flag"),
+        ("/some/folder", "of the file"),
+        ("tiny", "of the environment"),
+    ]
