@@ -10,7 +10,7 @@ import click
 from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 from rerankd.cli.table import table
 from rerankd.errors import InvalidRequest, TooLarge
-from rerankd.printable import printable, printable_json
+from rerankd.printable import printable_json
 from rerankd.types import RerankResult
 
 _MODEL_SETTINGS = (
@@ -78,7 +78,7 @@ def _as_json(result: RerankResult, texts: list[str]) -> str:
 
 def _print_table(result: RerankResult, texts: list[str]) -> None:
     rows = [
-        (str(place), f"{row.score:.4f}", str(row.index + 1), printable(texts[row.index]))
+        (str(place), f"{row.score:.4f}", str(row.index + 1), texts[row.index])
         for place, row in enumerate(result.ranked, start=1)
     ]
     click.echo(table(("rank", "score", "input", "document"), rows))
