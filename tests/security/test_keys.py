@@ -67,7 +67,8 @@ async def test_every_route_needs_a_key_except_the_list(
 
 
 async def test_the_open_list_is_what_a_load_balancer_needs_and_no_more(client: httpx.AsyncClient) -> None:
-    open_paths = {"/", "/health", "/livez", "/readyz", "/ping", *playground_routes.FILES}
+    handshakes = {"/v1/cluster/auth", "/xinference/v1/cluster/auth"}
+    open_paths = {"/", "/health", "/livez", "/readyz", "/ping", *handshakes, *playground_routes.FILES}
     assert {path for _, path in OPEN_ROUTES} == open_paths
     for method, path in OPEN_ROUTES:
         assert (await client.request(method, path)).status_code == 200
