@@ -1,7 +1,8 @@
 """``python -m training all --data ../shared/data --out out/tiny``: from data to a model folder.
 
-The steps can be called one by one: prepare, train, export, evaluate. Intermediate files go to ``--work``; ``train``
-continues an interrupted run by itself.
+The steps can be called one by one: prepare, teach, train, export, evaluate, near-misses. Intermediate files go to
+``--work``; ``teach`` and ``train`` continue an interrupted run by themselves. ``fit-teachers`` prints weights for the
+recipe's mixture of teachers.
 """
 
 from __future__ import annotations
@@ -16,53 +17,80 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from training import near_miss_eval
 from training.calibrate import calibrate
 from training.cloze import cloze_sources
 from training.content import content_vectors, rarity
-from training.data import evaluation_texts, load_sources
+from training.data import evaluation_texts, load_sources, subset
 from training.export import export
+from training.fit_teachers import ALL_TEACHERS, report_fit, score_lists
 from training.initialise import Shape, State
 from training.model import PackedModel
-from training.prepare import load_all, prepare_source, save_prepared
+from training.prepare import load_all, prepare_source, save_evaluated, save_prepared
 from training.quick_eval import HEAD, Scorer, evaluate, mean_of, table_row
-from training.teacher import Teacher
-from training.tokenizer import train_tokenizer
-from training.train import Speed, load_start, read_stages, train_stages
+from training.start import load_start, start_tokenizer
+from training.teacher import Teachers, minilm
+from training.train import Recipe, Speed, read_stages, teach, train_stages
 
 SCORED_TOKENS = 512
+FIT_LISTS, FIT_DEPTH = 40, 8
 
 
 def prepare(options: argparse.Namespace) -> None:
     """Tokenizer, token ids, hard negatives and content vectors; prints what was removed as leaked."""
     work: Path = options.work
-    if (work / "content.npz").exists():
+    if (work / "done").exists():
         return
     sources, report = load_sources(options.data)
     print(report)
-    tokenizer = train_tokenizer(sources, work / "tokenizer.json")
+    if options.subset is not None:
+        sources = [subset(source, options.subset, options.seed) for source in sources]
+    tokenizer = start_tokenizer(sources, work / "tokenizer.json", options.start)
     queries, passages = evaluation_texts(options.data / "eval")
+    save_evaluated(queries, work)
     for source in sources + cloze_sources(sources, options.seed, queries | passages):
         print(f"{source.name}: {len(source.queries)} queries, {len(source.documents)} documents", flush=True)
         save_prepared(prepare_source(source, tokenizer), work / "prepared")
-    prepared = load_all(work / "prepared")
-    content = content_vectors(tokenizer, prepared, Teacher(), options.seed)
-    rare = rarity(prepared, tokenizer.get_vocab_size())
-    np.savez(work / "content.npz", content=content, rarity=rare)
+    if options.start is None:
+        prepared = load_all(work / "prepared")
+        content = content_vectors(tokenizer, prepared, minilm(), options.seed)
+        np.savez(work / "content.npz", content=content, rarity=rarity(prepared, tokenizer.get_vocab_size()))
+    (work / "done").touch()
 
 
 def speed_of(options: argparse.Namespace) -> Speed:
     return Speed(options.bfloat16, options.fuse)
 
 
+def first_stage(options: argparse.Namespace, stages: list[Recipe]) -> int:
+    """A published model has been through all stages but the last."""
+    return 0 if options.start is None else len(stages) - 1
+
+
+def fit_teachers(options: argparse.Namespace) -> None:
+    sources = load_all(options.work / "prepared")
+    teachers = Teachers(sources, ALL_TEACHERS, options.work / "teachers", speed_of(options).dtype)
+    report_fit(score_lists(sources, teachers, FIT_LISTS, FIT_DEPTH, options.seed))
+
+
+def run_teachers(options: argparse.Namespace) -> None:
+    """Scores the clusters of the stages that see the same ones again; other stages score theirs as they come."""
+    stages = read_stages(options.recipe, options.seed)
+    for stage in stages[first_stage(options, stages) :]:
+        if stage.distinct is not None:
+            teach(options.work, stage, speed_of(options))
+
+
 def run_training(options: argparse.Namespace) -> None:
     stages = read_stages(options.recipe, options.seed)
-    if not train_stages(options.work, options.run, stages, speed_of(options), options.start):
+    first = first_stage(options, stages)
+    if not train_stages(options.work, options.run, stages, speed_of(options), options.start, first):
         raise SystemExit("stopped before the last step; the same command goes on from here")
 
 
 def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
-    """The averaged weights of the last stage's checkpoint, or the compiled start where nothing was trained."""
-    shape, state = load_start(options.work, options.seed)
+    """The averaged weights of the last stage's checkpoint, or the start where nothing was trained."""
+    shape, state = load_start(options.work, options.seed, options.start)
     for checkpoint in sorted(options.run.glob("stage*/checkpoint.pt"))[-1:]:
         state = torch.load(checkpoint, weights_only=True)["averaged"]
     return shape, state
@@ -70,9 +98,11 @@ def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
 
 def export_folder(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
-    calibration = calibrate(PackedModel(shape, state, speed_of(options).dtype), load_all(options.work / "prepared"))
+    tokenizer = options.work / "tokenizer.json"
+    model = PackedModel(shape, state, speed_of(options).dtype)
+    calibration = calibrate(model, load_all(options.work / "prepared"), Tokenizer.from_file(str(tokenizer)))
     print(json.dumps(asdict(calibration)))
-    export(options.out, shape, state, options.work / "tokenizer.json", calibration.scale, calibration.bias)
+    export(options.out, shape, state, tokenizer, calibration.scale, calibration.bias)
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
@@ -87,16 +117,24 @@ def evaluate_run(options: argparse.Namespace) -> None:
     print(table_row("mean", mean_of(figures)))
 
 
+def judge_near_misses(options: argparse.Namespace) -> None:
+    """Of the exported folder, or of any other that ``--out`` names."""
+    print(near_miss_eval.table(near_miss_eval.judge(options.out)))
+
+
 def run_all(options: argparse.Namespace) -> None:
-    for step in (prepare, run_training, export_folder, evaluate_run):
+    for step in (prepare, run_teachers, run_training, export_folder, evaluate_run, judge_near_misses):
         step(options)
 
 
 COMMANDS = {
     "prepare": prepare,
+    "fit-teachers": fit_teachers,
+    "teach": run_teachers,
     "train": run_training,
     "export": export_folder,
     "evaluate": evaluate_run,
+    "near-misses": judge_near_misses,
     "all": run_all,
 }
 
@@ -109,7 +147,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("out/run"))
     parser.add_argument("--out", type=Path, default=Path("out/tiny"))
     parser.add_argument("--recipe", type=Path, default=Path(__file__).with_name("recipe.json"))
-    parser.add_argument("--start", type=Path, help="checkpoint of another run to begin from")
+    parser.add_argument(
+        "--start", type=Path, help="published model folder: its tokenizer and weights go through the last stage alone"
+    )
+    parser.add_argument("--subset", type=int, help="read at most so many queries a training file")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="bfloat16 products: faster where the CPU has AMX")
     parser.add_argument("--fuse", action="store_true", help="compile what lies between the products")

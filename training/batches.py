@@ -71,39 +71,51 @@ class Draw:
     documents: NDArray[np.int64]
     relevant: NDArray[np.bool_]  # (n_queries, n_documents)
     texts: list[NDArray[np.int32]]  # token ids of the documents as this cluster shows them
+    cut: int | None  # where the documents were cut, in tokens; None where other text surrounds them
 
 
 class Sampler:
-    """Draws clusters for ever; the state of ``random`` is all there is to resume."""
+    """Cluster ``index`` of a seed is always the same one, so there is no state to resume.
+
+    ``distinct`` clusters are drawn; after the last one the first comes again, its documents cut anew.
+    """
 
     def __init__(
-        self, sources: Sequence[Prepared], seed: int, lengths: Lengths, queries: int = 12, documents: int = 16
+        self,
+        sources: Sequence[Prepared],
+        seed: int,
+        lengths: Lengths,
+        queries: int = 12,
+        documents: int = 16,
+        distinct: int | None = None,
     ) -> None:
         self.sources, self.lengths = sources, lengths
-        self.random = np.random.default_rng(seed)
+        self.seed, self.distinct = seed, distinct
         self.queries, self.documents = queries, documents
         self.owners = [trained_owners(source) for source in sources]
         weights = [len(source.queries) ** SIZE_EXPONENT * factor(source.name) for source in sources]
         self.shares = np.array(weights) / sum(weights)
 
-    def draw(self, source: int | None = None) -> Draw:
-        chosen = int(self.random.choice(len(self.sources), p=self.shares)) if source is None else source
+    def draw(self, index: int) -> Draw:
+        self.random = np.random.default_rng([self.seed, index % self.distinct if self.distinct else index])
+        chosen = int(self.random.choice(len(self.sources), p=self.shares))
         queries = self._queries(chosen)
         documents = self._documents(chosen, queries)
+        self.random = np.random.default_rng([self.seed, index, 1])
         positives = [set(self.sources[chosen].positives[query].tolist()) for query in queries]
         relevant = np.array([[document in own for document in documents] for own in positives])
-        return Draw(chosen, np.array(queries), np.array(documents), relevant, self._texts(chosen, documents))
+        return Draw(chosen, np.array(queries), np.array(documents), relevant, *self._texts(chosen, documents))
 
-    def _texts(self, chosen: int, documents: list[int]) -> list[NDArray[np.int32]]:
+    def _texts(self, chosen: int, documents: list[int]) -> tuple[list[NDArray[np.int32]], int | None]:
         """Cut short, cut late, or cut late and surrounded by other text of the source up to a random length."""
         source, lengths = self.sources[chosen], self.lengths
-        if self.random.random() >= lengths.long_share:
-            return [source.documents[place][: lengths.usual] for place in documents]
-        limit = int(self.random.integers(lengths.usual, lengths.long + 1))
+        limit = lengths.usual
+        if self.random.random() < lengths.long_share:
+            limit = int(self.random.integers(lengths.usual, lengths.long + 1))
         texts = [source.documents[place][:limit] for place in documents]
-        if self.random.random() >= lengths.surrounded_share:
-            return texts
-        return [self._surrounded(source, text, limit) for text in texts]
+        if limit == lengths.usual or self.random.random() >= lengths.surrounded_share:
+            return texts, limit
+        return [self._surrounded(source, text, limit) for text in texts], None
 
     def _surrounded(self, source: Prepared, text: NDArray[np.int32], limit: int) -> NDArray[np.int32]:
         """Long texts match a little of everything; this teaches that such matches count for nothing."""

@@ -1,24 +1,29 @@
 """Scale and bias of the sigmoid, fitted on training queries that were held out.
 
-Right pairs against an equal weight of wrong ones, half of them hard (BM25) and half drawn at random: a probability
-of one half is then where a document is as likely to answer as not in such a mixture.
+Right pairs against an equal weight of wrong ones: a third hard (BM25), a third drawn at random, a third near misses.
+A probability of one half is then where a document is as likely to answer as not in such a mixture.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from training.batches import held_out
+from training.labels import token_ids
 from training.model import PackedModel, pack
-from training.prepare import Prepared
+from training.near_misses import NearMisses
+from training.prepare import QUERY_TOKENS, Prepared
+from training.teacher import kind_of
 
-PAIRS_A_SOURCE = 30
+PAIRS_A_SOURCE = 15
 HARD, RANDOM = 3, 3
+KINDS = ("hard", "random", "near")
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,23 @@ class Calibration:
     bias: float
     right_above_half: float
     wrong_below_half: float
+    near_below_half: float
+
+
+@dataclass
+class Logits:
+    """Of right pairs, and of wrong ones by their kind."""
+
+    right: list[float] = field(default_factory=list)
+    wrong: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
 
 @torch.inference_mode()
 def held_out_logits(
-    model: PackedModel, source: Prepared, random: np.random.Generator, limit: int
-) -> tuple[list[float], list[float]]:
-    """Logits of right and of wrong pairs of one source."""
-    right: list[float] = []
-    wrong: list[float] = []
+    model: PackedModel, source: Prepared, tokenizer: Tokenizer, random: np.random.Generator, limit: int, found: Logits
+) -> None:
+    """Adds the pairs of one source."""
+    makers = NearMisses(source, kind_of(source))
     queries = [query for query in range(len(source.queries)) if held_out(query)][:PAIRS_A_SOURCE]
     for query in queries:
         own = set(source.positives[query].tolist())
@@ -45,19 +58,38 @@ def held_out_logits(
         strangers = [
             place for place in random.integers(len(source.documents), size=RANDOM).tolist() if place not in own
         ]
-        places = [int(source.positives[query][0]), *hard, *strangers]
-        cluster = pack([source.documents[place] for place in places], [source.queries[query]], limit)
-        logits = model(cluster)[0].tolist()
-        right.append(logits[0])
-        wrong.extend(logits[1:])
-    return right, wrong
+        right = int(source.positives[query][0])
+        documents = [source.documents[place] for place in (right, *hard, *strangers)]
+        made = makers.make(query, right, random)
+        if made is not None:
+            documents.append(token_ids(tokenizer, made.document, limit))
+        asked = [source.queries[query]]
+        if made is not None and made.query is not None:
+            asked.append(token_ids(tokenizer, made.query, QUERY_TOKENS))
+        logits = model(pack(documents, asked, limit)).tolist()
+        found.right.append(logits[0][0])
+        found.wrong["hard"].extend(logits[0][1 : 1 + len(hard)])
+        found.wrong["random"].extend(logits[0][1 + len(hard) : 1 + len(hard) + len(strangers)])
+        if made is not None and not np.array_equal(documents[-1], documents[0][:limit]):
+            found.wrong["near"].append(logits[0][-1])
+            if len(asked) > 1:
+                found.right.append(logits[1][-1])
+                found.wrong["near"].append(logits[1][0])
 
 
-def fit(right: NDArray[np.float32], wrong: NDArray[np.float32], rounds: int = 60) -> tuple[float, float]:
-    """Logistic regression of one variable, both classes weighted alike, by L-BFGS."""
+def wrong_weights(wrong: dict[str, list[float]]) -> NDArray[np.float32]:
+    """Every kind that there is weighs as much as any other; together 1."""
+    kinds = [np.full(len(logits), 1 / len(logits)) for logits in wrong.values() if logits]
+    return (np.concatenate(kinds) / len(kinds)).astype(np.float32)
+
+
+def fit(
+    right: NDArray[np.float32], wrong: NDArray[np.float32], wrong_weights: NDArray[np.float32], rounds: int = 60
+) -> tuple[float, float]:
+    """Logistic regression of one variable, both classes weighted alike, by L-BFGS. ``wrong_weights`` sum to 1."""
     logits = torch.from_numpy(np.concatenate([right, wrong]))
     labels = torch.cat([torch.ones(len(right)), torch.zeros(len(wrong))])
-    weights = torch.cat([torch.full((len(right),), 0.5 / len(right)), torch.full((len(wrong),), 0.5 / len(wrong))])
+    weights = torch.cat([torch.full((len(right),), 0.5 / len(right)), torch.from_numpy(wrong_weights) / 2])
     parameters = torch.tensor([1.0, -float(logits.mean())], requires_grad=True)
     optimiser = torch.optim.LBFGS([parameters], max_iter=rounds, line_search_fn="strong_wolfe")
 
@@ -73,15 +105,21 @@ def fit(right: NDArray[np.float32], wrong: NDArray[np.float32], rounds: int = 60
     return scale, bias
 
 
-def calibrate(model: PackedModel, sources: list[Prepared], seed: int = 1, limit: int = 256) -> Calibration:
+def calibrate(
+    model: PackedModel, sources: list[Prepared], tokenizer: Tokenizer, seed: int = 1, limit: int = 256
+) -> Calibration:
     random = np.random.default_rng(seed)
-    found = [held_out_logits(model, source, random, limit) for source in sources]
-    right = np.array([logit for pair in found for logit in pair[0]], dtype=np.float32)
-    wrong = np.array([logit for pair in found for logit in pair[1]], dtype=np.float32)
-    scale, bias = fit(right, wrong)
+    found = Logits()
+    for source in sources:
+        held_out_logits(model, source, tokenizer, random, limit, found)
+    right = np.array(found.right, dtype=np.float32)
+    wrong = np.array([logit for logits in found.wrong.values() for logit in logits], dtype=np.float32)
+    near = np.array(found.wrong["near"], dtype=np.float32)
+    scale, bias = fit(right, wrong, wrong_weights(found.wrong))
     return Calibration(
         scale=scale,
         bias=bias,
         right_above_half=float((scale * right + bias > 0).mean()),
         wrong_below_half=float((scale * wrong + bias < 0).mean()),
+        near_below_half=float((scale * near + bias < 0).mean()),
     )

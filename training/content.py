@@ -14,8 +14,8 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 from tokenizers import Tokenizer
 
+from training.encoder import Encoder
 from training.prepare import Prepared
-from training.teacher import Teacher
 from training.tokenizer import SPECIALS
 
 TEACHER_DIMS, COOCCURRENCE_DIMS, RANDOM_DIMS = 96, 48, 48
@@ -40,9 +40,9 @@ def token_strings(tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode([token]).strip() for token in range(tokenizer.get_vocab_size())]
 
 
-def teacher_block(strings: list[str], teacher: Teacher) -> Vectors:
+def teacher_block(strings: list[str], teacher: Encoder) -> Vectors:
     """Principal components of the teacher's vectors, half whitened so that no single one decides."""
-    vectors = teacher.encode([text or "." for text in strings], batch=512)
+    vectors = teacher.encode([text or "." for text in strings])
     vectors = vectors - vectors.mean(axis=0)
     values, directions = np.linalg.eigh(vectors.T @ vectors / len(vectors))
     top = np.argsort(-values)[:TEACHER_DIMS]
@@ -93,7 +93,7 @@ def rarity(sources: list[Prepared], size: int) -> Vectors:
     return np.clip(np.minimum(found[0], found[1]), 0.1, 10.0).astype(np.float32)
 
 
-def content_vectors(tokenizer: Tokenizer, sources: list[Prepared], teacher: Teacher, seed: int) -> Vectors:
+def content_vectors(tokenizer: Tokenizer, sources: list[Prepared], teacher: Encoder, seed: int) -> Vectors:
     """Unit vectors (vocabulary, `CONTENT_DIMS`); the special tokens have none."""
     strings = token_strings(tokenizer)
     random = np.random.default_rng(seed).standard_normal((len(strings), RANDOM_DIMS)).astype(np.float32)

@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training.functions import FUNCTIONS, function_rows
 
+# Pairs that a model is judged by, as it is by the evaluation sets.
+NEAR_MISSES = Path(__file__).with_name("near_misses.jsonl")
 # Left out of shipped weights: no licence stated in the source repository, or texts of third parties under a
 # repository licence that cannot cover them.
 UNLICENSED = ("squadshifts_en", "crud_news_lead_zh_pseudo")
@@ -63,7 +67,10 @@ def titled(title: str | None, text: str) -> str:
 
 
 def evaluation_texts(folder: Path) -> tuple[set[str], set[str]]:
-    """The normalised queries and passages (with and without their title) of every set under ``folder``."""
+    """The normalised queries and passages (with and without their title) of every set under ``folder``.
+
+    Those of the near misses are among them.
+    """
     queries: set[str] = set()
     passages: set[str] = set()
     for path in sorted(folder.glob("*/queries.jsonl")):
@@ -72,6 +79,9 @@ def evaluation_texts(folder: Path) -> tuple[set[str], set[str]]:
         for row in read_json_lines(path):
             passages.add(normalised(row["text"]))
             passages.add(normalised(titled(row.get("title"), row["text"])))
+    for row in read_json_lines(NEAR_MISSES):
+        queries.add(normalised(row["query"]))
+        passages.update(normalised(row[side]) for side in ("right", "wrong"))
     return queries - {""}, passages - {""}
 
 
@@ -151,3 +161,24 @@ def load_sources(data: Path) -> tuple[list[Source], LeakReport]:
     rows = {path.stem: read_json_lines(path) for path in paths} | {FUNCTIONS: function_rows()}
     sources = [load_source(name, found, queries, passages, report) for name, found in rows.items()]
     return [source for source in sources if len(source.queries) >= 50], report
+
+
+def subset(source: Source, queries: int, seed: int, stretch: int = 50) -> Source:
+    """At most about so many queries, with the documents that they name, for a run that sees only a part.
+
+    Whole stretches are taken: neighbours in a file are often of one article, and so hard for each other.
+    """
+    if len(source.queries) <= queries:
+        return source
+    starts = np.random.default_rng(seed).permutation(len(source.queries) // stretch)[: queries // stretch]
+    chosen = [place for start in sorted(starts.tolist()) for place in range(start * stretch, (start + 1) * stretch)]
+    named = [*(source.positives[place] for place in chosen), *(source.negatives[place] for place in chosen)]
+    kept = {old: new for new, old in enumerate(sorted({document for row in named for document in row}))}
+    return Source(
+        source.name,
+        source.language,
+        [source.queries[place] for place in chosen],
+        [source.documents[old] for old in kept],
+        [[kept[old] for old in source.positives[place]] for place in chosen],
+        [[kept[old] for old in source.negatives[place]] for place in chosen],
+    )

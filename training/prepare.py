@@ -123,3 +123,12 @@ def load_prepared(path: Path) -> Prepared:
 
 def load_all(folder: Path) -> list[Prepared]:
     return [load_prepared(path) for path in sorted(folder.glob("*.npz"))]
+
+
+def save_evaluated(texts: set[str], work: Path) -> None:
+    """Normalised texts of the evaluation sets, one a line: what is made while training must not be one of them."""
+    (work / "evaluated.txt").write_text("\n".join(sorted(texts)), encoding="utf-8")
+
+
+def load_evaluated(work: Path) -> frozenset[str]:
+    return frozenset((work / "evaluated.txt").read_text(encoding="utf-8").split("\n"))

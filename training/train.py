@@ -1,7 +1,8 @@
-"""The training loop: cross entropy over clusters plus two teachers, checkpoints, resume.
+"""The training loop: cross entropy over clusters plus teachers, checkpoints, resume.
 
 Loss of a cluster = -log of the probability mass on the documents that answer the query
-+ ``distil`` * KL(teacher || model), where the teacher mixes dense similarity and BM25.
++ ``distil`` * KL(teachers || model), where the teachers are a mixture of encoders and BM25
++ ``probability`` * binary cross entropy of sigmoid(``scale`` * logit + ``bias``), near misses among the wrong pairs.
 """
 
 from __future__ import annotations
@@ -11,25 +12,38 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from training.batches import Draw, Lengths, Sampler
-from training.initialise import Shape, State, initial_state
+from training.initialise import Shape, State
+from training.labels import Labelled, Labeller, probability_loss, ranking_loss
 from training.model import PackedModel, pack
-from training.prepare import Prepared, load_all
-from training.teacher import Teacher
+from training.near_misses import NearMisses
+from training.prepare import Prepared, load_all, load_evaluated
+from training.start import load_start
+from training.teacher import Mixture, Teachers, kind_of
+
+FIRST_MIXTURE: Mixture = {
+    "en": {"minilm.cosine": 16.0, "bm25": 0.35},
+    "code": {"minilm.cosine": 16.0, "bm25": 0.35},
+    "zh": {"bm25": 0.15},
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run; the last ``decay`` of the steps lowers the rates to ``final``."""
+    """Everything that decides a run; the last ``decay`` of the steps lowers the rates to ``final``.
+
+    ``distinct``: so many different clusters, which come again (None: every cluster is new). ``teachers``: their
+    weights. ``near_misses``: so many are put into a cluster.
+    """
 
     steps: int = 2550
     clusters: int = 2
@@ -39,6 +53,14 @@ class Recipe:
     decay: float = 0.45
     final: float = 0.02
     distil: float = 1.0
+    teachers: Mixture = field(default_factory=lambda: FIRST_MIXTURE)
+    queries: int = 12
+    documents: int = 16
+    distinct: int | None = None
+    near_misses: int = 0
+    probability: float = 0.0
+    scale: float = 0.465
+    bias: float = 0.687
     document_tokens: int = 128
     long_tokens: int = 448
     long_share: float = 0.4
@@ -61,76 +83,24 @@ class Speed:
         return torch.bfloat16 if self.bfloat16 else torch.float32
 
 
-@dataclass(frozen=True)
-class TeacherWeights:
-    """How similarity (cosine) and BM25 become teacher logits; fitted on training clusters by their own labels."""
-
-    cosine: float
-    bm25: float
-
-
-ENGLISH = TeacherWeights(cosine=16.0, bm25=0.35)
-CHINESE = TeacherWeights(cosine=0.0, bm25=0.15)
-
-
-class Teachers:
-    """Teacher logits of a cluster; dense vectors are computed once a text and kept."""
-
-    def __init__(self, sources: list[Prepared], dtype: torch.dtype) -> None:
-        self.sources = sources
-        self.dense = Teacher(dtype=dtype)
-        self.vectors: dict[tuple[int, str, int], NDArray[np.float16]] = {}
-
-    def save(self, path: Path) -> None:
-        keys = [f"{source} {kind} {place}" for source, kind, place in self.vectors]
-        windows = [len(vectors) for vectors in self.vectors.values()]
-        np.savez(path, keys=np.array(keys), windows=windows, vectors=np.concatenate(list(self.vectors.values())))
-
-    def restore(self, path: Path) -> None:
-        with np.load(path) as arrays:
-            vectors = np.split(arrays["vectors"], np.cumsum(arrays["windows"])[:-1])
-            for key, found in zip(arrays["keys"].tolist(), vectors, strict=True):
-                source, kind, place = key.split()
-                self.vectors[int(source), kind, int(place)] = found
-
-    def _vectors(self, source: int, kind: str, places: NDArray[np.int64]) -> list[NDArray[np.float16]]:
-        texts = getattr(self.sources[source], f"{kind}_texts")
-        missing = [int(place) for place in places if (source, kind, int(place)) not in self.vectors]
-        if missing:
-            for place, vectors in zip(missing, self.dense.encode_windows([texts[i] for i in missing]), strict=True):
-                self.vectors[source, kind, place] = vectors.astype(np.float16)
-        return [self.vectors[source, kind, int(place)] for place in places]
-
-    def _similarity(self, draw: Draw) -> NDArray[np.float32]:
-        """Cosine of each query with the window of the document that is most like it."""
-        queries = np.stack([found[0] for found in self._vectors(draw.source, "query", draw.queries)])
-        documents = self._vectors(draw.source, "document", draw.documents)
-        cosines = queries.astype(np.float32) @ np.concatenate(documents).astype(np.float32).T
-        starts = np.cumsum([0, *(len(windows) for windows in documents[:-1])])
-        return np.maximum.reduceat(cosines, starts, axis=1)
-
-    def logits(self, draw: Draw) -> torch.Tensor:
-        """(n_queries, n_documents), float32."""
-        source = self.sources[draw.source]
-        weights = CHINESE if source.language.startswith("zh") else ENGLISH
-        scores = weights.bm25 * source.pool.scores(draw.queries, draw.documents)
-        if weights.cosine:
-            scores = scores + weights.cosine * self._similarity(draw)
-        return torch.from_numpy(scores.astype(np.float32))
-
-
 class Trainer:
-    """Model, averaged weights, optimiser and sampler: all that a checkpoint holds."""
+    """Model, averaged weights and optimiser (all that a checkpoint holds), and what clusters are made of.
+
+    ``work`` holds the tokenizer and the teachers' scores.
+    """
 
     def __init__(
-        self, recipe: Recipe, shape: Shape, state: State, sources: list[Prepared], speed: Speed = Speed()
+        self, recipe: Recipe, shape: Shape, state: State, sources: list[Prepared], work: Path, speed: Speed = Speed()
     ) -> None:
         self.recipe, self.sources = recipe, sources
         self.model = PackedModel(shape, state, speed.dtype, speed.fuse)
         self.averaged = {name: tensor.clone() for name, tensor in self.model.state().items()}
         lengths = Lengths(recipe.document_tokens, recipe.long_tokens, recipe.long_share, recipe.surrounded_share)
-        self.sampler = Sampler(sources, recipe.seed, lengths)
-        self.teachers = Teachers(sources, speed.dtype) if recipe.distil else None
+        self.sampler = Sampler(sources, recipe.seed, lengths, recipe.queries, recipe.documents, recipe.distinct)
+        makers = [NearMisses(source, kind_of(source)) for source in sources]
+        tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+        self.labeller = Labeller(sources, makers, tokenizer, recipe.near_misses, load_evaluated(work))
+        self.teachers = Teachers(sources, recipe.teachers, work / "teachers", speed.dtype) if recipe.distil else None
         embeddings = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" in n]
         others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
         groups = [{"params": embeddings, "peak": recipe.embedding_rate}, {"params": others, "peak": recipe.rate}]
@@ -146,32 +116,40 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * share
 
-    def cluster_loss(self, draw: Draw) -> tuple[torch.Tensor, float]:
+    def labelled(self, index: int, draw: Draw) -> Labelled:
+        return self.labeller.label(draw, np.random.default_rng([self.recipe.seed, index, 2]))
+
+    def cluster_loss(self, draw: Draw, cluster: Labelled) -> tuple[torch.Tensor, float]:
         """Loss, and the share of queries whose best document is a right one."""
-        source = self.sources[draw.source]
-        queries = [source.queries[int(place)] for place in draw.queries]
-        logits = self.model(pack(draw.texts, queries, self.recipe.long_tokens + 1))
-        relevant = torch.from_numpy(draw.relevant)
-        found = F.log_softmax(logits, dim=1)
-        loss = -found.masked_fill(~relevant, float("-inf")).logsumexp(dim=1).mean()
+        recipe = self.recipe
+        logits = self.model(pack(cluster.documents, cluster.queries, recipe.long_tokens + 1))
+        relevant = torch.from_numpy(cluster.relevant)
+        loss = ranking_loss(logits, relevant)
         if self.teachers is not None:
             wanted = F.softmax(self.teachers.logits(draw), dim=1)
-            loss = loss + self.recipe.distil * F.kl_div(found, wanted, reduction="none").sum(dim=1).mean()
+            # The teachers know nothing of near misses: those of the draw stand first.
+            found = F.log_softmax(logits[: wanted.shape[0], : wanted.shape[1]], dim=1)
+            loss = loss + recipe.distil * F.kl_div(found, wanted, reduction="none").sum(dim=1).mean()
+        if recipe.probability:
+            loss = loss + recipe.probability * probability_loss(recipe.scale * logits + recipe.bias, cluster)
         hits = relevant.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return loss, float(hits)
 
-    def _work(self, draw: Draw) -> tuple[float, float]:
+    def _work(self, draw: Draw, cluster: Labelled) -> tuple[float, float]:
         # One core a cluster: with several cores on one, each small operation would wait for the slowest of them.
         torch.set_num_threads(1)
-        loss, hit = self.cluster_loss(draw)
+        loss, hit = self.cluster_loss(draw, cluster)
         (loss / self.recipe.clusters).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), hit
 
     def train_step(self) -> dict[str, float]:
         self.set_rate()
         self.optimiser.zero_grad(set_to_none=True)
-        draws = [self.sampler.draw() for _ in range(self.recipe.clusters)]
-        figures = list(self.workers.map(self._work, draws))
+        first = self.step * self.recipe.clusters
+        places = range(first, first + self.recipe.clusters)
+        draws = [self.sampler.draw(index) for index in places]
+        clusters = [self.labelled(index, draw) for index, draw in zip(places, draws, strict=True)]
+        figures = list(self.workers.map(self._work, draws, clusters))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.step += 1
@@ -192,7 +170,6 @@ class Trainer:
             "model": self.model.state(),
             "averaged": self.averaged,
             "optimiser": self.optimiser.state_dict(),
-            "random": json.dumps(self.sampler.random.bit_generator.state),
         }
         partial = path.with_suffix(".partial")
         torch.save(saved, partial)
@@ -206,31 +183,25 @@ class Trainer:
                 parameter.copy_(saved["model"][name])
         self.averaged = saved["averaged"]
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.sampler.random.bit_generator.state = json.loads(saved["random"])
 
 
-def load_start(work: Path, seed: int) -> tuple[Shape, State]:
-    with np.load(work / "content.npz") as arrays:
-        content, rarity = arrays["content"], arrays["rarity"]
-    shape = Shape(vocabulary=len(rarity))
-    return shape, initial_state(shape, content, rarity, seed)
+def teach(work: Path, recipe: Recipe, speed: Speed) -> None:
+    """The teachers' scores of all distinct clusters of a stage; those on disk are left as they are."""
+    sources = load_all(work / "prepared")
+    teachers = Teachers(sources, recipe.teachers, work / "teachers", speed.dtype)
+    sampler = Sampler(sources, recipe.seed, Lengths(), recipe.queries, recipe.documents, recipe.distinct)
+    for index in range(recipe.distinct or 0):
+        draw = sampler.draw(index)
+        teachers.scores(sources[draw.source], draw.queries, draw.documents)
 
 
-def train(work: Path, run: Path, recipe: Recipe, speed: Speed, start: Path | None = None) -> bool:
-    """Trains to ``recipe.steps``, or to a SIGTERM, after which another call goes on; whether all steps are done.
-
-    ``start`` takes over the averaged weights of another run's checkpoint.
-    """
+def train(work: Path, run: Path, recipe: Recipe, speed: Speed, start: tuple[Shape, State]) -> bool:
+    """Trains to ``recipe.steps``, or to a SIGTERM, after which another call goes on; whether all steps are done."""
     run.mkdir(parents=True, exist_ok=True)
-    shape, state = load_start(work, recipe.seed)
-    if start is not None:
-        state = torch.load(start, weights_only=True)["averaged"]
-    trainer = Trainer(recipe, shape, state, load_all(work / "prepared"), speed)
-    checkpoint, vectors = run / "checkpoint.pt", work / "teacher.npz"
+    trainer = Trainer(recipe, *start, load_all(work / "prepared"), work, speed)
+    checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
         trainer.restore(checkpoint)
-    if trainer.teachers is not None and vectors.exists():
-        trainer.teachers.restore(vectors)
     (run / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
@@ -242,8 +213,6 @@ def train(work: Path, run: Path, recipe: Recipe, speed: Speed, start: Path | Non
             print(json.dumps(figures), file=curve, flush=True)
             if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps or stopped.is_set():
                 trainer.save(checkpoint)
-    if trainer.teachers is not None:
-        trainer.teachers.save(vectors)
     return trainer.step == recipe.steps
 
 
@@ -251,16 +220,18 @@ def stage_checkpoint(run: Path, stage: int) -> Path:
     return run / f"stage{stage + 1}" / "checkpoint.pt"
 
 
-def train_stages(work: Path, run: Path, stages: list[Recipe], speed: Speed, start: Path | None = None) -> bool:
+def train_stages(
+    work: Path, run: Path, stages: list[Recipe], speed: Speed, folder: Path | None = None, first: int = 0
+) -> bool:
     """One stage after another, each from the averaged weights of the one before; goes on where it was stopped.
 
-    Whether all are done.
+    ``folder``: a published model to begin from, with stage ``first``. Whether all stages are done.
     """
-    for stage, recipe in enumerate(stages):
-        checkpoint = stage_checkpoint(run, stage)
-        if not train(work, checkpoint.parent, recipe, speed, start):
+    shape, state = load_start(work, stages[0].seed, folder)
+    for stage in range(first, len(stages)):
+        if not train(work, stage_checkpoint(run, stage).parent, stages[stage], speed, (shape, state)):
             return False
-        start = checkpoint
+        state = torch.load(stage_checkpoint(run, stage), weights_only=True)["averaged"]
     return True
 
 

@@ -32,16 +32,16 @@ def contains(text: list[int], part: list[int]) -> bool:
 
 
 def test_usual_documents_are_cut_and_long_ones_later(prepared: Prepared) -> None:
-    usual = Sampler([prepared], 1, Lengths(usual=5, long=60, long_share=0.0)).draw()
+    usual = Sampler([prepared], 1, Lengths(usual=5, long=60, long_share=0.0)).draw(0)
     assert {len(text) for text in usual.texts} == {5}
-    late = Sampler([prepared], 1, Lengths(usual=50, long=60, long_share=1.0, surrounded_share=0.0)).draw()
+    late = Sampler([prepared], 1, Lengths(usual=50, long=60, long_share=1.0, surrounded_share=0.0)).draw(0)
     assert all(50 <= len(text) <= 60 for text in late.texts)
 
 
 def test_surrounded_documents_are_whole_inside_other_text(prepared: Prepared) -> None:
     whole = max(len(prepared.documents[place]) for place in range(12))
     lengths = Lengths(usual=whole + 100, long=whole + 200, long_share=1.0, surrounded_share=1.0)
-    draw = Sampler([prepared], 1, lengths).draw()
+    draw = Sampler([prepared], 1, lengths).draw(0)
     for place, text in zip(draw.documents, draw.texts, strict=True):
         assert contains(text.tolist(), prepared.documents[int(place)].tolist())
         assert len(text) <= lengths.long

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from training.calibrate import fit
 from training.content import CONTENT_DIMS, unit_rows
 from training.data import Source
 from training.initialise import Shape, State
-from training.prepare import Prepared, load_prepared, prepare_source, save_prepared
+from training.prepare import Prepared, load_prepared, prepare_source, save_evaluated, save_prepared
 from training.quick_eval import ndcg
 from training.train import Recipe, Speed, Trainer, read_stages, train_stages
 
@@ -42,7 +43,7 @@ def prepared(tokenizer: Tokenizer) -> Prepared:
 
 
 def test_a_cluster_holds_the_answers_of_all_its_queries(prepared: Prepared) -> None:
-    draw = Sampler([prepared], 3, Lengths(), queries=6, documents=10).draw()
+    draw = Sampler([prepared], 3, Lengths(), queries=6, documents=10).draw(0)
     assert draw.relevant.shape == (6, 10)
     assert draw.relevant.any(axis=1).all()
     assert not any(held_out(int(query)) for query in draw.queries)
@@ -57,33 +58,32 @@ def test_prepared_sources_survive_the_disk(prepared: Prepared, tmp_path: Path) -
     assert np.allclose(again.pool.scores(some, some), prepared.pool.scores(some, some))
 
 
-def small_trainer(recipe: Recipe, shape: Shape, state: State, prepared: Prepared) -> Trainer:
-    trainer = Trainer(recipe, shape, state, [prepared])
-    trainer.sampler.queries, trainer.sampler.documents = 3, 4
-    return trainer
+@pytest.fixture
+def work(prepared: Prepared, shape: Shape, tokenizer_path: Path, tmp_path: Path) -> Path:
+    """What ``prepare`` leaves behind, of the toy source."""
+    folder = tmp_path / "work"
+    save_prepared(prepared, folder / "prepared")
+    save_evaluated(set(), folder)
+    shutil.copyfile(tokenizer_path, folder / "tokenizer.json")
+    content = np.random.default_rng(0).standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32)
+    rarity = np.full(shape.vocabulary, 4.0, dtype=np.float32)
+    np.savez(folder / "content.npz", content=unit_rows(content), rarity=rarity)
+    return folder
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
-    prepared: Prepared, shape: Shape, state: State, tmp_path: Path
+    prepared: Prepared, shape: Shape, state: State, work: Path, tmp_path: Path
 ) -> None:
-    recipe = Recipe(steps=3, clusters=1, distil=0.0, warm_up=1)
-    whole, first = small_trainer(recipe, shape, state, prepared), small_trainer(recipe, shape, state, prepared)
+    recipe = Recipe(
+        steps=3, clusters=1, queries=3, documents=4, distil=0.0, warm_up=1, near_misses=1, probability=1.0
+    )
+    whole, first = (Trainer(recipe, shape, state, [prepared], work) for _ in range(2))
     losses = [whole.train_step()["loss"] for _ in range(3)]
     first.train_step()
     first.save(tmp_path / "checkpoint.pt")
-    second = small_trainer(recipe, shape, state, prepared)
+    second = Trainer(recipe, shape, state, [prepared], work)
     second.restore(tmp_path / "checkpoint.pt")
     assert [second.train_step()["loss"] for _ in range(2)] == pytest.approx(losses[1:], rel=1e-3)
-
-
-@pytest.fixture
-def work(prepared: Prepared, shape: Shape, tmp_path: Path) -> Path:
-    """What ``prepare`` leaves behind, of the toy source."""
-    save_prepared(prepared, tmp_path / "work" / "prepared")
-    content = np.random.default_rng(0).standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32)
-    rarity = np.full(shape.vocabulary, 4.0, dtype=np.float32)
-    np.savez(tmp_path / "work" / "content.npz", content=unit_rows(content), rarity=rarity)
-    return tmp_path / "work"
 
 
 def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(work: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> No
 def test_calibration_puts_one_half_between_the_classes() -> None:
     random = np.random.default_rng(1)
     right, wrong = random.normal(6, 1, 400).astype(np.float32), random.normal(0, 1, 900).astype(np.float32)
-    scale, bias = fit(right, wrong)
+    scale, bias = fit(right, wrong, np.full(900, 1 / 900, dtype=np.float32))
     assert -bias / scale == pytest.approx(3.0, abs=0.3)
 
 
