@@ -2,8 +2,8 @@
 
 The file (format ``E5S1``, little endian): magic, version, seven sizes, epsilon, block size, five piece ids; the
 pieces as offsets, scores and text; a table of replacements of single code points; a directory of tensors. Matrices
-are stored as Q4_0 (the format of llama.cpp): blocks of 32 weights, a float16 scale and 16 bytes, of which the low halves
-are the first 16 weights and the high halves the others, each plus 8.
+are stored as Q4_0 (the format of llama.cpp): blocks of 32 weights, a float16 scale and 16 bytes, of which the low
+halves are the first 16 weights and the high halves the others, each plus 8.
 """
 
 from __future__ import annotations
