@@ -34,7 +34,7 @@ _MADE = "Made by docs/generate.py from docs/reference/{}; do not edit."
 @cache
 def openapi() -> dict[str, Any]:
     settings = Settings()
-    return document(create_app(settings, RerankService(settings)).routes, ROUTES)
+    return document(create_app(settings, RerankService(settings)), ROUTES)
 
 
 def openapi_json() -> str:

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-HEAVY = ("torch", "transformers", "scipy", "onnx", "matplotlib", "rich", "fastapi", "pydantic", "huggingface_hub")
+HEAVY = ("torch", "transformers", "scipy", "onnx", "matplotlib", "rich", "huggingface_hub")
 
 WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))"
 """Importing one of them raises, as where they are not installed."""

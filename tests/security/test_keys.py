@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.routing import Route
 from tests.figures import Measured
 from tests.standin import StandInService
@@ -24,17 +24,17 @@ BODY = {"query": "q", "documents": ["d"]}
 
 
 @pytest.fixture
-def app() -> Starlette:
+def app() -> FastAPI:
     settings = Settings(api_keys="user:user-secret", admin_keys="root:admin-secret")
     return create_app(settings, StandInService())
 
 
 @pytest.fixture
-def client(app: Starlette) -> httpx.AsyncClient:
+def client(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
-def discovered(app: Starlette) -> Iterator[tuple[str, str]]:
+def discovered(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Every method and path that the application answers, found in its router and not in a list of ours."""
     for route in app.routes:
         if isinstance(route, RerankRoutes):
@@ -50,7 +50,7 @@ def concrete(path: str) -> str:
 
 @pytest.mark.promise("S-01")
 async def test_every_route_needs_a_key_except_the_list(
-    app: Starlette, client: httpx.AsyncClient, measured: Measured
+    app: FastAPI, client: httpx.AsyncClient, measured: Measured
 ) -> None:
     routes = sorted(set(discovered(app)))
     closed = [route for route in routes if route not in OPEN_ROUTES]
@@ -141,7 +141,7 @@ async def test_a_preflight_tells_nothing_and_names_only_listed_origins(origin: s
 
 
 @pytest.mark.promise("S-04")
-async def test_admin_routes_need_an_admin_key(app: Starlette, client: httpx.AsyncClient, measured: Measured) -> None:
+async def test_admin_routes_need_an_admin_key(app: FastAPI, client: httpx.AsyncClient, measured: Measured) -> None:
     admin = [(method, path) for method, path in discovered(app) if path.startswith("/admin")]
     assert len(admin) >= 2
     for method, path in admin:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
 from rerankd.errors import ConfigurationError, ServiceError
 from rerankd.http.auth import ADMIN_PREFIX
@@ -30,7 +30,7 @@ class AdminRoutes:
             "/cache/flush": (self.flush, "Forget the cached scores"),
         }
         return [
-            MeasuredRoute(ADMIN_PREFIX + path, endpoint, method="POST", tag="administration", summary=summary)
+            MeasuredRoute(ADMIN_PREFIX + path, endpoint, methods=["POST"], tags=["administration"], summary=summary)
             for path, (endpoint, summary) in actions.items()
         ]
 

@@ -10,17 +10,14 @@ routes          rerank paths by table; probes, models, administration and docume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from starlette.applications import Starlette
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute
 
+import rerankd
 from rerankd.http.access import Access
 from rerankd.http.admin_routes import AdminRoutes
 from rerankd.http.auth import Authentication, KeyRing
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
 _EXPOSED = ("X-Request-Id", "X-Warnings", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
-def create_app(settings: Settings, service: RerankService, in_flight: InFlight | None = None) -> Starlette:
+def create_app(settings: Settings, service: RerankService, in_flight: InFlight | None = None) -> FastAPI:
     """The application over a service, started or not.
 
     Args:
@@ -54,8 +51,15 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
     Raises:
         ConfigurationError: the API keys cannot be read.
     """
-    app = Starlette(exception_handlers={HTTPException: _raise_again})
-    app.router.redirect_slashes = False
+    app = FastAPI(
+        title="rerankd",
+        version=rerankd.__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _raise_again},
+    )
     table = RouteTable(ROUTES)
     app.router.routes += [
         RerankRoutes(table, settings, service, InFlight() if in_flight is None else in_flight),
@@ -64,8 +68,8 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
         *AdminRoutes(service).routes(),
         *docs_routes(),
         *(playground_routes() if settings.playground else ()),
+        _openapi_route(app, settings),
     ]
-    app.router.routes.append(_openapi_route(app.routes, settings.root_path))
     # The last one added is the outermost.
     keys = KeyRing(settings)
     app.add_middleware(Authentication, keys=keys, trusted_proxies=TrustedProxies(_listed(settings.trusted_proxies)))
@@ -78,19 +82,21 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
 
 
 async def _raise_again(request: Request, raised: Exception) -> NoReturn:
-    """Starlette would answer its own 404 and 405 here, in its own shape."""
+    """FastAPI would answer its own 404 and 405 here, in its own shape."""
     raise raised
 
 
-def _openapi_route(routes: Sequence[BaseRoute], root_path: str) -> MeasuredRoute:
-    @lru_cache(maxsize=1)
-    def made() -> dict[str, Any]:
-        return document(routes, ROUTES, root_path)
+def _openapi_route(app: FastAPI, settings: Settings) -> MeasuredRoute:
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = document(app, ROUTES, settings.root_path)
+        return app.openapi_schema
 
     async def show(request: Request) -> Response:
-        return JSONResponse(made())
+        return JSONResponse(openapi())
 
-    return MeasuredRoute("/openapi.json", show)
+    app.openapi = openapi  # type: ignore[method-assign]
+    return MeasuredRoute("/openapi.json", show, include_in_schema=False)
 
 
 def _listed(setting: str) -> list[str]:
@@ -98,7 +104,7 @@ def _listed(setting: str) -> list[str]:
     return [part.strip() for part in setting.split(",") if part.strip()]
 
 
-def _add_cors(app: Starlette, origins: str) -> None:
+def _add_cors(app: FastAPI, origins: str) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=_listed(origins),

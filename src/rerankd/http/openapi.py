@@ -1,4 +1,4 @@
-"""The OpenAPI document: routes that are registered one by one say what they are, dialects describe the rest.
+"""The OpenAPI document: FastAPI's own part for the GET routes, the dialects' own data for the rest.
 
 It is written as OpenAPI 3.0.3, the newest that the interactive page can show; the dialects' schemas, which are
 JSON Schema of today, are translated where the two differ.
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.routing import BaseRoute
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 
 import rerankd
-from rerankd.http.route import MeasuredRoute
 from rerankd.wire.base import Json
 from rerankd.wire.openapi import describe
 from rerankd.wire.registry import Route
@@ -31,43 +31,31 @@ _KEY = {
 }
 
 
-def document(registered: Sequence[BaseRoute], routes: Sequence[Route], root_path: str = "") -> dict[str, Any]:
+def document(app: FastAPI, routes: Sequence[Route], root_path: str = "") -> dict[str, Any]:
     """The whole document.
 
     Args:
-        registered: the application's routes; those with a tag are described.
-        routes: the rerank paths of all dialects.
         root_path: where a proxy shows the server.
     """
+    described = get_openapi(
+        title="rerankd",
+        version=rerankd.__version__,
+        description=_DESCRIPTION,
+        openapi_version=VERSION,
+        routes=app.routes,
+    )
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})["post"] = _operation(route)
-    for measured in registered:
-        if isinstance(measured, MeasuredRoute) and measured.tag:
-            operations = paths.setdefault(measured.path_format, {})
-            operations[measured.method.lower()] = _registered_operation(measured)
-    translated: dict[str, Any] = _translate(
-        {
-            "openapi": VERSION,
-            "info": {"title": "rerankd", "description": _DESCRIPTION, "version": rerankd.__version__},
-            "paths": paths,
-            "components": {"securitySchemes": {"key": _KEY}},
-            "servers": [{"url": root_path.rstrip("/") or "/"}],
-            "security": [{"key": []}, {}],
-        }
-    )
+    for path, operations in described.get("paths", {}).items():
+        for verb, operation in operations.items():
+            paths.setdefault(path, {})[verb] = operation | _path_parameters(path)
+    described["paths"] = paths
+    described["components"] = {"securitySchemes": {"key": _KEY}}
+    described["servers"] = [{"url": root_path.rstrip("/") or "/"}]
+    described["security"] = [{"key": []}, {}]
+    translated: dict[str, Any] = _translate(described)
     return translated
-
-
-def _registered_operation(route: MeasuredRoute) -> dict[str, Json]:
-    answers: dict[str, Json] = {"200": {"description": "OK", "content": {route.media_type: {"schema": {}}}}}
-    return {
-        "tags": [route.tag],
-        "summary": route.summary,
-        "operationId": f"{route.method.lower()}{route.path_format}",
-        "responses": answers | {str(status): {"description": meaning} for status, meaning in route.responses.items()},
-        **_path_parameters(route.path_format),
-    }
 
 
 def _operation(route: Route) -> dict[str, Json]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from tests.standin import StandInService
 
 from rerankd.http.app import create_app
@@ -22,7 +22,7 @@ def service() -> StandInService:
 
 
 @pytest.fixture
-def app(service: StandInService) -> Starlette:
+def app(service: StandInService) -> FastAPI:
     return create_app(Settings(), service)
 
 
