@@ -26,6 +26,7 @@ from tests.live import ROOT, LiveServer
 from rerankd.checkpoint import Checkpoint
 from rerankd.errors import RerankdError, ServiceError
 from rerankd.settings import load_settings
+from rerankd.wire.base import ReadLimits
 from rerankd.wire.json_guard import decode_json
 from rerankd.wire.registry import ROUTES
 
@@ -56,7 +57,7 @@ def within_a_second(target: Target) -> Target:
 def body(data: bytes) -> None:
     """Bytes of a body through the strict JSON reader."""
     with contextlib.suppress(ServiceError):
-        json.dumps(decode_json(data, MAX_DEPTH), allow_nan=False)
+        json.dumps(decode_json(data, MAX_DEPTH).value, allow_nan=False)
 
 
 @within_a_second
@@ -67,9 +68,9 @@ def dialect(data: bytes) -> None:
     route = ROUTES[data[0] % len(ROUTES)]
     spoken = route.dialects[0]
     try:
-        value = decode_json(data[1:], MAX_DEPTH)
+        value = decode_json(data[1:], MAX_DEPTH).value
         spoken = route.choose(value)
-        call = spoken.parse(route.with_path(value, {}))
+        call = spoken.parse(route.with_path(value, {}), ReadLimits())
     except ServiceError as error:
         answer = spoken.render_error(error, "id")
         assert answer.status < 500

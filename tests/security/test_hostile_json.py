@@ -119,6 +119,11 @@ def test_too_many_documents_are_refused_on_every_path(client: httpx.Client, meas
         {"inputs": [["q", "d"]] * 1001},
         {"model": "m", "input": {"query": "q", "documents": texts}},
         {"pairs": [{"query": "q", "documents": texts}] * 2},
+        {
+            "input": "q",
+            "questions": [{"type": "predicate", "name": f"{n}", "instructions": "d"} for n in range(1001)],
+        },
+        {"state": "d", "questions": {f"{n}": {"type": "noul", "instructions": "q"} for n in range(1001)}},
     ]
     refused = set()
     for path in SHARED_PATHS:

@@ -174,20 +174,19 @@ class RequestPipeline:
             )
 
     def _result(self, one: PreparedRequest) -> RerankResult:
-        timings = Timings(one.tokenise_seconds)
+        queue = engine = 0.0
         if one.scores is not None:
             _take_in(one, one.scores)
             self._metrics.truncated_pairs.inc(len([pair for pair in one.scores.request.pairs if pair.truncated]))
-            timings = Timings(
-                one.tokenise_seconds,
-                queue=one.scores.started - one.scores.queued,
-                engine=one.scores.ended - one.scores.started,
-                total=time.monotonic() - one.started,
-            )
+            queue, engine = one.scores.started - one.scores.queued, one.scores.ended - one.scores.started
+        timings = Timings(one.tokenise_seconds, queue, engine, time.monotonic() - one.started)
         pairs = [one.known[key] for key in one.keys]
-        return rerank_result(
+        result = rerank_result(
             uuid.uuid4().hex, one.model.name, one.model.loaded.template, one.request, pairs, one.cached, timings
         )
+        self._metrics.input_tokens.observe(result.prompt_tokens)
+        self._metrics.documents.observe(len(result.scores))
+        return result
 
     def _scope(
         self,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,15 @@ def test_every_metric_has_a_sentence_and_our_prefix() -> None:
 
 def test_every_metric_is_used_somewhere() -> None:
     declared = {name for name in vars(Metrics()) if name != "registry"}
-    used = {
-        node.attr
-        for file in PACKAGE.rglob("*.py")
-        if file.name != "metrics.py"
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute)
-    }
+    used = {name for file in PACKAGE.rglob("*.py") for name in metrics_named_in(file)}
     assert declared - used == set()
+
+
+def metrics_named_in(file: Path) -> Iterator[str]:
+    """``documents`` of ``self._metrics.documents``; what is assigned is declared, not used."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("metrics"):
+            yield node.attr
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Prometheus")
