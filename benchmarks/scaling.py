@@ -1,6 +1,6 @@
 """Many replicas in a discrete-event simulation: how three routing rules take bursts, stragglers and failures.
 
-    python benchmarks/scaling.py                                   # the table of docs/scaling.md
+    python benchmarks/scaling.py                                   # 10, 100 and 1,000 replicas
     python benchmarks/scaling.py --replicas 100 --load 0.7 --seconds 300 --json scaling.json
 
 What is modelled: requests arrive as a Poisson process whose rate doubles in bursts; a request is a query drawn from a
