@@ -33,6 +33,19 @@ def test_a_body_that_fits_two_shapes_is_refused_with_both_names() -> None:
     assert "text-embeddings-inference (`texts`)" in caught.value.message
 
 
+@pytest.mark.promise("U11")
+@pytest.mark.parametrize(
+    ("body", "dialect"),
+    [
+        ({"query": "q", "documents": ["a"], "texts": None}, "native"),
+        ({"query": "q", "documents": None, "texts": ["a"]}, "tei"),
+    ],
+)
+def test_a_null_is_not_given(body: dict[str, object], dialect: str) -> None:
+    """The same for the key of the other shape, whichever of the two it is."""
+    assert ROUTE["/rerank"].choose(body).name == dialect
+
+
 @pytest.mark.promise("W1")
 def test_the_model_of_a_path_joins_the_body_where_it_names_none() -> None:
     route = ROUTE["/inference/{model}"]
