@@ -52,11 +52,10 @@ _log = structlog.get_logger(__name__)
 
 
 class ExitCode(IntEnum):
-    """What the process says when it ends."""
+    """What the process says when it ends; the command line ends with 2 where the settings are wrong."""
 
     DONE = 0
     FAULT = 1
-    CONFIGURATION = 2
     ENGINE_DEAD = 3
 
 
