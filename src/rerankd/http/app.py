@@ -5,17 +5,18 @@ CORS            only for the origins that the settings list
 ErrorHandler    whatever is raised inside -> a response
 AllowedHosts    no foreign name in Host
 Authentication  the key, and who calls
-routes          rerank paths by table; probes, models, administration and documentation by pattern
+RerankCalls     POST to a path of the wire's table; answered here
+FastAPI router  the rest: probes, models, administration, documentation
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 import rerankd
 from rerankd.http.access import Access
@@ -30,7 +31,7 @@ from rerankd.http.model_routes import ModelRoutes
 from rerankd.http.openapi import document
 from rerankd.http.ops_routes import OpsRoutes
 from rerankd.http.playground_routes import playground_routes
-from rerankd.http.rerank_routes import RerankRoutes
+from rerankd.http.rerank_routes import RerankCalls
 from rerankd.http.route import MeasuredRoute
 from rerankd.http.route_table import RouteTable
 from rerankd.settings import Settings
@@ -42,6 +43,20 @@ if TYPE_CHECKING:
 _EXPOSED = ("X-Request-Id", "X-Warnings", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
+class Application(FastAPI):
+    """FastAPI's router and OpenAPI document within layers of our own.
+
+    Its own layers serve injected parameters and handlers of exceptions. There are none here, and every rerank call
+    would pay for all of them.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for layer, arguments, options in reversed(self.user_middleware):
+            app = layer(app, *arguments, **options)
+        return app
+
+
 def create_app(settings: Settings, service: RerankService, in_flight: InFlight | None = None) -> FastAPI:
     """The application over a service, started or not.
 
@@ -51,18 +66,16 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
     Raises:
         ConfigurationError: the API keys cannot be read.
     """
-    app = FastAPI(
+    app = Application(
         title="rerankd",
         version=rerankd.__version__,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: _raise_again},
     )
     table = RouteTable(ROUTES)
     app.router.routes += [
-        RerankRoutes(table, settings, service, InFlight() if in_flight is None else in_flight),
         *OpsRoutes(settings, service).routes(),
         *ModelRoutes(settings, service).routes(),
         *AdminRoutes(service).routes(),
@@ -71,6 +84,8 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
         _openapi_route(app, settings),
     ]
     # The last one added is the outermost.
+    in_flight = InFlight() if in_flight is None else in_flight
+    app.add_middleware(RerankCalls, table=table, settings=settings, service=service, in_flight=in_flight)
     keys = KeyRing(settings)
     app.add_middleware(Authentication, keys=keys, trusted_proxies=TrustedProxies(_listed(settings.trusted_proxies)))
     app.add_middleware(AllowedHosts, settings=settings, needs_key=keys.is_required)
@@ -79,11 +94,6 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
         _add_cors(app, settings.cors_origins)
     app.add_middleware(Access, metrics=service.metrics, lifecycle=service.lifecycle, root_path=settings.root_path)
     return app
-
-
-async def _raise_again(request: Request, raised: Exception) -> NoReturn:
-    """FastAPI would answer its own 404 and 405 here, in its own shape."""
-    raise raised
 
 
 def _openapi_route(app: FastAPI, settings: Settings) -> MeasuredRoute:

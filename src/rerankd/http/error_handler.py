@@ -50,7 +50,7 @@ class ErrorHandler:
             await self._app(scope, receive, send)
         except Exception as raised:
             state = state_of(scope)
-            error = as_service_error(raised, scope)
+            error = self._service_error(raised, scope)
             state.code = error.code
             if isinstance(error, ClientClosed):
                 state.status = error.status
@@ -73,6 +73,19 @@ class ErrorHandler:
             await self._linger(state, receive)
         await send({"type": "http.response.body", "body": b""})
 
+    def _service_error(self, raised: Exception, scope: Scope) -> ServiceError:
+        """What a client may know of an exception; everything unforeseen becomes one nameless error."""
+        if isinstance(raised, ServiceError):
+            return raised
+        if isinstance(raised, HTTPException) and raised.status_code in (404, 405):
+            allowed = [(raised.headers or {}).get("Allow", ""), "POST" if self._table.find(scope["path"]) else ""]
+            if not any(allowed):
+                return not_found(scope["path"])
+            state_of(scope).response_headers.append((b"allow", ", ".join(filter(None, allowed)).encode()))
+            return MethodNotAllowed("this path takes another method; see the Allow header")
+        _log.error("unexpected error", exc_info=raised)
+        return ServiceError("the server failed on this request; its log has more under the request id")
+
     def _answer(self, error: ServiceError, scope: Scope) -> WireResponse:
         state = state_of(scope)
         found = self._table.find(scope["path"])
@@ -90,16 +103,3 @@ class ErrorHandler:
                     message = await receive()
                     state.received_bytes += len(message.get("body", b""))
                     state.body_complete = not message.get("more_body", False)
-
-
-def as_service_error(raised: Exception, scope: Scope) -> ServiceError:
-    """What a client may know of an exception; everything unforeseen becomes one nameless error."""
-    if isinstance(raised, ServiceError):
-        return raised
-    if isinstance(raised, HTTPException) and raised.status_code == 404:
-        return not_found(scope["path"])
-    if isinstance(raised, HTTPException) and raised.status_code == 405:
-        state_of(scope).response_headers.append((b"allow", (raised.headers or {}).get("Allow", "").encode()))
-        return MethodNotAllowed("this path takes another method; see the Allow header")
-    _log.error("unexpected error", exc_info=raised)
-    return ServiceError("the server failed on this request; its log has more under the request id")

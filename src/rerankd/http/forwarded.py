@@ -7,6 +7,7 @@ caller. What stands left of it was written by the caller and is not looked at.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -51,7 +52,7 @@ def caller_address(scope: Scope, trusted: TrustedProxies) -> str:
     """
     client = scope.get("client")
     peer = str(client[0]) if client else ""
-    address = parse_address(peer)
+    address = _peer_address(peer)
     if address is None:
         return peer
     if address in trusted:
@@ -64,6 +65,12 @@ def caller_address(scope: Scope, trusted: TrustedProxies) -> str:
             if address not in trusted:
                 break
     return _shown(address)
+
+
+@functools.lru_cache(1024)
+def _peer_address(peer: str) -> Address | None:
+    """A connection's other end, which comes back with every request of it."""
+    return parse_address(peer)
 
 
 def parse_address(text: str) -> Address | None:

@@ -6,6 +6,7 @@ the browser that name is the page's own origin. The name stays in ``Host``, and 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +16,7 @@ from rerankd.http.request_state import header
 from rerankd.settings import Settings
 
 
+@functools.lru_cache(64)
 def is_loopback(host: str) -> bool:
     """Whether an address or a name stands for this machine alone."""
     try:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rerankd.errors import MethodNotAllowed, ServiceError
+from rerankd.errors import ServiceError
 from rerankd.http import deadline
 from rerankd.http.body_limit import BodyQuota, Take, read_body
 from rerankd.http.in_flight import InFlight
 from rerankd.http.json_response import encode, send_body
 from rerankd.http.offload import Offload
 from rerankd.http.request_state import RequestState, header, state_of
-from rerankd.http.route_table import RouteTable
+from rerankd.http.route_table import Found, RouteTable
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankResult
 from rerankd.wire.base import Dialect, ParsedCall, ReadLimits
@@ -32,16 +31,13 @@ MAX_WARNINGS_HEADER = 1024
 """Characters of ``X-Warnings``."""
 
 
-class RerankRoutes(BaseRoute):
-    """All paths of the wire's route table, for the router."""
+class RerankCalls:
+    """Middleware that answers the paths of the wire's route table; every other call goes on to the router."""
 
     def __init__(
-        self,
-        table: RouteTable,
-        settings: Settings,
-        service: RerankService,
-        in_flight: InFlight,
+        self, app: ASGIApp, table: RouteTable, settings: Settings, service: RerankService, in_flight: InFlight
     ) -> None:
+        self._app = app
         self._table = table
         self._settings = settings
         self._service = service
@@ -51,26 +47,25 @@ class RerankRoutes(BaseRoute):
         served = [settings.max_documents, *(model.max_documents for model in settings.models.values())]
         self._limits = ReadLimits(max(served), settings.max_queries, settings.max_request_characters)
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._table.find(scope["path"]) if scope["type"] == "http" else None
         if found is None:
-            return Match.NONE, {}
-        state_of(scope).route = found[0].path
-        return Match.FULL if scope["method"] == "POST" else Match.PARTIAL, {"rerankd.route": found}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            state_of(scope).response_headers.append((b"allow", b"POST"))
-            raise MethodNotAllowed("this path takes POST")
+            await self._app(scope, receive, send)
+            return
         state = state_of(scope)
-        state.dialect = scope["rerankd.route"][0].dialects[0]
+        state.route = found[0].path
+        if scope["method"] != "POST":
+            # A GET route may have the same path.
+            await self._app(scope, receive, send)
+            return
+        state.dialect = found[0].dialects[0]
         with self._bodies.of(state.tenant) as take:
-            await self._answer(scope, receive, send, take)
+            await self._answer(found, scope, receive, send, take)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, take: Take) -> None:
+    async def _answer(self, found: Found, scope: Scope, receive: Receive, send: Send, take: Take) -> None:
         state = state_of(scope)
         context = self._context(scope, state)
-        dialect, call = await self._read(scope, receive, take)
+        dialect, call = await self._read(found, scope, receive, take)
         state.queries = len(call.requests)
         state.documents = sum(len(request.documents) for request in call.requests)
         results = await self._in_flight.run(self._service.rerank(call.requests, context), receive)
@@ -78,9 +73,9 @@ class RerankRoutes(BaseRoute):
         size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * state.documents
         await send_body(send, *await self._offload.run(size, lambda: encode(dialect.render(call, results))))
 
-    async def _read(self, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:
+    async def _read(self, found: Found, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:
         """The call that the body makes. Here, so that neither its bytes nor its objects outlive their reading."""
-        route, parameters = scope["rerankd.route"]
+        route, parameters = found
         state, settings = state_of(scope), self._settings
         body = await read_body(
             scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds

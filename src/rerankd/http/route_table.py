@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from rerankd.wire.registry import Route
+
+Found: TypeAlias = tuple[Route, dict[str, str]]
+"""A route and the parameters that its pattern finds in a path."""
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -23,8 +27,7 @@ class RouteTable:
             (re.compile(_PARAMETER.sub(r"(?P<\1>.+)", route.path)), route) for route in routes if "{" in route.path
         ]
 
-    def find(self, path: str) -> tuple[Route, dict[str, str]] | None:
-        """The route and the parameters that its pattern finds in the path."""
+    def find(self, path: str) -> Found | None:
         exact = self._exact.get(path)
         if exact is not None:
             return exact, {}
