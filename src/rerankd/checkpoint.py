@@ -8,6 +8,8 @@ from typing import Self
 
 from rerankd.checkpoint_files import TOKENIZER, check_layout, read_config
 from rerankd.engine.base import DType, Engine, EngineOptions
+from rerankd.engine.process.engine import ProcessEngine
+from rerankd.engine.process.placement import Place
 from rerankd.engine.registry import create_engine
 from rerankd.errors import ConfigurationError
 from rerankd.fingerprint import fingerprint
@@ -52,8 +54,13 @@ class Checkpoint:
         max_batch_tokens: int = 0,
         prefix_cache_tokens: int = 512,
         script: str = "",
+        place: Place | None = None,
     ) -> Engine:
-        """An engine for this checkpoint, not loaded yet; the arguments are the settings of the same names."""
+        """An engine for this checkpoint, not loaded yet; the arguments are the settings of the same names.
+
+        Args:
+            place: None runs it in this process; else it runs in one of its own, there.
+        """
         options = EngineOptions(
             folder=self.folder,
             head=self.tokenizer.head_spec(),
@@ -66,7 +73,7 @@ class Checkpoint:
             separator=self.tokenizer.separator,
             script=script,
         )
-        return create_engine(name, options)
+        return create_engine(name, options) if place is None else ProcessEngine(name, options, place)
 
 
 def _check_vocabulary(folder: Path, tokenizer: PromptTokenizer) -> None:

@@ -11,8 +11,9 @@ from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 
 
 @click.command(cls=SettingsCommand)
+@click.option("--ray", "on_ray", is_flag=True, help="Serve on a Ray cluster: RAY_ADDRESS, else one of this machine.")
 @settings_options()
-def serve(config: Path | None, **flags: Any) -> None:
+def serve(config: Path | None, on_ray: bool, **flags: Any) -> None:
     """Serve a reranker over HTTP.
 
     More settings, for special cases, are in docs/reference/settings.md.
@@ -28,4 +29,8 @@ def serve(config: Path | None, **flags: Any) -> None:
     configure_logs(settings.log_format, settings.log_level)
     for message in unused:
         structlog.get_logger(__name__).warning("unused variable", reason=message)
+    if on_ray:
+        from rerankd.cluster.command import run as run_on_ray
+
+        raise SystemExit(run_on_ray(settings))
     raise SystemExit(run(settings))

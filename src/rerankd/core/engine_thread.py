@@ -167,7 +167,7 @@ class EngineThread:
         self.check_accepting()
         scores = self._waiting[request] = Scores(request, self._leave)
         self._core.inbox.put(("add", request))
-        self._metrics.queue_requests.set(len(self._waiting))
+        self._metrics.queue_requests.inc()
         self._empty.clear()
         return scores
 
@@ -176,7 +176,7 @@ class EngineThread:
             return
         if scores.missing:
             self._core.inbox.put(("abort", scores.request))
-        self._metrics.queue_requests.set(len(self._waiting))
+        self._metrics.queue_requests.dec()
         if not self._waiting:
             self._empty.set()
 

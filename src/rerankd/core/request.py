@@ -35,6 +35,8 @@ class ScoreRequest:
             then are dropped. Who waits for them has a clock of its own.
         tenant: who asks; the engine is shared fairly between tenants.
         priority: 0 (served first) to 999.
+        group: names what the prompts begin with, the query for one; where there are several engines, requests of one
+            group meet in one prefix cache. Empty: nobody said.
     """
 
     pairs: tuple[PairPrompt, ...]
@@ -42,6 +44,7 @@ class ScoreRequest:
     deadline: float = math.inf
     tenant: str = ""
     priority: int = 0
+    group: bytes = b""
 
 
 @dataclass(slots=True)

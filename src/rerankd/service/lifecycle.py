@@ -3,7 +3,8 @@
     starting -> ready <-> degraded -> draining -> stopped, and dead from anywhere
 
 ``ready``: every served model is loaded and warm. ``degraded``: it answers, but a part that it can do
-without (the shared cache) is out of reach. ``dead``: the engine is gone for good, the process must end.
+without (the shared cache, one of several engines) is out of reach.
+``dead``: the engine is gone for good, the process must end.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Lifecycle:
         self._state = State.STARTING
         self._accepts_while_draining = True
         self._listeners: list[Callable[[State], None]] = []
+        self._troubles: dict[str, str] = {}
 
     @property
     def state(self) -> State:
@@ -61,9 +63,20 @@ class Lifecycle:
         """Change the state; nothing leads back from ``dead``, and only ``stopped`` follows ``draining``."""
         if self._state is State.DEAD or (self._state is State.DRAINING and state in _ANSWERING):
             return
+        if state is State.READY and self._troubles:
+            state, reason = State.DEGRADED, "; ".join(self._troubles.values())
         self._state, self.reason = state, reason
         for listener in self._listeners:
             listener(state)
+
+    def report(self, part: str, trouble: str) -> None:
+        """A part that the server can do without is in trouble, or is well again (an empty ``trouble``)."""
+        self._troubles.pop(part, None)
+        if trouble:
+            self._troubles[part] = trouble
+        if self._state in _ANSWERING:
+            reasons = "; ".join(self._troubles.values())
+            self.move_to(State.DEGRADED if reasons else State.READY, reasons)
 
     def end_grace(self) -> None:
         """From now on a draining server refuses new work.

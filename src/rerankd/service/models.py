@@ -17,9 +17,11 @@ from typing import TypeAlias
 
 from rerankd.checkpoint import Checkpoint
 from rerankd.core.engine_core import CoreOptions
+from rerankd.core.engine_replicas import EngineReplicas
 from rerankd.core.engine_thread import EngineThread
 from rerankd.core.request import Output
-from rerankd.engine.base import DType
+from rerankd.engine.base import DType, Engine
+from rerankd.engine.process.placement import Place, places
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
@@ -53,7 +55,7 @@ class LoadedModel:
     """Hash over the checkpoint's own files: the revision that cache keys carry."""
     template: Template
     prompts: PromptWorkers
-    engine: EngineThread
+    engine: EngineThread | EngineReplicas
     admission: Admission
 
     async def retire(self) -> None:
@@ -126,7 +128,11 @@ def _source(row: ModelSettings, settings: Settings) -> ModelSource:
 
 
 async def load_models(
-    settings: Settings, metrics: Metrics, on_output: OnOutput, on_death: Callable[[str], None]
+    settings: Settings,
+    metrics: Metrics,
+    on_output: OnOutput,
+    on_death: Callable[[str], None],
+    report: Callable[[str, str], None],
 ) -> ServedModels:
     """Load and warm every model that a served name needs, each once.
 
@@ -143,7 +149,7 @@ async def load_models(
         for name, (source, row) in sources.items():
             if source not in loaded:
                 own = dataclasses.replace(settings, max_pair_tokens=longest[source])
-                loaded[source] = await load_model(name, source, own, metrics, on_output, on_death)
+                loaded[source] = await load_model(name, source, own, metrics, on_output, on_death, report)
             served[name] = _serve(name, loaded[source], row, settings)
     except BaseException:
         await asyncio.gather(*(model.close() for model in loaded.values()))
@@ -169,6 +175,7 @@ async def load_model(
     metrics: Metrics,
     on_output: OnOutput,
     on_death: Callable[[str], None],
+    report: Callable[[str, str], None],
 ) -> LoadedModel:
     """One checkpoint from its folder to a warm engine, off the event loop where it takes long.
 
@@ -176,9 +183,35 @@ async def load_model(
         settings: with the token limit of the longest name that this model is served under.
         on_output: told of every output on the event loop, late ones too, with the room that it had.
         on_death: told why the engine is gone for good.
+        report: told of a part and of its trouble when some of several engines are missing, and when none is.
     """
     checkpoint = await asyncio.to_thread(Checkpoint.open, source.model, source.revision, source.template)
-    engine = checkpoint.engine(
+    prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads)
+    own_metrics = EngineMetrics(metrics, name)
+    admission = Admission(settings, prompts.semaphore, own_metrics)
+    options = CoreOptions(engine_timeout_seconds=settings.engine_timeout_seconds)
+    take_output = functools.partial(on_output, admission)
+    engine: EngineThread | EngineReplicas
+    if settings.replicas == 1:
+        engine = EngineThread(_engine(checkpoint, source, settings), own_metrics, options, take_output, on_death)
+    else:
+        makers = [
+            functools.partial(_engine, checkpoint, source, settings, place)
+            for place in places(settings.replicas, settings.device)
+        ]
+
+        def on_change(missing: int) -> None:
+            trouble = f"{missing} of {settings.replicas} engines are starting again" if missing else ""
+            report(f"engines of {name}", trouble)
+
+        engine = EngineReplicas(makers, own_metrics, options, take_output, on_death, on_change)
+    await engine.start()
+    return LoadedModel(name, source, checkpoint.fingerprint, checkpoint.template, prompts, engine, admission)
+
+
+def _engine(checkpoint: Checkpoint, source: ModelSource, settings: Settings, place: Place | None = None) -> Engine:
+    """An engine that is not loaded yet: in this process, or in one of its own with a place on the machine."""
+    return checkpoint.engine(
         settings.engine,
         dtype=source.dtype,
         device=settings.device,
@@ -187,12 +220,5 @@ async def load_model(
         max_batch_tokens=settings.max_batch_tokens,
         prefix_cache_tokens=settings.prefix_cache_tokens,
         script=settings.fake_script,
+        place=place,
     )
-    prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads)
-    own_metrics = EngineMetrics(metrics, name)
-    admission = Admission(settings, prompts.semaphore, own_metrics)
-
-    options = CoreOptions(engine_timeout_seconds=settings.engine_timeout_seconds)
-    thread = EngineThread(engine, own_metrics, options, functools.partial(on_output, admission), on_death)
-    await thread.start()
-    return LoadedModel(name, source, checkpoint.fingerprint, checkpoint.template, prompts, thread, admission)

@@ -38,6 +38,8 @@ class PreparedRequest:
     limits: PromptLimits
     instruction: str
     started: float
+    scope: bytes
+    """A digest of what all pairs have in common: the query, the instruction, the model and its limits."""
     refs: tuple[PairRef, ...]
     """The pairs: one a document, as long as no document is split into passages."""
     keys: list[bytes]
@@ -101,7 +103,7 @@ class RequestPipeline:
             if len(keys) > _FEW_DOCUMENTS:
                 await asyncio.sleep(0)
         refs = tuple(map(PairRef, range(len(keys))))
-        return PreparedRequest(request, model, limits, instruction, started, refs, keys)
+        return PreparedRequest(request, model, limits, instruction, started, scope, refs, keys)
 
     async def _look_up(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """What the cache knows, asked for some requests together."""
@@ -170,7 +172,7 @@ class RequestPipeline:
                 one.known[key] = pair
         if pairs:
             one.score_request = ScoreRequest(
-                tuple(pairs), tuple(keys), context.deadline, context.tenant, one.request.priority
+                tuple(pairs), tuple(keys), context.deadline, context.tenant, one.request.priority, one.scope
             )
 
     def _result(self, one: PreparedRequest) -> RerankResult:

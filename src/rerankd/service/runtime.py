@@ -125,7 +125,9 @@ class RerankService:
 
     async def _load(self, cache: ScoreCache) -> ServedModels:
         on_output = functools.partial(take_output, cache)
-        models = await load_models(self.settings, self.metrics, on_output, self._on_engine_death)
+        models = await load_models(
+            self.settings, self.metrics, on_output, self._on_engine_death, self.lifecycle.report
+        )
         self.metrics.engine_kernels.clear()
         for loaded in models.loaded:
             self.metrics.engine_kernels.labels(loaded.name, loaded.engine.info.kernels).set(1)
@@ -135,10 +137,7 @@ class RerankService:
         return RequestPipeline(self.settings, models, cache, self.metrics)
 
     def _on_cache_change(self, is_out_of_reach: bool) -> None:
-        if is_out_of_reach and self.lifecycle.state is State.READY:
-            self.lifecycle.move_to(State.DEGRADED, "the score cache is out of reach")
-        elif not is_out_of_reach and self.lifecycle.state is State.DEGRADED:
-            self.lifecycle.move_to(State.READY)
+        self.lifecycle.report("cache", "the score cache is out of reach" if is_out_of_reach else "")
 
     def _on_engine_death(self, reason: str) -> None:
         self.lifecycle.move_to(State.DEAD, reason)

@@ -116,6 +116,9 @@ class Settings:
     threads: int = setting(
         0, "Threads of the engine on a CPU; 0 means the cores that affinity and CPU quota allow.", most=_THREADS
     )
+    replicas: int = setting(
+        1, "Engines behind the listener, each in a process with its part of the CPUs or its GPU.", least=1, most=256
+    )
     max_pair_tokens: int = setting(8192, "Tokens of one pair, prompt included.", least=1, most=_TOKENS)
     max_batch_tokens: int = setting(0, "Tokens of one forward pass; 0 lets warm-up measure it.", most=2**31 - 1)
     prefix_cache_tokens: int = setting(
@@ -208,6 +211,25 @@ class Settings:
     )
     rate_limit_store: str = setting(
         "memory", "Where rates are counted: `memory` or `redis://`.", secret=True, advanced=True
+    )
+    # A Ray cluster
+    ray_min_replicas: int = setting(1, "Engine replicas on a Ray cluster, at least.", least=1, advanced=True)
+    ray_max_replicas: int = setting(1, "Engine replicas on a Ray cluster, at most.", least=1, advanced=True)
+    ray_replica_cpus: float = setting(
+        1.0, "CPUs that Ray reserves for an engine replica, which are its threads.", positive=True, advanced=True
+    )
+    ray_replica_gpus: float = setting(0.0, "GPUs that Ray reserves for an engine replica.", advanced=True)
+    ray_target_queue_tokens: int = setting(
+        32_768, "Tokens that wait or run at which a Ray replica is full: more bring another.", least=1, advanced=True
+    )
+    ray_upscale_seconds: float = seconds(
+        5.0, "Seconds for which a Ray cluster needs more replicas first.", zero=True, advanced=True
+    )
+    ray_downscale_seconds: float = seconds(
+        120.0, "Seconds for which a Ray cluster needs fewer replicas first.", zero=True, advanced=True
+    )
+    ray_model_idle_seconds: float = seconds(
+        600.0, "Seconds after which a Ray replica lets a model go that is not the default.", advanced=True
     )
     # Logs
     log_format: str = setting("auto", "Log lines for a machine or a person.", choices=("auto", "json", "console"))
