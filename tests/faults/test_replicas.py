@@ -54,6 +54,10 @@ async def scores(service: RerankService, query: str, documents: tuple[str, ...] 
     return [score.logit for score in result.scores]
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
 def died(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -132,8 +136,7 @@ async def test_the_last_engines_death_is_the_servers() -> None:
 @pytest.mark.promise("D-08")
 async def test_engines_end_with_their_server(tmp_path: Path) -> None:
     server = LiveServer("--engine", "fake", "--replicas", "2", log=tmp_path / "log").wait_ready()
-    tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
-    children = [int(pid) for task in tasks for pid in task.read_text().split()]
+    children = children_of(server.process.pid)
     assert len(children) == 2
     server.process.kill()
     server.process.wait()

@@ -59,6 +59,11 @@ class EngineDeployment(EngineReplica):
         """For :class:`~rerankd.cluster.autoscaling.QueuedTokens`."""
         return {"queued_tokens": float(self.queued_tokens())}
 
+    def status(self) -> dict[str, Any]:
+        """Which replica this is, what it holds, and how many pairs its engines have scored."""
+        pairs = self.metric("reranker_batch_pairs_sum")
+        return {"replica": self.name, "models": self.loaded_names(), "pairs": pairs}
+
     async def __del__(self) -> None:
         await self.stop()
 

@@ -1,9 +1,9 @@
 """Several engines behind one queue: the interface of one :class:`EngineThread`, and what is theirs alone.
 
 A request goes to the engine that its query names (rendezvous hashing), so that the documents of one query meet their
-keys and values there, unless that engine has a forward pass more of work waiting than the idlest one (bounded load). One that is larger than a forward pass is cut into parts for
-several engines. An engine that dies loses the requests that it had, and is started again; the last one's death is
-the death of all.
+keys and values there, unless that engine has a forward pass more of work than the idlest one (bounded load). One that
+is larger than a forward pass is cut into parts for several engines. An engine that dies loses the requests that it
+had, and is started again; the last one's death is the death of all.
 """
 
 from __future__ import annotations

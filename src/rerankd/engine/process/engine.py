@@ -61,7 +61,7 @@ class ProcessEngine:
         self._link, theirs = socket.socketpair()
         with theirs:
             descriptor, cpus = theirs.fileno(), ",".join(map(str, self._place.cpus))
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 (this very interpreter)
                 [sys.executable, "-m", "rerankd.engine.process.worker", str(descriptor), cpus],
                 pass_fds=[descriptor],
                 env=self._environment(),

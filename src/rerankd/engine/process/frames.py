@@ -8,6 +8,7 @@ holds arrays one after another. All numbers are little-endian.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import struct
@@ -62,8 +63,6 @@ def batch_of_frame(head: dict[str, Any], body: bytes) -> Batch:
     tokens, segments, pairs = head["tokens"], head["segments"], head["pairs"]
     ends = np.cumsum([0, tokens, tokens, segments + 1, segments, pairs])
     numbers = np.frombuffer(body, dtype=_INT32, count=int(ends[-1]))
-    token_ids, slots, offsets, parents, leaves = (
-        numbers[begin:end] for begin, end in zip(ends[:-1], ends[1:], strict=True)
-    )
+    token_ids, slots, offsets, parents, leaves = (numbers[begin:end] for begin, end in itertools.pairwise(ends))
     cached = np.frombuffer(body, dtype=np.uint8, offset=4 * int(ends[-1])).astype(np.bool_)
     return Batch(token_ids, offsets, parents, leaves, cached, slots)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,7 +79,5 @@ def test_wrong_settings_are_said_as_such() -> None:
 def test_closing_ends_the_process(engine: ProcessEngine) -> None:
     pid = engine.pid
     engine.close()
-    started = time.monotonic()
     with pytest.raises(ProcessLookupError):
-        while time.monotonic() < started + 5:
-            os.kill(pid, 0)
+        os.kill(pid, 0)
