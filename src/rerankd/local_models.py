@@ -7,6 +7,7 @@ template, dtype, limit and instruction; any other name is `tiny`, a folder or a 
 from __future__ import annotations
 
 from rerankd.reranker import Reranker
+from rerankd.service.long_documents import LongDocumentRule
 from rerankd.service.models import ModelSource, served_sources
 from rerankd.settings import Settings
 
@@ -28,7 +29,7 @@ def load_named(model: str, settings: Settings) -> Reranker:
     else:
         source = ModelSource(model, settings.revision, settings.template, settings.dtype)  # type: ignore[arg-type]
         row = None
-    return Reranker(
+    reranker = Reranker(
         source.model,
         revision=source.revision,
         template=source.template,
@@ -39,6 +40,8 @@ def load_named(model: str, settings: Settings) -> Reranker:
         max_pair_tokens=(row and row.max_pair_tokens) or settings.max_pair_tokens,
         max_batch_tokens=settings.max_batch_tokens,
     )
+    reranker.long_documents = LongDocumentRule.of(settings, row)
+    return reranker
 
 
 def instruction_of(model: str, settings: Settings) -> str | None:

@@ -11,7 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -27,9 +27,10 @@ from rerankd.errors import EngineDead, ScoringError
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.template import Template, Text
+from rerankd.service.long_documents import LongDocumentRule, SplitDocuments, combine
 from rerankd.service.ranking import rerank_result
 from rerankd.settings import Settings
-from rerankd.types import PairPrompt, RerankRequest, RerankResult, Timings
+from rerankd.types import NO_WISH, LongDocuments, PairPrompt, RerankRequest, RerankResult, Timings
 
 _DEFAULTS = Settings()
 
@@ -50,9 +51,16 @@ class WindowSize:
 
 @dataclass(frozen=True, slots=True)
 class LocalScores:
-    """What became of one request's pairs, in input order: the raw score with its tokens, or an error."""
+    """What became of one request, in input order.
+
+    Attributes:
+        pairs: of each document the raw score with its tokens, or an error.
+        passages: the same of each passage of ``split``, where long documents were split.
+    """
 
     pairs: tuple[CachedScore | ScoringError, ...]
+    passages: tuple[CachedScore | ScoringError, ...] = ()
+    split: SplitDocuments | None = None
 
     @property
     def logits(self) -> NDArray[np.float32]:
@@ -122,6 +130,8 @@ class Reranker:
         """Hash over the checkpoint's own files."""
         self.template: Template = builder.tokenizer.template
         self.limits = PromptLimits(max_pair_tokens=min(max_pair_tokens, engine.info.max_length))
+        self.long_documents = LongDocumentRule.of(_DEFAULTS)
+        """What happens to long documents where a request does not say."""
         self.window = WindowSize()
         self._builder = builder
         self._engine = engine
@@ -139,18 +149,30 @@ class Reranker:
         return self._engine.info
 
     def rank(
-        self, query: str, documents: Sequence[str], instruction: str | None = None, top_n: int | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        instruction: str | None = None,
+        top_n: int | None = None,
+        long_documents: LongDocuments = NO_WISH,
     ) -> RerankResult:
         """Order ``documents`` by how well each answers ``query``; without ``instruction`` by the template's own.
 
         Raises:
+            TooLong: a document is too long, and long ones are to be refused.
             EngineDead: the engine cannot score any more.
         """
         started = time.monotonic()
-        request = RerankRequest(query, tuple(documents), instruction=instruction, top_n=top_n)
+        request = RerankRequest(
+            query, tuple(documents), instruction=instruction, top_n=top_n, long_documents=long_documents
+        )
         (scored,) = self.score_many([request])
         timings = Timings(total=time.monotonic() - started)
-        return rerank_result(uuid.uuid4().hex, self.name, self.template, request, scored.pairs, 0, timings)
+        rule = self.long_documents.for_request(request)
+        pairs = scored.pairs if scored.split is None else scored.passages
+        return rerank_result(
+            uuid.uuid4().hex, self.name, self.template, request, pairs, 0, timings, rule, scored.split
+        )
 
     def score_many(self, requests: Iterable[RerankRequest]) -> Iterator[LocalScores]:
         """Raw scores of many requests, in order, batched together; the next prompts are made meanwhile.
@@ -199,7 +221,8 @@ class Reranker:
         alike: dict[int | str, list[tuple[PairPrompt, _Place]]] = {}
         for number, request in enumerate(requests):
             window.pairs.append([])
-            for document, pair in zip(request.documents, self._pairs(request), strict=True):
+            texts, pairs = self._pairs(request, window)
+            for document, pair in zip(texts, pairs, strict=True):
                 if isinstance(pair, PairPrompt):
                     key = document if self._document_first else number
                     alike.setdefault(key, []).append((pair, (number, len(window.pairs[number]))))
@@ -211,12 +234,25 @@ class Reranker:
             window.places[ScoreRequest(tuple(pair for pair, _ in rows))] = [place for _, place in rows]
         return window
 
-    def _pairs(self, request: RerankRequest) -> Sequence[PairPrompt | ScoringError]:
+    def _pairs(
+        self, request: RerankRequest, window: _Window
+    ) -> tuple[Sequence[str], Sequence[PairPrompt | ScoringError]]:
+        """The texts of a request, documents or passages of them, and their prompts."""
+        rule = self.long_documents.for_request(request)
+        window.rules.append(rule)
+        window.splits.append(None)
         if not request.documents:
-            return ()
+            return (), ()
         given = request.instruction
         instruction = given if given and not given.isspace() else self.template.default_instruction
-        return self._builder.pairs(request.query, request.documents, instruction, self.limits)
+        limits = replace(self.limits, truncate=request.truncate is not False and rule.mode != "error")
+        prompts = self._builder.begin(request.query, instruction, limits)
+        if rule.mode != "chunk":
+            return request.documents, prompts.pairs(request.documents, range(len(request.documents)))
+        split = window.splits[-1] = SplitDocuments.of(
+            request.documents, prompts.split(request.documents, rule.chunks)
+        )
+        return split.texts, prompts.pairs(split.texts, [ref.document for ref in split.refs])
 
     def _begin(self, window: _Window) -> _Window:
         for request in window.places:
@@ -245,7 +281,7 @@ class Reranker:
 
 
 _Place: TypeAlias = tuple[int, int]
-"""A pair's request within its window, and its document within that request."""
+"""A pair's request within its window, and its text within that request."""
 
 
 @dataclass(slots=True)
@@ -253,7 +289,10 @@ class _Window:
     """Requests that are scored together."""
 
     pairs: list[list[CachedScore | ScoringError | None]] = field(default_factory=list)
-    """What is known of each document of each request."""
+    """What is known of each text of each request: of its documents, or of their passages."""
+    rules: list[LongDocumentRule] = field(default_factory=list)
+    splits: list[SplitDocuments | None] = field(default_factory=list)
+    """The passages of each request, where its documents are split."""
     places: dict[ScoreRequest, list[_Place]] = field(default_factory=dict)
     """Whose the pairs are."""
     missing: int = 0
@@ -272,8 +311,12 @@ class _Window:
 
     def scores(self) -> Iterator[LocalScores]:
         """The answers, once nothing is missing."""
-        for pairs in self.pairs:
-            yield LocalScores(tuple(pair for pair in pairs if pair is not None))
+        for known, rule, split in zip(self.pairs, self.rules, self.splits, strict=True):
+            pairs = tuple(pair for pair in known if pair is not None)
+            if split is None:
+                yield LocalScores(pairs)
+            else:
+                yield LocalScores(combine(rule, split, pairs).pairs, pairs, split)
 
 
 def _reads_document_first(template: Template) -> bool:

@@ -49,6 +49,47 @@ class PairPrompt:
         return np.concatenate([self.prefix, self.tail])
 
 
+LongDocumentMode: TypeAlias = Literal["truncate", "chunk", "error"]
+"""What happens to a document that is too long: it is cut, scored passage by passage, or refused."""
+
+ChunkAggregation: TypeAlias = Literal["max", "first", "mean", "min", "top_k_mean"]
+"""How the scores of a document's passages become its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class LongDocuments:
+    """What a request or a served name says of long documents; ``None`` leaves it to the next wider rule."""
+
+    mode: LongDocumentMode | None = None
+    chunk_tokens: int | None = None
+    """Tokens of a passage; a document of no more is not split."""
+    overlap_tokens: int | None = None
+    """Tokens of a passage that stood in the one before."""
+    max_chunks: int | None = None
+    """Passages of one document; the text behind them is left out."""
+    aggregation: ChunkAggregation | None = None
+    chunk_top_k: int | None = None
+    """How many of the best passages ``top_k_mean`` averages."""
+
+
+NO_WISH = LongDocuments()
+"""Nothing is said."""
+
+
+DEFAULT_SPAN_THRESHOLD = 0.1
+"""Cohere's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelevantSpans:
+    """A wish for the sentences of each ranked document that answer the query."""
+
+    threshold: float = DEFAULT_SPAN_THRESHOLD
+    """The least score of a span."""
+    most: int | None = None
+    """Spans of one document; None for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
     """One query and the documents to be ordered by it, as any dialect asked for it.
@@ -67,6 +108,8 @@ class RerankRequest:
     max_tokens_per_query: int | None = None
     priority: int = 0
     """0 is the highest, 999 the lowest (Cohere v2's meaning)."""
+    long_documents: LongDocuments = NO_WISH
+    relevant_spans: RelevantSpans | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +137,16 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a document with its own score: offsets in code points, half open."""
+
+    start: int
+    end: int
+    score: float
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentScore:
     """One document's place in the answer.
 
@@ -105,6 +158,23 @@ class DocumentScore:
     score: float | None
     logit: float | None
     error: ScoringError | None = None
+    best_passage: Passage | None = None
+    """The passage with the highest score, where long documents are scored by passages."""
+    relevant_spans: tuple[Passage, ...] | None = None
+    """The sentences that answer the query, best first, where they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LongDocumentCounts:
+    """What became of the long documents of a request."""
+
+    mode: LongDocumentMode
+    truncated: int
+    """Documents that lost tokens."""
+    split: int = 0
+    """Documents that were split into passages."""
+    chunks: int = 0
+    """Passages of all documents, those that are whole counted as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +194,8 @@ class RerankResult:
     cached_documents: int = 0
     warnings: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    long_documents: LongDocumentCounts | None = None
+    """None where no document was long and nothing was asked of long ones."""
 
     @property
     def errors(self) -> tuple[DocumentScore, ...]:

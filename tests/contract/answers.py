@@ -77,6 +77,5 @@ def shown(answer: WireResponse) -> dict[str, Any]:
 
 
 def _asked(request: RerankRequest) -> dict[str, Any]:
-    plain = RerankRequest(query="", documents=())
-    asked = dataclasses.asdict(request)
-    return {name: value for name, value in asked.items() if value != getattr(plain, name)}
+    plain = dataclasses.asdict(RerankRequest(query="", documents=()))
+    return {name: value for name, value in dataclasses.asdict(request).items() if value != plain[name]}

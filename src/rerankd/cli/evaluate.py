@@ -18,6 +18,7 @@ import click
 from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 from rerankd.files import cache_folder
 from rerankd.printable import printable
+from rerankd.types import LongDocuments
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _MODEL_SETTINGS = (
     "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens", "max_batch_tokens"
 )  # fmt: skip
+_AGGREGATIONS = ("max", "first", "mean", "min", "top_k_mean")
 _FILE_WIDTH = 200
 _INCOMPLETE = 1
 """Exit status of a run in which pairs have no score."""
@@ -66,6 +68,15 @@ _OUTPUT = _Output()
 @click.option(
     "--instruction", "instructions", multiple=True, help="What counts as relevant; once for each to compare."
 )
+@click.option(
+    "--long-documents",
+    "long_documents",
+    multiple=True,
+    type=click.Choice(("truncate", "chunk", *(f"chunk:{name}" for name in _AGGREGATIONS))),
+    metavar="RULE",
+    help="`truncate`, `chunk` or `chunk:AGGREGATION`, such as `chunk:top_k_mean`; once for each to compare.",
+)
+@click.option("--chunk-tokens", type=click.IntRange(min=1), help="Tokens of one passage, where documents are split.")
 @click.option("--top-k", type=click.IntRange(min=1), default=100, show_default=True, help="Candidates to rerank.")
 @click.option("--queries", type=click.IntRange(min=1), help="Only the first N queries of each set.")
 @click.option("--split", default="test", show_default=True, help="The file of `qrels` to measure by.")
@@ -182,10 +193,13 @@ def _measure(data: Sequence[EvaluationSet], options: Mapping[str, Any], notes: N
         systems = []
         for named in _scorers(options):
             instructions: Sequence[str | None] = options["instructions"] or (named.instruction,)
-            for instruction in instructions:
+            rules = options["long_documents"] or ("",)
+            for instruction, rule in itertools.product(instructions, rules):
                 label = named.name if len(instructions) == 1 else f"{named.name}: {instruction}"
-                sets = _measure_system(data, named.scorer, instruction, options, progress, label, notes)
-                systems.append(SystemResult(label, named.scorer.identity, instruction, sets))
+                label = label if len(rules) == 1 else f"{label} · {rule}"
+                wish = _wish(rule, options["chunk_tokens"])
+                sets = _measure_system(data, named.scorer, instruction, wish, options, progress, label, notes)
+                systems.append(SystemResult(label, named.scorer.identity, instruction, sets, wish))
     return systems
 
 
@@ -193,6 +207,7 @@ def _measure_system(
     data: Sequence[EvaluationSet],
     scorer: Scorer,
     instruction: str | None,
+    wish: LongDocuments,
     options: Mapping[str, Any],
     progress: Progress,
     label: str,
@@ -211,10 +226,20 @@ def _measure_system(
                 scorer,
                 store,
                 instruction=instruction,
+                long_documents=wish,
                 top_k=options["top_k"],
                 advance=functools.partial(progress.advance, task),
             )
     return results
+
+
+def _wish(rule: str, chunk_tokens: int | None) -> LongDocuments:
+    mode, _, aggregation = rule.partition(":")
+    return LongDocuments(
+        mode=mode or None,  # type: ignore[arg-type]
+        chunk_tokens=chunk_tokens,
+        aggregation=aggregation or None,  # type: ignore[arg-type]
+    )
 
 
 def _store_folder(options: Mapping[str, Any], notes: Notes) -> Path | None:

@@ -11,10 +11,11 @@ from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 from rerankd.cli.table import table
 from rerankd.errors import InvalidRequest, TooLarge
 from rerankd.printable import printable_json
-from rerankd.types import RerankResult
+from rerankd.types import DocumentScore, RerankResult
 
 _MODEL_SETTINGS = (
-    "model", "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens"
+    "model", "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens",
+    "long_documents", "chunk_tokens", "chunk_aggregation", "chunk_top_k"
 )  # fmt: skip
 
 
@@ -70,15 +71,31 @@ def _lines(documents: IO[str], most: int) -> list[str]:
 
 def _as_json(result: RerankResult, texts: list[str]) -> str:
     rows = [
-        {"index": row.index, "relevance_score": row.score, "document": {"text": texts[row.index]}}
+        {
+            "index": row.index,
+            "relevance_score": row.score,
+            **_best_passage(row),
+            "document": {"text": texts[row.index]},
+        }
         for row in result.ranked
     ]
     return printable_json(json.dumps({"model": result.model, "results": rows}, ensure_ascii=False, indent=2))
 
 
+def _best_passage(row: DocumentScore) -> dict[str, Any]:
+    best = row.best_passage
+    return {} if best is None else {"best_passage": {"start": best.start, "end": best.end, "score": best.score}}
+
+
 def _print_table(result: RerankResult, texts: list[str]) -> None:
+    """Of a document that was split, the passage that won is shown."""
+    shown = {
+        row.index: texts[row.index][row.best_passage.start : row.best_passage.end]
+        for row in result.ranked
+        if row.best_passage is not None
+    }
     rows = [
-        (str(place), f"{row.score:.4f}", str(row.index + 1), texts[row.index])
+        (str(place), f"{row.score:.4f}", str(row.index + 1), shown.get(row.index, texts[row.index]))
         for place, row in enumerate(result.ranked, start=1)
     ]
     click.echo(table(("rank", "score", "input", "document"), rows))

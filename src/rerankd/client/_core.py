@@ -15,7 +15,7 @@ import httpx
 
 from rerankd.client import errors
 from rerankd.client._error_table import BY_CODE, BY_STATUS
-from rerankd.client.values import Document, DocumentError, Query, RankedResults, Result, Timeout, Usage
+from rerankd.client.values import Document, DocumentError, Passage, Query, RankedResults, Result, Timeout, Usage
 
 T = TypeVar("T")
 Json: TypeAlias = Any
@@ -249,7 +249,7 @@ def _item(query: Query, documents: Sequence[Document], model: str | None) -> dic
     """One query as the wire has it; what was not given is left out, so that the server's default applies."""
     given = {"instruction": query.instruction, "top_n": query.top_n, "model": model}
     texts = [document.text for document in documents]
-    return {"query": query.text, "documents": texts} | {
+    return {**query.options, "query": query.text, "documents": texts} | {
         key: value for key, value in given.items() if value is not None
     }
 
@@ -280,8 +280,9 @@ def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], top_n: int
     scores = answer.get("scores")
     if not isinstance(scores, list) or len(scores) != len(documents) or not all(map(_is_score, scores)):
         raise errors.InvalidResponse("the answer has not one score for every document")
+    passages = _passages(answer.get("results"))
     scored = [
-        Result(index, scores[index], document)
+        Result(index, scores[index], document, *passages.get(index, ()))
         for index, document in enumerate(documents)
         if scores[index] is not None
     ]
@@ -295,7 +296,28 @@ def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], top_n: int
         usage=_usage(answer.get("usage")),
         errors=_document_errors(answer.get("errors")),
         warnings=_warnings(answer.get("meta")),
+        meta=meta if isinstance(meta := answer.get("meta"), dict) else {},
     )
+
+
+def _passages(rows: Json) -> dict[int, tuple[Passage | None, tuple[Passage, ...]]]:
+    """The best passage and the relevant spans of each document that has any, by its index."""
+    found = {}
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("index"), int):
+            spans = row.get("relevant_spans")
+            spans = [_passage(span) for span in spans] if isinstance(spans, list) else []
+            found[row["index"]] = _passage(row.get("best_passage")), tuple(span for span in spans if span)
+    return found
+
+
+def _passage(value: Json) -> Passage | None:
+    if not isinstance(value, dict):
+        return None
+    start, end, score = (value.get(name) for name in ("start", "end", "score"))
+    if isinstance(start, int) and isinstance(end, int) and score is not None and _is_score(score):
+        return Passage(start, end, score)
+    return None
 
 
 def _warnings(meta: Json) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class AsyncClient:
         model: str | None = None,
         *,
         raw_scores: bool = False,
+        **options: Any,
     ) -> RankedResults:
         """Order ``documents`` by how well each answers ``query``.
 
@@ -59,7 +60,7 @@ class AsyncClient:
             model: a served name; None for the server's first.
             raw_scores: logits instead of probabilities in 0..1.
         """
-        asked = Query(query, documents, instruction, top_n)
+        asked = Query(query, documents, instruction, top_n, options)
         return await self._send(_core.rank_call(asked, model=model, raw_scores=raw_scores))
 
     async def rank_many(

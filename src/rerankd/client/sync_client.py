@@ -63,6 +63,7 @@ class Client:
         model: str | None = None,
         *,
         raw_scores: bool = False,
+        **options: Any,
     ) -> RankedResults:
         """Order ``documents`` by how well each answers ``query``.
 
@@ -71,8 +72,9 @@ class Client:
             top_n: how many results are kept; None for all.
             model: a served name; None for the server's first.
             raw_scores: logits instead of probabilities in 0..1.
+            options: further fields of the request, by their names in the API: ``long_documents="chunk"``.
         """
-        asked = Query(query, documents, instruction, top_n)
+        asked = Query(query, documents, instruction, top_n, options)
         return self._send(_core.rank_call(asked, model=model, raw_scores=raw_scores))
 
     def rank_many(self, queries: Sequence[Query], model: str | None = None) -> list[RankedResults | StatusError]:

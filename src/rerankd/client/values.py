@@ -20,6 +20,15 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a document with a score of its own: ``text[start:end]``."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One query of :meth:`~rerankd.client.Client.rank_many` with its own documents."""
 
@@ -27,15 +36,23 @@ class Query:
     documents: Sequence[str | Document]
     instruction: str | None = None
     top_n: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the request, by their names in the API: ``{"long_documents": "chunk"}``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A document's place: ``index`` into the documents that were sent; ``score`` in 0..1, or raw if so asked."""
+    """A document's place: ``index`` into the documents that were sent; ``score`` in 0..1, or raw if so asked.
+
+    ``best_passage`` is the part that won where long documents are split, ``relevant_spans`` those that answer the
+    query where they were asked for, best first.
+    """
 
     index: int
     score: float
     document: Document
+    best_passage: Passage | None = None
+    relevant_spans: tuple[Passage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,7 @@ class RankedResults(Sequence[Result]):
         usage: tokens, where the server counted them.
         errors: the documents that have no score, and why.
         warnings: what the server says beside the scores, such as how many pairs it had to cut.
+        meta: what else the server says of the call, such as what became of long documents.
     """
 
     results: tuple[Result, ...]
@@ -76,6 +94,7 @@ class RankedResults(Sequence[Result]):
     usage: Usage | None = None
     errors: tuple[DocumentError, ...] = ()
     warnings: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)

@@ -15,7 +15,7 @@ from rerankd.evaluate.fusion import fuse
 from rerankd.evaluate.measures import Figures, in_order, measure
 from rerankd.evaluate.score_store import ScoreStore
 from rerankd.evaluate.scorer import QueryScores, Scorer
-from rerankd.types import RerankRequest
+from rerankd.types import NO_WISH, LongDocuments, RerankRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class SystemResult:
     identity: Mapping[str, Any]
     instruction: str | None
     sets: Mapping[str, SetResult]
+    long_documents: LongDocuments = NO_WISH
 
 
 _NOTHING = QueryScores(np.empty(0), 0)
@@ -73,6 +74,7 @@ def evaluate_set(
     store: ScoreStore,
     *,
     instruction: str | None,
+    long_documents: LongDocuments = NO_WISH,
     top_k: int,
     advance: Callable[[int], None],
 ) -> SetResult:
@@ -80,7 +82,7 @@ def evaluate_set(
     tally = _Tally()
     reranked: dict[str, Mapping[str, float]] = {}
     fused: dict[str, Mapping[str, float]] = {}
-    for query, found, seconds in _scores(data, scorer, store, instruction):
+    for query, found, seconds in _scores(data, scorer, store, instruction, long_documents):
         ranked = data.candidates[query]
         reranked[query], fused[query] = _runs_of(ranked, data.documents, found.scores)
         tally.add(found, seconds)
@@ -99,13 +101,17 @@ def evaluate_set(
 
 
 def _scores(
-    data: EvaluationSet, scorer: Scorer, store: ScoreStore, instruction: str | None
+    data: EvaluationSet,
+    scorer: Scorer,
+    store: ScoreStore,
+    instruction: str | None,
+    long_documents: LongDocuments,
 ) -> Iterator[tuple[str, QueryScores, float]]:
     """Scores of every query that has candidates: first those kept from an earlier run, then the rest as it comes."""
     missing: dict[str, RerankRequest] = {}
     for query, ranked in data.candidates.items():
         texts = tuple(data.documents[document] for document, _ in ranked if document in data.documents)
-        request = RerankRequest(data.queries[query], texts, instruction=instruction)
+        request = RerankRequest(data.queries[query], texts, instruction=instruction, long_documents=long_documents)
         known = store.get(request) if texts else (_NOTHING, 0.0)
         if known is None:
             missing[query] = request

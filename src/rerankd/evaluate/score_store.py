@@ -6,6 +6,7 @@ or queries: changed data is scored again, the same data under another name is no
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -18,7 +19,7 @@ import numpy as np
 
 from rerankd.evaluate.notes import Notes
 from rerankd.evaluate.scorer import QueryScores
-from rerankd.types import RerankRequest
+from rerankd.types import NO_WISH, RerankRequest
 
 
 class ScoreStore:
@@ -107,7 +108,9 @@ def _is_whole(row: Any) -> bool:
 
 
 def _key(request: RerankRequest) -> str:
-    return _digest([request.instruction, request.query, *request.documents])
+    texts = [request.instruction, request.query, *request.documents]
+    wish = request.long_documents
+    return _digest(texts if wish == NO_WISH else [dataclasses.asdict(wish), *texts])
 
 
 def _digest(value: Any) -> str:

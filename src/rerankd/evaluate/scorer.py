@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rerankd.client import Client, ClientError, RankedResults, Timeout
 from rerankd.errors import ConfigurationError, RerankdError
 from rerankd.evaluate.errors import EvaluationError
-from rerankd.types import RerankRequest
+from rerankd.types import LongDocuments, RerankRequest
 
 if TYPE_CHECKING:
     from rerankd.reranker import Reranker
@@ -145,7 +145,12 @@ class ServerScorer:
     def _rank(self, request: RerankRequest) -> RankedResults:
         with self._errors_in_one_line():
             return self._client.rank(
-                request.query, request.documents, request.instruction, model=self._model, raw_scores=True
+                request.query,
+                request.documents,
+                request.instruction,
+                model=self._model,
+                raw_scores=True,
+                **_options(request.long_documents),
             )
 
     @contextlib.contextmanager
@@ -157,6 +162,12 @@ class ServerScorer:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _options(wish: LongDocuments) -> dict[str, Any]:
+    """A wish as fields of a request."""
+    fields = {"long_documents": wish.mode, "chunk_aggregation": wish.aggregation, "chunk_tokens": wish.chunk_tokens}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _query_scores(results: RankedResults) -> QueryScores:

@@ -43,6 +43,9 @@ def _system(system: SystemResult) -> dict[str, Any]:
         "label": system.label,
         "identity": dict(system.identity),
         "instruction": system.instruction,
+        "long_documents": {
+            name: value for name, value in dataclasses.asdict(system.long_documents).items() if value is not None
+        },
         "sets": {name: _set(result) for name, result in system.sets.items()},
         "mean": {
             "all": _mean(results),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rerankd.errors import InvalidDocument
 from rerankd.prompt.fit import Fitting, PromptLimits
+from rerankd.prompt.passages import ChunkRule, Split
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import PairPrompt
 
@@ -53,6 +54,22 @@ class RequestPrompts:
             except InvalidDocument as error:
                 pairs.append(error)
         return pairs
+
+    def split(
+        self, documents: Sequence[str], rule: ChunkRule, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> list[Split]:
+        """The passages of some documents, in order.
+
+        Raises:
+            TooLong: the instruction leaves no room, or truncation is off and a document needs too many passages.
+            Cancelled: as was asked for.
+        """
+        splits = []
+        for document in documents:
+            if is_cancelled():
+                raise Cancelled
+            splits.append(self._fitting.split(document, rule))
+        return splits
 
 
 class PromptBuilder:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
-from rerankd.errors import InvalidDocument, InvalidRequest, TooLarge, TooLong
+from rerankd.errors import InvalidDocument, InvalidRequest, ScoringError, TooLarge, TooLong
+from rerankd.prompt.passages import ChunkRule, Span, Split, split
 from rerankd.prompt.template import Text
 from rerankd.prompt.tokenizer import PromptTokenizer, Side
 from rerankd.prompt.truncate import INSTRUCTION_SHARE, Shares, divide
@@ -22,6 +23,9 @@ from rerankd.types import IdArray, PairPrompt
 
 Encoded: TypeAlias = tuple[IdArray, ...]
 """The ids of each part of the prompt that has the document in it."""
+
+_MARGIN = 16
+"""One token in so many is kept free: a passage by itself may be spelled with a few more than within its document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,31 @@ class Fitting:
         if not self._limits.truncate:
             raise self._too_long(tokens, index, own if too_long_document else None)
         return self._cut(encoded, document)
+
+    def split(self, document: str, rule: ChunkRule) -> Split:
+        """The passages of a document, each short enough for a pair; what cannot be tokenised stays whole.
+
+        Raises:
+            TooLong: the instruction leaves no room; or truncation is off, and more passages are needed than allowed.
+        """
+        limits = self._limits
+        rule = replace(rule, tokens=min(rule.tokens, self._room))
+        try:
+            found = split(self._tokenizer, document, rule, limits.max_tokens_per_document)
+        except (InvalidRequest, TooLarge, ScoringError):
+            # Its pair fails alone, with the reason.
+            return Split((Span(0, len(document)),))
+        if found.is_cut and not limits.truncate:
+            message = f"a document needs more than {rule.most} passages of {rule.tokens} tokens and truncation is off"
+            raise TooLong(message, param="documents", setting="max_chunks_per_document")
+        return found
+
+    @cached_property
+    def _room(self) -> int:
+        """Tokens of a document beside this query and instruction, and a few that its pieces may have more than it."""
+        times = self._tokenizer.template.occurrences("document")
+        room = self._shares(self._limits.max_pair_tokens).document // times
+        return max(room - max(room // _MARGIN, 1), 1)
 
     def _too_long(self, tokens: int, index: int, own_limit: int | None) -> TooLong:
         param = f"documents[{index}]"

@@ -86,11 +86,17 @@ class PromptTokenizer:
         for part in slices(texts):
             yield from map(_array, self._guarded(part))
 
-    def _guarded(self, texts: Sequence[str]) -> list[Encoding]:
+    def starts(self, text: str) -> IdArray:
+        """Where each token of a plain text begins, in characters: int32, shape (tokens,)."""
+        (encoding,) = self._guarded([text], with_offsets=True)
+        return np.array([start for start, _ in encoding.offsets], dtype=np.int32)
+
+    def _guarded(self, texts: Sequence[str], *, with_offsets: bool = False) -> list[Encoding]:
         try:
             if self._may_grow:
                 self._refuse_growth(texts)
-            return self._plain.encode_batch_fast(texts, add_special_tokens=False)
+            encode = self._plain.encode_batch if with_offsets else self._plain.encode_batch_fast
+            return encode(texts, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             raise InvalidRequest("a text holds half a surrogate pair, which is no character") from None
         except BaseException as error:

@@ -12,18 +12,31 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from rerankd.cores import usable_cores
 from rerankd.errors import Draining, InvalidDocument
 from rerankd.prompt.build import PromptBuilder, PromptLimits, RequestPrompts
 from rerankd.prompt.fair_semaphore import FairSemaphore, Waiter
+from rerankd.prompt.passages import ChunkRule, Split
 from rerankd.prompt.tokenizer import SLICE_CHARACTERS, slices
 from rerankd.types import PairPrompt
 
 _MAX_THREADS = 4
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 _Pairs = list[PairPrompt | InvalidDocument]
+_Work: TypeAlias = Callable[[RequestPrompts, Sequence[str], int, Callable[[], bool]], list[_Item]]
+"""Makes something of each of some documents, the first of which has that place; asks whether anybody still waits."""
+
+
+class _Asked(NamedTuple):
+    """What the documents of a request have in common."""
+
+    query: str
+    instruction: str
+    limits: PromptLimits
+    tenant: str
 
 
 class PromptWorkers:
@@ -71,26 +84,55 @@ class PromptWorkers:
             Draining: the workers are closed.
         """
         indices = range(len(documents)) if positions is None else positions
-        characters = len(query) + len(instruction) + sum(map(len, documents))
+
+        def work(prompts: RequestPrompts, part: Sequence[str], start: int, has_left: Callable[[], bool]) -> _Pairs:
+            return prompts.pairs(part, indices[start : start + len(part)], has_left)
+
+        asked = _Asked(query, instruction, limits, tenant)
+        return await self._each(asked, documents, work, may_be_here=may_be_here)
+
+    async def split(
+        self,
+        query: str,
+        documents: Sequence[str],
+        instruction: str,
+        limits: PromptLimits,
+        rule: ChunkRule,
+        *,
+        tenant: str = "",
+    ) -> list[Split]:
+        """The passages of a query's documents; see :meth:`RequestPrompts.split` for errors, else as :meth:`build`."""
+
+        def work(prompts: RequestPrompts, part: Sequence[str], start: int, left: Callable[[], bool]) -> list[Split]:
+            return prompts.split(part, rule, left)
+
+        return await self._each(_Asked(query, instruction, limits, tenant), documents, work, may_be_here=False)
+
+    async def _each(
+        self, asked: _Asked, documents: Sequence[str], work: _Work[_Item], *, may_be_here: bool
+    ) -> list[_Item]:
+        """What ``work`` makes of the documents, some of them at a time."""
+        beside = len(asked.query) + len(asked.instruction)
+        characters = beside + sum(map(len, documents))
         if may_be_here and characters <= self._at_once and not self._is_closed:
-            return self.builder.begin(query, instruction, limits).pairs(documents, indices)
+            return work(self._begin(asked), documents, 0, lambda: False)
         parts = list(slices(documents))
         sizes = [sum(map(len, part)) for part in parts]
-        sizes[0] += len(query) + len(instruction)
+        sizes[0] += beside
         has_left = threading.Event()
 
-        def first() -> tuple[RequestPrompts, _Pairs]:
-            prompts = self.builder.begin(query, instruction, limits)
-            return prompts, prompts.pairs(parts[0], indices[: len(parts[0])], has_left.is_set)
+        def first() -> tuple[RequestPrompts, list[_Item]]:
+            prompts = self._begin(asked)
+            return prompts, work(prompts, parts[0], 0, has_left.is_set)
 
-        def more(prompts: RequestPrompts, part: Sequence[str], start: int) -> Callable[[], _Pairs]:
-            return lambda: prompts.pairs(part, indices[start : start + len(part)], has_left.is_set)
+        def more(prompts: RequestPrompts, part: Sequence[str], start: int) -> Callable[[], list[_Item]]:
+            return lambda: work(prompts, part, start, has_left.is_set)
 
-        waiter = Waiter(tenant, sum(sizes))
+        waiter = Waiter(asked.tenant, sum(sizes))
         try:
-            prompts, pairs = await self._run(waiter, sizes[0], first)
+            prompts, items = await self._run(waiter, sizes[0], first)
             if len(parts) == 1:
-                return pairs
+                return items
             starts = itertools.accumulate(map(len, parts))
             jobs = [
                 self._run(waiter, size, more(prompts, part, start))
@@ -100,11 +142,14 @@ class PromptWorkers:
                 # Where several parts failed, the error of the first, whichever came first in time.
                 if isinstance(found, BaseException):
                     raise found
-                pairs.extend(found)
-            return pairs
+                items.extend(found)
+            return items
         finally:
             has_left.set()
             self.semaphore.leave(waiter)
+
+    def _begin(self, asked: _Asked) -> RequestPrompts:
+        return self.builder.begin(asked.query, asked.instruction, asked.limits)
 
     async def _run(self, waiter: Waiter, size: int, job: Callable[[], _Result]) -> _Result:
         async with self.semaphore.slot(waiter, size):

@@ -27,6 +27,7 @@ from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
 from rerankd.prompt.workers import PromptWorkers
 from rerankd.service.admission import Admission, SizeLimits
+from rerankd.service.long_documents import LongDocumentRule
 from rerankd.settings import ModelSettings, Settings
 
 _DRAIN_SECONDS = 60.0
@@ -81,6 +82,7 @@ class ServedModel:
     instruction: str
     max_pair_tokens: int
     sizes: SizeLimits
+    long_documents: LongDocumentRule
 
 
 class ServedModels:
@@ -165,6 +167,7 @@ def _serve(name: str, loaded: LoadedModel, row: ModelSettings, settings: Setting
         instruction=row.instruction or loaded.template.default_instruction,
         max_pair_tokens=min(asked, loaded.engine.info.max_length),
         sizes=SizeLimits.from_settings(settings, row.max_documents or settings.max_documents),
+        long_documents=LongDocumentRule.of(settings, row),
     )
 
 

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from rerankd.cache.base import CachedScore, ScoreCache
 from rerankd.cache.key import keys_for, scope_of
@@ -17,8 +18,10 @@ from rerankd.errors import ScoringError, ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.fit import PromptLimits
 from rerankd.service.admission import Admission, Ticket, check_sizes
+from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels
 from rerankd.service.ranking import rerank_result
+from rerankd.service.relevant_spans import SPAN_RULE, with_spans
 from rerankd.service.routing import choose
 from rerankd.settings import Settings
 from rerankd.types import CallContext, PairPrompt, PairRef, RerankRequest, RerankResult, Timings
@@ -28,6 +31,9 @@ _FEW_DOCUMENTS = 500
 _FEW_CHARACTERS = 200_000
 """Characters whose keys are made on the event loop; those of more are made in a thread."""
 
+OnPassages: TypeAlias = Callable[[int, CallContext], Awaitable[None]]
+"""Told how many passages a call's documents were split into beyond what it was let in with; may refuse them."""
+
 
 @dataclass(slots=True, eq=False)
 class PreparedRequest:
@@ -36,18 +42,23 @@ class PreparedRequest:
     request: RerankRequest
     model: ServedModel
     limits: PromptLimits
+    rule: LongDocumentRule
     instruction: str
-    started: float
     scope: bytes
-    """A digest of what all pairs have in common: the query, the instruction, the model and its limits."""
-    refs: tuple[PairRef, ...]
-    """The pairs: one a document, as long as no document is split into passages."""
-    keys: list[bytes]
+    """A digest over everything that the scores depend on, but the documents."""
+    started: float
+    texts: Sequence[str] = ()
+    """The text of each pair: a document, or a passage of one."""
+    refs: Sequence[PairRef] = ()
+    """Which part of which document each text is."""
+    keys: list[bytes] = field(default_factory=list)
     """A digest of each pair; equal pairs have equal keys, and are scored once."""
+    split: SplitDocuments | None = None
+    """The passages, where long documents are split."""
     known: dict[bytes, CachedScore | ScoringError] = field(default_factory=dict)
     """What is known of the pairs, by key."""
-    unknown: dict[bytes, PairRef] = field(default_factory=dict)
-    """One pair of each key that the cache did not know."""
+    unknown: dict[bytes, int] = field(default_factory=dict)
+    """The place of one pair of each key that the cache did not know."""
     cached: int = 0
     """Documents that the cache knew."""
     tokenise_seconds: float = 0.0
@@ -60,9 +71,12 @@ class PreparedRequest:
 class RequestPipeline:
     """Scores requests with the served models: admission, cache, prompts, engine, ranking."""
 
-    def __init__(self, settings: Settings, models: ServedModels, cache: ScoreCache, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, models: ServedModels, cache: ScoreCache, metrics: Metrics, on_passages: OnPassages
+    ) -> None:
         self.models = models
         self.cache = cache
+        self._on_passages = on_passages
         self._settings = settings
         self._metrics = metrics
 
@@ -76,14 +90,23 @@ class RequestPipeline:
         """
         prepared = [await self._prepare(request, context) for request in requests]
         going = [one for one in prepared if isinstance(one, PreparedRequest)]
+        await self._run(going, context)
+        results: dict[PreparedRequest, RerankResult | ServiceError] = {}
+        async for portion in in_portions(going):
+            results |= {one: one.error or self._result(one) for one in portion}
+        if any(one.request.relevant_spans for one in going):
+            await self._add_spans(results, context)
+        return [results[one] if isinstance(one, PreparedRequest) else one for one in prepared]
+
+    async def _run(self, going: Sequence[PreparedRequest], context: CallContext, *, counted: bool = True) -> None:
+        """Scores, or an error, for each of some requests; ``counted``: see :meth:`_split`."""
+        if long := [one for one in going if one.rule.mode == "chunk"]:
+            await self._split(long, context, counted)
+            going = [one for one in going if one.error is None]
         async for portion in in_portions(going):
             await self._look_up(portion, context)
         if unknown := [one for one in going if one.unknown]:
             await self._score(unknown, context)
-        results: dict[PreparedRequest, RerankResult | ServiceError] = {}
-        async for portion in in_portions(going):
-            results |= {one: one.error or self._result(one) for one in portion}
-        return [results[one] if isinstance(one, PreparedRequest) else one for one in prepared]
 
     async def _prepare(self, request: RerankRequest, context: CallContext) -> PreparedRequest | ServiceError:
         """Which model, which limits, and a key for each pair."""
@@ -93,17 +116,71 @@ class RequestPipeline:
         except ServiceError as error:
             return error
         started = time.monotonic()
-        limits = self._limits(model, request)
+        rule = model.long_documents.for_request(request)
+        limits = self._limits(model, request, rule)
         instruction = _instruction(model, request)
         scope = self._scope(model, request, instruction, limits, context)
-        if sum(map(len, request.documents)) > _FEW_CHARACTERS:
-            keys = await asyncio.to_thread(keys_for, scope, request.documents)
-        else:
-            keys = keys_for(scope, request.documents)
-            if len(keys) > _FEW_DOCUMENTS:
-                await asyncio.sleep(0)
-        refs = tuple(map(PairRef, range(len(keys))))
-        return PreparedRequest(request, model, limits, instruction, started, scope, refs, keys)
+        prepared = PreparedRequest(request, model, limits, rule, instruction, scope, started)
+        if rule.mode != "chunk":
+            prepared.texts = request.documents
+            prepared.refs = tuple(map(PairRef, range(len(request.documents))))
+            await _make_keys(prepared)
+        return prepared
+
+    async def _split(self, prepared: Sequence[PreparedRequest], context: CallContext, counted: bool) -> None:
+        """The passages of long documents, for all requests or for none.
+
+        Args:
+            counted: has the caller's rate taken each document for one already?
+        """
+        with contextlib.ExitStack() as room:
+            for model, ones in _by_model(prepared).items():
+                model.engine.check_accepting()
+                ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
+                ticket.take_texts(len(ones), sum(sum(map(len, one.request.documents)) for one in ones))
+            await gather_per_request([self._split_one(one, context) for one in prepared])
+        documents = sum(len(one.request.documents) for one in prepared) if counted else 0
+        await self._on_passages(sum(len(one.refs) for one in prepared) - documents, context)
+
+    async def _split_one(self, one: PreparedRequest, context: CallContext) -> None:
+        documents = one.request.documents
+        try:
+            splits = await one.model.loaded.prompts.split(
+                one.request.query, documents, one.instruction, one.limits, one.rule.chunks, tenant=context.tenant
+            )
+        except ServiceError as error:
+            if error.retryable:
+                raise
+            one.error = error
+            return
+        one.split = SplitDocuments.of(documents, splits)
+        one.texts, one.refs = one.split.texts, one.split.refs
+        await _make_keys(one)
+
+    async def _add_spans(
+        self, results: dict[PreparedRequest, RerankResult | ServiceError], context: CallContext
+    ) -> None:
+        """The sentences that answer the query, for the ranked documents of the requests that want them."""
+        inner = {
+            self._for_spans(one, result): (one, result)
+            for one, result in results.items()
+            if one.request.relevant_spans is not None and isinstance(result, RerankResult) and result.ranked
+        }
+        await self._run(list(inner), context, counted=False)
+        for asked, (one, result) in inner.items():
+            if asked.error is None and asked.split is not None:
+                _take_scores(asked)
+                pairs = [asked.known[key] for key in asked.keys]
+                results[one] = with_spans(result, one.request, asked.split, pairs, one.model.loaded.template)
+            else:
+                results[one] = asked.error or result
+
+    def _for_spans(self, one: PreparedRequest, result: RerankResult) -> PreparedRequest:
+        """The same request for its ranked documents, sentence by sentence."""
+        documents = tuple(one.request.documents[place.index] for place in result.ranked)
+        request = replace(one.request, documents=documents, relevant_spans=None)
+        limits = replace(one.limits, truncate=True)
+        return PreparedRequest(request, one.model, limits, SPAN_RULE, one.instruction, one.scope, time.monotonic())
 
     async def _look_up(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """What the cache knows, asked for some requests together."""
@@ -117,8 +194,9 @@ class RequestPipeline:
             self._metrics.cache_hits.inc(hits)
             self._metrics.cache_misses.inc(len(asked) - hits)
         for one in prepared:
-            one.cached = len([key for key in one.keys if key in one.known])
-            one.unknown = {key: ref for key, ref in zip(one.keys, one.refs, strict=True) if key not in one.known}
+            unknown = [place for place, key in enumerate(one.keys) if key not in one.known]
+            one.cached = len(one.request.documents) - len({one.refs[place].document for place in unknown})
+            one.unknown = {one.keys[place]: place for place in unknown}
 
     async def _score(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
@@ -145,8 +223,8 @@ class RequestPipeline:
     async def _tokenise(self, one: PreparedRequest, context: CallContext, *, alone: bool) -> None:
         """Prompts of the pairs that are not known; an error that concerns the request alone is its own."""
         started = time.monotonic()
-        places = [ref.document for ref in one.unknown.values()]
-        texts = [one.request.documents[place] for place in places]
+        places = [one.refs[place].document for place in one.unknown.values()]
+        texts = [one.texts[place] for place in one.unknown.values()]
         try:
             found = await one.model.loaded.prompts.build(
                 one.request.query,
@@ -177,14 +255,22 @@ class RequestPipeline:
 
     def _result(self, one: PreparedRequest) -> RerankResult:
         queue = engine = 0.0
+        _take_scores(one)
         if one.scores is not None:
-            _take_in(one, one.scores)
             self._metrics.truncated_pairs.inc(len([pair for pair in one.scores.request.pairs if pair.truncated]))
             queue, engine = one.scores.started - one.scores.queued, one.scores.ended - one.scores.started
         timings = Timings(one.tokenise_seconds, queue, engine, time.monotonic() - one.started)
         pairs = [one.known[key] for key in one.keys]
         result = rerank_result(
-            uuid.uuid4().hex, one.model.name, one.model.loaded.template, one.request, pairs, one.cached, timings
+            uuid.uuid4().hex,
+            one.model.name,
+            one.model.loaded.template,
+            one.request,
+            pairs,
+            one.cached,
+            timings,
+            one.rule,
+            one.split,
         )
         self._metrics.input_tokens.observe(result.prompt_tokens)
         self._metrics.documents.observe(len(result.scores))
@@ -212,13 +298,13 @@ class RequestPipeline:
             tenant=context.tenant if self._settings.cache_per_tenant else "",
         )
 
-    def _limits(self, model: ServedModel, request: RerankRequest) -> PromptLimits:
+    def _limits(self, model: ServedModel, request: RerankRequest, rule: LongDocumentRule) -> PromptLimits:
         return PromptLimits(
             max_pair_tokens=model.max_pair_tokens,
             query_truncation_share=self._settings.query_truncation_share,
             max_tokens_per_document=request.max_tokens_per_document,
             max_tokens_per_query=request.max_tokens_per_query,
-            truncate=request.truncate is not False,
+            truncate=request.truncate is not False and rule.mode != "error",
             side=request.truncation_side,
         )
 
@@ -269,7 +355,21 @@ def _instruction(model: ServedModel, request: RerankRequest) -> str:
     return given if given and not given.isspace() else model.instruction
 
 
-def _take_in(one: PreparedRequest, scores: Scores) -> None:
+async def _make_keys(one: PreparedRequest) -> None:
+    """A key for each text, in a thread where there is much to hash."""
+    if sum(map(len, one.texts)) > _FEW_CHARACTERS:
+        one.keys = await asyncio.to_thread(keys_for, one.scope, one.texts)
+    else:
+        one.keys = keys_for(one.scope, one.texts)
+        if len(one.keys) > _FEW_DOCUMENTS:
+            await asyncio.sleep(0)
+
+
+def _take_scores(one: PreparedRequest) -> None:
+    """What the engine said is known from now on."""
+    scores = one.scores
+    if scores is None:
+        return
     for key, pair, outcome in zip(scores.request.keys or (), scores.request.pairs, scores.outcomes, strict=True):
         if isinstance(outcome, float):
             one.known[key] = CachedScore(outcome, len(pair.prefix) + len(pair.tail), pair.truncated)
@@ -286,6 +386,5 @@ def _by_model(prepared: Sequence[PreparedRequest]) -> dict[LoadedModel, list[Pre
 
 def _characters(one: PreparedRequest) -> int:
     """What is to be tokenised of a request, each pair once."""
-    documents = one.request.documents
-    texts = [len(documents[ref.document]) for ref in one.unknown.values()]
+    texts = [len(one.texts[place]) for place in one.unknown.values()]
     return len(one.request.query) + len(one.instruction) + sum(texts)

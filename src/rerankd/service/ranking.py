@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from rerankd.cache.base import CachedScore
 from rerankd.errors import NonFiniteScore, ScoringError
+from rerankd.prompt.passages import Span
 from rerankd.prompt.template import Activation, Template
-from rerankd.types import DocumentScore, Outcome, RerankRequest, RerankResult, Timings
+from rerankd.service.long_documents import CombinedDocuments, LongDocumentRule, SplitDocuments, combine
+from rerankd.types import (
+    DocumentScore,
+    LongDocumentCounts,
+    Outcome,
+    Passage,
+    RerankRequest,
+    RerankResult,
+    Timings,
+)
 
 _LOGIT = attrgetter("logit")
 
@@ -30,16 +41,22 @@ def rerank_result(
     pairs: Sequence[CachedScore | ScoringError],
     cached_documents: int,
     timings: Timings,
+    rule: LongDocumentRule,
+    split: SplitDocuments | None = None,
 ) -> RerankResult:
     """The answer to a request; the same for a server and in process.
 
     Args:
         id, model: as they stand in the answer.
         template: whose scale and bias belong to the scores.
-        pairs: the raw score of each document, or why it has none, in the request's order.
-        cached_documents: how many of them were known.
+        pairs: the raw score of each document, or of each passage of ``split``, or why it has none, in order.
+        cached_documents: how many documents were known.
         timings: where the time went.
+        rule: what happened to long documents.
+        split: their passages, where they were split.
     """
+    combined = None if split is None else combine(rule, split, pairs)
+    pairs = pairs if combined is None else combined.pairs
     scores, tokens, truncated = [], 0, 0
     for index, pair in enumerate(pairs):
         if isinstance(pair, CachedScore):
@@ -50,6 +67,12 @@ def rerank_result(
     warnings = []
     if truncated:
         warnings.append(f"{truncated} of {len(pairs)} pairs were truncated to fit their token limits")
+    counts = None if rule.mode != "chunk" and not truncated else LongDocumentCounts(rule.mode, truncated)
+    if combined is not None and split is not None:
+        scores = _with_best_passages(scores, combined, template)
+        counts = LongDocumentCounts(rule.mode, truncated, split.split_documents, len(split.refs))
+        if combined.failed_passages:
+            warnings.append(f"{combined.failed_passages} passages have no score, their documents that of the rest")
     if request.instruction and not template.has_instruction:
         warnings.append("the instruction was ignored: this model's prompt has no place for one")
     return RerankResult(
@@ -61,7 +84,25 @@ def rerank_result(
         cached_documents=cached_documents,
         warnings=tuple(warnings),
         timings=timings,
+        long_documents=counts,
     )
+
+
+def _with_best_passages(
+    scores: Sequence[DocumentScore], combined: CombinedDocuments, template: Template
+) -> list[DocumentScore]:
+    return [
+        score if best is None else replace(score, best_passage=passage(*best, template))
+        for score, best in zip(scores, combined.best, strict=True)
+    ]
+
+
+def passage(span: Span, raw: float, template: Template) -> Passage | None:
+    """A passage with its score; None where the score is not a finite number."""
+    score = document_score(0, raw, template.scale, template.bias, template.activation)
+    if score.score is None or score.logit is None:
+        return None
+    return Passage(span.start, span.end, score.score, score.logit)
 
 
 def document_score(

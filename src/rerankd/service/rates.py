@@ -48,8 +48,15 @@ class RateState:
         values = {"limit": self.limit, "remaining": self.remaining, "reset": math.ceil(self.reset)}
         return [(f"ratelimit-{name}".encode(), str(value).encode()) for name, value in values.items()]
 
-    def raise_if_refused(self) -> None:
-        """Raises RateLimited with the seconds after which the window is fresh."""
+    def tell(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Put the state into the headers of an answer, in the place of what an earlier part of the call was told.
+
+        Raises:
+            RateLimited: the call is refused, with the seconds after which the window is fresh.
+        """
+        own = self.headers()
+        names = {name for name, _ in own}
+        headers[:] = [header for header in headers if header[0] not in names] + own
         if self.refused:
             message = f"the rate limit of {self.limit} is used up; it is fresh again in {math.ceil(self.reset)} s"
             raise RateLimited(message, retry_after=self.reset, setting="rate_limit")
@@ -102,10 +109,24 @@ class RateLimiter:
         Raises:
             TooLarge: no fresh window would have room for it either.
         """
-        cost = max(documents, 1) if self._counts_documents else 1
+        return await self._spend_cost(tenant, max(documents, 1) if self._counts_documents else 1, "documents")
+
+    async def spend_passages(self, tenant: str, passages: int) -> RateState | None:
+        """Take passages out of the budget that a request's documents were split into beyond one each.
+
+        None where requests are counted.
+
+        Raises:
+            TooLarge: as :meth:`spend`.
+        """
+        if not self._counts_documents or passages <= 0:
+            return None
+        return await self._spend_cost(tenant, passages, "more passages")
+
+    async def _spend_cost(self, tenant: str, cost: int, unit: str) -> RateState:
         smallest = min(window.amount for window in self._windows)
         if cost > smallest:
-            message = f"the request has {cost} documents, the rate limit allows {smallest} in one of its windows"
+            message = f"the request has {cost} {unit}, the rate limit allows {smallest} in one of its windows"
             raise TooLarge(message, setting="rate_limit")
         return await self._spend(tenant, cost)
 

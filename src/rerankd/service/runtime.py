@@ -86,9 +86,11 @@ class RerankService:
     async def _spend_rate(self, requests: Sequence[RerankRequest], context: CallContext) -> None:
         if self._rates is not None:
             documents = sum(len(request.documents) for request in requests)
-            state = await self._rates.spend(context.tenant, documents)
-            context.response_headers.extend(state.headers())
-            state.raise_if_refused()
+            (await self._rates.spend(context.tenant, documents)).tell(context.response_headers)
+
+    async def _spend_passages(self, passages: int, context: CallContext) -> None:
+        if self._rates is not None and (state := await self._rates.spend_passages(context.tenant, passages)):
+            state.tell(context.response_headers)
 
     async def reload(self) -> None:
         """Load every model anew beside the old ones and swap; a failed load leaves the old ones serving.
@@ -134,7 +136,7 @@ class RerankService:
         return models
 
     def _pipeline_of(self, models: ServedModels, cache: ScoreCache) -> RequestPipeline:
-        return RequestPipeline(self.settings, models, cache, self.metrics)
+        return RequestPipeline(self.settings, models, cache, self.metrics, self._spend_passages)
 
     def _on_cache_change(self, is_out_of_reach: bool) -> None:
         self.lifecycle.report("cache", "the score cache is out of reach" if is_out_of_reach else "")

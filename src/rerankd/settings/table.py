@@ -75,7 +75,10 @@ def seconds(default: float, sentence: str, *, most: float = _DAY, zero: bool = F
 
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
+_LONG_DOCUMENTS = ("truncate", "chunk", "error")
+_AGGREGATIONS = ("max", "first", "mean", "min", "top_k_mean")
 _TOKENS = 2**20
+_CHUNKS = 4096
 _THREADS = 1024
 
 
@@ -92,6 +95,14 @@ class ModelSettings:
     )
     max_pair_tokens: int = setting(0, "Tokens of one pair, prompt included; 0 means the server's own.", most=_TOKENS)
     max_documents: int = setting(0, "Documents in one request; 0 means the server's own limit.")
+    long_documents: str = setting(
+        "", "What happens to a long document; empty means the server's own rule.", choices=("", *_LONG_DOCUMENTS)
+    )
+    chunk_tokens: int = setting(0, "Tokens of one passage; 0 means the server's own.", most=_TOKENS)
+    chunk_aggregation: str = setting(
+        "", "How passage scores become one; empty means the server's own way.", choices=("", *_AGGREGATIONS)
+    )
+    chunk_top_k: int = setting(0, "Passages that `top_k_mean` averages; 0 means the server's own.", most=_CHUNKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +174,28 @@ class Settings:
     max_json_depth: int = setting(32, "Nesting depth of a JSON body.", least=4, most=200, advanced=True)
     max_documents: int = setting(1000, "Documents in one request.", least=1)
     max_queries: int = setting(256, "Queries in one call that carries several.", least=1, advanced=True)
-    max_document_characters: int = setting(100_000, "Characters of one document.", least=1)
+    max_document_characters: int = setting(200_000, "Characters of one document.", least=1)
     max_query_characters: int = setting(20_000, "Characters of a query or an instruction.", least=1)
     max_request_characters: int = setting(2_000_000, "Characters of all documents of a request together.", least=1)
+    # Long documents
+    long_documents: str = setting(
+        "truncate",
+        "What happens to a long document: it is cut, scored passage by passage, or refused.",
+        choices=_LONG_DOCUMENTS,
+    )
+    chunk_tokens: int = setting(512, "Tokens of one passage, where long documents are split.", least=16, most=_TOKENS)
+    chunk_overlap_tokens: int = setting(
+        64, "Tokens that a passage repeats of the one before, at most a quarter.", most=_TOKENS, advanced=True
+    )
+    max_chunks_per_document: int = setting(
+        512, "Passages of one document; the text behind them is left out.", least=1, most=_CHUNKS
+    )
+    chunk_aggregation: str = setting(
+        "max", "How the scores of a document's passages become its own.", choices=_AGGREGATIONS
+    )
+    chunk_top_k: int = setting(
+        3, "Passages that `top_k_mean` averages, the best first.", least=1, most=_CHUNKS, advanced=True
+    )
     # Time
     deadline_seconds: float = seconds(30.0, "Seconds for a request that sends no `X-Request-Timeout-Ms`.")
     max_deadline_seconds: float = seconds(300.0, "The longest deadline that a request may ask for, in seconds.")
@@ -207,7 +237,10 @@ class Settings:
     admin_keys: str = setting("", "Keys for `/admin`, `name:secret` separated by commas.", secret=True)
     rate_limit: str = setting("", "Rate of one caller, such as `10/minute;1000/day`; empty means none.")
     rate_limit_unit: str = setting(
-        "requests", "What the rate counts.", choices=("requests", "documents"), advanced=True
+        "requests",
+        "What the rate counts; of a document that is split, each passage is one.",
+        choices=("requests", "documents"),
+        advanced=True,
     )
     rate_limit_store: str = setting(
         "memory", "Where rates are counted: `memory` or `redis://`.", secret=True, advanced=True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rerankd.errors import ServiceError
-from rerankd.types import DocumentScore, RerankRequest, RerankResult
+from rerankd.types import DocumentScore, Passage, RerankRequest, RerankResult
 from rerankd.wire import values
 from rerankd.wire.base import Json, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.error_shapes import documents_error
@@ -65,6 +65,10 @@ class RenderContext:
             row: dict[str, Json] = {"index": place.index, score: self.value(place)}
             if self.return_documents:
                 row[document] = self.object(place.index) if as_object else self.request.documents[place.index]
+            if place.best_passage is not None:
+                row["best_passage"] = self.passage(place.best_passage)
+            if place.relevant_spans:
+                row["relevant_spans"] = [self.passage(span) for span in place.relevant_spans]
             rows.append(row)
         return rows
 
@@ -84,6 +88,11 @@ class RenderContext:
     def value(self, place: DocumentScore) -> float | None:
         """The score as the client asked for it: the probability, or the logit."""
         return place.logit if self.echo.raw_scores else place.score
+
+    def passage(self, passage: Passage) -> dict[str, Json]:
+        """A part of a document: offsets in code points, half open, with its score as the client asked for it."""
+        score = passage.logit if self.echo.raw_scores else passage.score
+        return {"start": passage.start, "end": passage.end, "score": score}
 
     def object(self, index: int) -> dict[str, Json]:
         """The document as an object with ``text``, its other keys kept.
@@ -125,6 +134,10 @@ class RenderContext:
         }
         if self.warnings:
             meta["warnings"] = list(self.warnings)
+        if (long := self.result.long_documents) is not None:
+            meta["long_documents"] = {"mode": long.mode, "truncated_documents": long.truncated}
+            if long.mode == "chunk":
+                meta["long_documents"] |= {"split_documents": long.split, "chunks": long.chunks}
         return meta
 
 
@@ -152,7 +165,7 @@ class DocumentsDialect(ABC):
         cls._read = with_common((*cls.fields, *cls.inner))
 
     def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
-        said = read_fields(body, self._read)
+        said = self.options(read_fields(body, self._read))
         where = next(
             field.name for field in self._read if field.meaning == "documents" and body.get(field.name) is not None
         )
@@ -166,11 +179,11 @@ class DocumentsDialect(ABC):
             keys=frozenset(body),
         )
         request = RerankRequest(query=said["query"], documents=texts, **request_options(said))
-        return ParsedCall((request,), echo, self.warnings(said))
+        return ParsedCall((request,), echo)
 
-    def warnings(self, said: Mapping[str, Any]) -> tuple[str, ...]:
-        """What of the body was read and is not done."""
-        return ()
+    def options(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the body says, for a dialect that says some of it in a way of its own."""
+        return said
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
         context = self.context(call, require_all_scored(results[0]))

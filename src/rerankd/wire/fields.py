@@ -6,11 +6,13 @@ client has a name for may be sent to any path. Several fields may mean the same;
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rerankd.errors import InvalidRequest
+from rerankd.types import DEFAULT_SPAN_THRESHOLD, LongDocuments, RelevantSpans
 from rerankd.wire import schema, values
 from rerankd.wire.base import Json
 from rerankd.wire.schema import Schema
@@ -203,6 +205,75 @@ MAX_TOKENS_PER_QUERY = Field(
     schema.count(),
     values.above_zero,
 )
+LONG_DOCUMENTS = Field(
+    "long_documents",
+    "mode",
+    "What happens to a document that is too long: `truncate` cuts it, `chunk` scores it passage by passage and says "
+    "in `best_passage` which one won, `error` refuses it; the served name's own rule where not given.",
+    schema.choice("truncate", "chunk", "error"),
+    values.choice("truncate", "chunk", "error"),
+)
+CHUNK_AGGREGATION = Field(
+    "chunk_aggregation",
+    "aggregation",
+    "How the scores of a document's passages become its own; `top_k_mean` averages the best `chunk_top_k`.",
+    schema.choice("max", "first", "mean", "min", "top_k_mean"),
+    values.choice("max", "first", "mean", "min", "top_k_mean"),
+)
+CHUNK_TOP_K = Field(
+    "chunk_top_k", "chunk_top_k", "Passages that `top_k_mean` averages.", schema.count(1), values.whole(1)
+)
+CHUNK_TOKENS = Field(
+    "chunk_tokens",
+    "chunk_tokens",
+    "Tokens of one passage; a document of no more is not split.",
+    schema.count(1),
+    values.whole(1),
+)
+CHUNK_OVERLAP_TOKENS = Field(
+    "chunk_overlap_tokens",
+    "overlap_tokens",
+    "Tokens of a passage that stood in the one before, at most a quarter of it.",
+    schema.count(),
+    values.whole(),
+)
+MAX_CHUNKS_PER_DOC = Field(
+    "max_chunks_per_doc",
+    "max_chunks",
+    "Passages of one document, no more than the server's own limit; the text behind them is left out.",
+    schema.count(1),
+    values.whole(1),
+)
+CHUNKS = (CHUNK_AGGREGATION, CHUNK_TOP_K, CHUNK_TOKENS, CHUNK_OVERLAP_TOKENS, MAX_CHUNKS_PER_DOC)
+
+
+def _relevant_spans(value: Json, where: str) -> RelevantSpans | None:
+    """Cohere's object of ``mode``, ``threshold`` and ``max_spans``."""
+    said = read_fields(value, _SPAN_OPTIONS, where)
+    if said["enabled"] != "enabled":
+        return None
+    return RelevantSpans(said.get("threshold", DEFAULT_SPAN_THRESHOLD), said.get("most"))
+
+
+_SPAN_OPTIONS = (
+    Field(
+        "mode",
+        "enabled",
+        "Whether spans are returned.",
+        {"enum": ["enabled", "disabled"]},
+        values.choice("enabled", "disabled"),
+        required=True,
+    ),
+    Field("threshold", "threshold", "The least score of a span, 0.1.", schema.optional("number"), values.number),
+    Field("max_spans", "most", "Spans of one document; all where not given.", schema.count(1), values.whole(1)),
+)
+RELEVANT_SPANS = Field(
+    "relevant_spans",
+    "relevant_spans",
+    "Asks for the sentences of each ranked document that answer the query: each scored by itself, best first.",
+    schema.optional("object", required=["mode"], properties={field.name: field.described for field in _SPAN_OPTIONS}),
+    _relevant_spans,
+)
 PRIORITY = Field("priority", "priority", "0 is served first, 999 last.", schema.optional("integer"), _priority)
 RANK_FIELDS = Field(
     "rank_fields",
@@ -239,16 +310,23 @@ COMMON: tuple[Field, ...] = (
     *(TOP_N, TOP_K, *THRESHOLDS, RETURN_DOCUMENTS, RAW_SCORES, USE_ACTIVATION, RANK_FIELDS),
     *(TRUNCATE, TRUNCATION, TRUNCATE_PROMPT_TOKENS, TRUNCATION_DIRECTION, TRUNCATION_SIDE),
     *(MAX_TOKENS_PER_DOC, MAX_TOKENS_PER_DOCUMENT, MAX_TOKENS_PER_QUERY, PRIORITY),
+    *(LONG_DOCUMENTS, *CHUNKS, RELEVANT_SPANS),
 )
 """What every dialect reads, whether or not its own API has a name for it."""
 
 REQUEST_OPTIONS = (
     *("model", "instruction", "top_n", "truncate", "truncation_side", "max_tokens_per_document"),
-    *("max_tokens_per_query", "priority"),
+    *("max_tokens_per_query", "priority", "relevant_spans"),
 )
 """Meanings that are attributes of ``RerankRequest``."""
+
+_LONG_DOCUMENTS = tuple(field.name for field in dataclasses.fields(LongDocuments))
+"""Meanings that are attributes of ``RerankRequest.long_documents``."""
 
 
 def request_options(said: Mapping[str, Any]) -> dict[str, Any]:
     """What a body says of each of its requests."""
-    return {name: said[name] for name in REQUEST_OPTIONS if name in said}
+    options = {name: said[name] for name in REQUEST_OPTIONS if name in said}
+    if long_documents := {name: said[name] for name in _LONG_DOCUMENTS if name in said}:
+        options["long_documents"] = LongDocuments(**long_documents)
+    return options

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from rerankd.wire import schema, values
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
-from rerankd.wire.fields import MODEL, QUERY, TEXTS, TOP_N, Field
+from rerankd.wire.fields import MODEL, QUERY, TEXTS, TOP_N, Field, read_fields
 from rerankd.wire.schema import WARNINGS
 
 
@@ -18,20 +18,47 @@ def _no_iql(value: Json, where: str) -> None:
 
 
 IS_IQL = Field("is_iql", "is_iql", "Only false: queries are plain text.", schema.FLAG, _no_iql)
+_METHODS = {"chunk_max": "max", "chunk_avg": "mean", "chunk_min": "min"}
+
+
+def _method(value: Json, where: str) -> str | None:
+    """Their way to make one score of many; ``auto`` leaves it to the served name."""
+    return _METHODS.get(values.choice("auto", *_METHODS)(value, where))
+
+
 SCORING_METHOD = Field(
-    "scoring_method", "scoring_method", "Has no effect: texts are not split.", schema.WORDS, values.string
+    "scoring_method",
+    "aggregation",
+    "How the scores of a text's chunks become its own.",
+    schema.choice("auto", *_METHODS),
+    _method,
 )
+_SIZE = Field("size", "chunk_tokens", "Tokens of one chunk.", schema.count(1), values.whole(1))
+_OVERLAP = Field(
+    "overlap_tokens",
+    "overlap_tokens",
+    "Tokens of a chunk that stood in the one before.",
+    schema.count(),
+    values.whole(),
+)
+_RATIO = Field("overlap_ratio", "ratio", "The same as a share of `size`.", schema.optional("number"), values.number)
+
+
+def _chunking_options(value: Json, where: str) -> dict[str, Any]:
+    return read_fields(value, (_SIZE, _OVERLAP, _RATIO), where)
+
+
 CHUNKING_OPTIONS = Field(
     "chunking_options",
     "chunking_options",
-    "Not done, with a warning: a long text is cut.",
-    schema.OBJECT,
-    values.as_sent,
+    "Splits long texts into chunks of that size, and says in `best_passage` which one won.",
+    schema.optional("object", properties={field.name: field.described for field in (_SIZE, _OVERLAP, _RATIO)}),
+    _chunking_options,
 )
 
 
 class Isaacus(DocumentsDialect):
-    """Long texts are cut as everywhere here, and not split into chunks."""
+    """Long texts are split where ``chunking_options`` asks for it, else by the rule of the served name."""
 
     name = "isaacus"
     title = "Isaacus"
@@ -41,10 +68,16 @@ class Isaacus(DocumentsDialect):
 
     sometimes: ClassVar[Mapping[str, Json]] = {**DocumentsDialect.sometimes, "warnings": WARNINGS}
 
-    def warnings(self, said: Mapping[str, Any]) -> tuple[str, ...]:
-        if "chunking_options" in said:
-            return ("chunking_options has no effect: a text that is too long is cut, not split",)
-        return ()
+    def options(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        chunking = said.get("chunking_options")
+        if chunking is None:
+            return said
+        chunking = {"mode": "chunk", **chunking}
+        ratio = chunking.pop("ratio", None)
+        if ratio is not None and "chunk_tokens" in chunking:
+            share = min(max(ratio, 0.0), 1.0)
+            chunking.setdefault("overlap_tokens", int(share * chunking["chunk_tokens"]))
+        return {**said, **chunking}
 
     def body(self, context: RenderContext) -> Json:
         body: dict[str, Json] = {

@@ -17,14 +17,17 @@ from rerankd.wire.base import Json, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.documents import DocumentsDialect, RenderContext, require_all_scored
 from rerankd.wire.error_shapes import documents_error
 from rerankd.wire.fields import (
+    CHUNKS,
     DOCUMENTS,
     INSTRUCTION,
+    LONG_DOCUMENTS,
     MAX_TOKENS_PER_DOC,
     MAX_TOKENS_PER_QUERY,
     MODEL,
     PRIORITY,
     QUERY,
     RAW_SCORES,
+    RELEVANT_SPANS,
     RETURN_DOCUMENTS,
     TOP_K,
     TOP_N,
@@ -61,6 +64,9 @@ class Native(DocumentsDialect):
         MAX_TOKENS_PER_DOC,
         MAX_TOKENS_PER_QUERY,
         PRIORITY,
+        LONG_DOCUMENTS,
+        *CHUNKS,
+        RELEVANT_SPANS,
     )
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:
@@ -136,7 +142,10 @@ def _item(place: ParsedCall | ServiceError, scored: Any) -> dict[str, Json]:
     outcome = next(scored) if isinstance(place, ParsedCall) else place
     if isinstance(place, ParsedCall) and isinstance(outcome, RerankResult):
         context = Native().context(place, outcome)
-        return {"query": context.request.query, **_scores(context), **context.verdict}
+        rows = context.rows()
+        # Passages have no other place here; without them the rows would only repeat the scores.
+        passages = {"results": rows} if any("best_passage" in row or "relevant_spans" in row for row in rows) else {}
+        return {"query": context.request.query, **_scores(context), **passages, **context.verdict}
     return {"error": outcome.message, "code": outcome.code}
 
 

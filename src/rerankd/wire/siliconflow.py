@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rerankd.wire.base import Json
 from rerankd.wire.documents import DocumentsDialect, RenderContext
-from rerankd.wire.fields import DOCUMENTS, INSTRUCTION, MODEL, QUERY, RETURN_DOCUMENTS, TOP_N
+from rerankd.wire.fields import (
+    CHUNK_OVERLAP_TOKENS,
+    DOCUMENTS,
+    INSTRUCTION,
+    MAX_CHUNKS_PER_DOC,
+    MODEL,
+    QUERY,
+    RETURN_DOCUMENTS,
+    TOP_N,
+)
+
+OVERLAP_TOKENS = replace(CHUNK_OVERLAP_TOKENS, name="overlap_tokens")
 
 
 class SiliconFlow(DocumentsDialect):
@@ -12,7 +25,7 @@ class SiliconFlow(DocumentsDialect):
 
     name = "siliconflow"
     title = "SiliconFlow"
-    fields = (QUERY, DOCUMENTS, MODEL, INSTRUCTION, TOP_N, RETURN_DOCUMENTS)
+    fields = (QUERY, DOCUMENTS, MODEL, INSTRUCTION, TOP_N, RETURN_DOCUMENTS, MAX_CHUNKS_PER_DOC, OVERLAP_TOKENS)
 
     def body(self, context: RenderContext) -> Json:
         meta = context.meta("1")

@@ -90,6 +90,16 @@ def side(value: Json, where: str) -> Literal["left", "right"]:
     return "right" if word == "right" else refuse(where, "has to be left or right")
 
 
+def choice(*words: str) -> Reader:
+    """One of some words, in any case."""
+
+    def read(value: Json, where: str) -> str:
+        word = value.lower() if isinstance(value, str) else ""
+        return word if word in words else refuse(where, f"has to be one of {', '.join(words)}")
+
+    return read
+
+
 def names(value: Json, where: str) -> tuple[str, ...]:
     """Names of fields, each once."""
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):

@@ -18,6 +18,22 @@ def cohere_v2(url: str, key: str, query: str) -> Sequence[int]:
     return [row.index for row in answer.results]
 
 
+@call("cohere", "ClientV2.rerank with relevant_spans")
+def cohere_spans(url: str, key: str, query: str) -> Sequence[int]:
+    import cohere
+
+    client = cohere.ClientV2(api_key=key, base_url=url)
+    spans = cohere.RerankRelevantSpans(mode="enabled", threshold=0.0, max_spans=2)
+    answer = client.rerank(
+        model=MODEL, query=query, documents=DOCUMENTS, top_n=3, relevant_spans=spans, request_options=NO_RETRIES
+    )
+    for row in answer.results:
+        assert 1 <= len(row.relevant_spans) <= 2
+        assert all(0 <= span.start < span.end <= len(DOCUMENTS[row.index]) for span in row.relevant_spans)
+        assert all(0 <= span.score <= 1 for span in row.relevant_spans)
+    return [row.index for row in answer.results]
+
+
 @call("cohere", "Client.rerank")
 def cohere_v1(url: str, key: str, query: str) -> Sequence[int]:
     import cohere

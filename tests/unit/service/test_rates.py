@@ -50,7 +50,7 @@ async def test_the_state_says_what_is_left_and_when_it_is_fresh() -> None:
     refused = await rates.spend("a", 1)
     assert (refused.refused, refused.remaining) == (True, 0)
     with pytest.raises(RateLimited, match="fresh again in 60 s") as error:
-        refused.raise_if_refused()
+        refused.tell([])
     assert 59 < (error.value.retry_after or 0) <= 60
 
 

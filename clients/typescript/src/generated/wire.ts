@@ -49,6 +49,27 @@ export interface Bodies {
     max_tokens_per_query?: number | null;
     /** 0 is served first, 999 last. */
     priority?: number | null;
+    /** What happens to a document that is too long: `truncate` cuts it, `chunk` scores it passage by passage and says in `best_passage` which one won, `error` refuses it; the served name's own rule where not given. */
+    long_documents?: "truncate" | "chunk" | "error" | null;
+    /** How the scores of a document's passages become its own; `top_k_mean` averages the best `chunk_top_k`. */
+    chunk_aggregation?: "max" | "first" | "mean" | "min" | "top_k_mean" | null;
+    /** Passages that `top_k_mean` averages. */
+    chunk_top_k?: number | null;
+    /** Tokens of one passage; a document of no more is not split. */
+    chunk_tokens?: number | null;
+    /** Tokens of a passage that stood in the one before, at most a quarter of it. */
+    chunk_overlap_tokens?: number | null;
+    /** Passages of one document, no more than the server's own limit; the text behind them is left out. */
+    max_chunks_per_doc?: number | null;
+    /** Asks for the sentences of each ranked document that answer the query: each scored by itself, best first. */
+    relevant_spans?: {
+      /** Whether spans are returned. */
+      mode: "enabled" | "disabled";
+      /** The least score of a span, 0.1. */
+      threshold?: number | null;
+      /** Spans of one document; all where not given. */
+      max_spans?: number | null;
+    } | null;
   } | {
     /** What is searched for. */
     query: string | {
