@@ -113,9 +113,7 @@ class ClusterService:
             async with asyncio.timeout(left):
                 if self._rates is not None:
                     documents = sum(len(request.documents) for request in requests)
-                    state = await self._rates.spend(context.tenant, documents)
-                    context.response_headers.extend(state.headers())
-                    state.raise_if_refused()
+                    (await self._rates.spend(context.tenant, documents)).tell(context.response_headers)
                 return await self._answer(requests, context)
         except TimeoutError:
             message = "the deadline passed before the scores were there"

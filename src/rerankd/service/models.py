@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from rerankd.checkpoint import Checkpoint
@@ -82,7 +82,7 @@ class ServedModel:
     instruction: str
     max_pair_tokens: int
     sizes: SizeLimits
-    long_documents: LongDocumentRule
+    long_documents: LongDocumentRule = field(default_factory=LongDocumentRule)
 
 
 class ServedModels:

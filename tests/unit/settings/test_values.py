@@ -69,10 +69,12 @@ ZERO_IS_REFUSED = [
     "send_timeout_seconds", "keep_alive_seconds", "engine_timeout_seconds", "cache_ttl_seconds",
     "cache_timeout_seconds", "max_tenant_share", "query_truncation_share", "replicas", "ray_min_replicas",
     "ray_max_replicas", "ray_replica_cpus", "ray_target_queue_tokens", "ray_model_idle_seconds",
+    "max_chunks_per_document", "chunk_tokens", "chunk_top_k",
 ]  # fmt: skip
 ZERO_HAS_A_MEANING = [
     "threads", "tokenizer_threads", "max_batch_tokens", "prefix_cache_tokens", "port", "queue_tokens", "cache_bytes",
     "drain_grace_seconds", "drain_seconds", "ray_replica_gpus", "ray_upscale_seconds", "ray_downscale_seconds",
+    "chunk_overlap_tokens",
 ]  # fmt: skip
 
 
