@@ -112,6 +112,14 @@ class RerankRequest:
     relevant_spans: RelevantSpans | None = None
 
 
+class Stage(NamedTuple):
+    """A part of a request's way, between two moments of ``time.monotonic()``."""
+
+    name: str
+    started: float
+    ended: float
+
+
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """What is known of a call beside its body."""
@@ -124,6 +132,8 @@ class CallContext:
     use_cache: bool = True
     response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Takes the headers that the answer carries whatever becomes of the call: where the caller's rate stands."""
+    stages: list[Stage] = field(default_factory=list)
+    """Takes the parts of the call's way, for its trace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from rerankd.cluster.replica import EngineReplica
 from rerankd.errors import Draining, Overloaded
 from rerankd.http.app import create_app
 from rerankd.observe.logs import configure_logs
+from rerankd.observe.tracing import open_tracer
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings, load_settings
 
@@ -112,7 +113,8 @@ class IngressDeployment:
         await self._service.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _without_lifespan(create_app(self._service.settings, cast("RerankService", self._service)))
+        service = cast("RerankService", self._service)
+        return _without_lifespan(create_app(service.settings, service, tracer=open_tracer()))
 
     async def __del__(self) -> None:
         await self._service.stop()

@@ -28,7 +28,7 @@ from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels, served_sources
 from rerankd.service.rates import RateLimiter
 from rerankd.settings import Settings
-from rerankd.types import CallContext, RerankRequest, RerankResult
+from rerankd.types import CallContext, RerankRequest, RerankResult, Stage
 
 
 class Replicas(Protocol):
@@ -159,11 +159,13 @@ class ClusterService:
             name,
             prefix_key(name, first.instruction, first.query),
         )
+        started = time.monotonic()
         reply = await self._send(call)
         if isinstance(reply.error, Overloaded):
             left = context.deadline - time.monotonic()
             call = dataclasses.replace(call, seconds_left=left, avoid=frozenset({reply.replica}))
             reply = await self._send(call)
+        context.stages.append(Stage("replica", started, time.monotonic()))
         if reply.error is not None:
             raise reply.error
         return reply.results

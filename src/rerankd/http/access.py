@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rerankd.http import request_id
 from rerankd.http.request_state import SCOPE_KEY, RequestState, header
 from rerankd.observe.metrics import Metrics
+from rerankd.observe.tracing import Tracer
 from rerankd.service.lifecycle import Lifecycle, State
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
@@ -38,11 +39,14 @@ def canonical_path(path: str, root_path: str = "/") -> str:
 class Access:
     """Middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, root_path: str) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, root_path: str, tracer: Tracer | None = None
+    ) -> None:
         self._app = app
         self._root_path = canonical_path(root_path)
         self._metrics = metrics
         self._lifecycle = lifecycle
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,6 +69,28 @@ class Access:
         if state.code:
             self._metrics.rejections.labels(state.code).inc()
         _write_line(method, state, seconds)
+        if self._tracer is not None and state.route not in _PROBES:
+            _trace(self._tracer, method, scope, state, state.started + seconds)
+
+
+def _trace(tracer: Tracer, method: str, scope: Scope, state: RequestState, ended: float) -> None:
+    """The names of attributes are those of OpenTelemetry's conventions where it has one."""
+    attributes: dict[str, str | int] = {
+        "http.request.method": method,
+        "http.route": state.route,
+        "http.response.status_code": state.status,
+        "rerankd.request_id": state.request_id,
+    }
+    if state.received_bytes:
+        attributes |= {
+            "http.request.body.size": state.received_bytes,
+            "rerankd.model": state.model,
+            "rerankd.documents": state.documents,
+            "rerankd.cached_documents": state.cached,
+            "rerankd.tokens": state.tokens,
+        }
+    error = state.code if state.status >= 500 else ""
+    tracer.record(f"{method} {state.route}", state.started, ended, state.stages, attributes, scope["headers"], error)
 
 
 def _write_line(method: str, state: RequestState, seconds: float) -> None:

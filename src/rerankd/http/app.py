@@ -34,6 +34,7 @@ from rerankd.http.playground_routes import playground_routes
 from rerankd.http.rerank_routes import RerankCalls
 from rerankd.http.route import MeasuredRoute
 from rerankd.http.route_table import RouteTable
+from rerankd.observe.tracing import Tracer
 from rerankd.settings import Settings
 from rerankd.wire.registry import ROUTES
 
@@ -57,11 +58,14 @@ class Application(FastAPI):
         return app
 
 
-def create_app(settings: Settings, service: RerankService, in_flight: InFlight | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, service: RerankService, in_flight: InFlight | None = None, tracer: Tracer | None = None
+) -> FastAPI:
     """The application over a service, started or not.
 
     Args:
         in_flight: where the handlers at work are kept, for a server that drains; None makes one.
+        tracer: is told of every request; None traces nothing.
 
     Raises:
         ConfigurationError: the API keys cannot be read.
@@ -92,7 +96,9 @@ def create_app(settings: Settings, service: RerankService, in_flight: InFlight |
     app.add_middleware(ErrorHandler, table=table, max_body_bytes=settings.max_body_bytes)
     if settings.cors_origins:
         _add_cors(app, settings.cors_origins)
-    app.add_middleware(Access, metrics=service.metrics, lifecycle=service.lifecycle, root_path=settings.root_path)
+    app.add_middleware(
+        Access, metrics=service.metrics, lifecycle=service.lifecycle, root_path=settings.root_path, tracer=tracer
+    )
     return app
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from rerankd.types import Stage
 from rerankd.wire.base import Dialect
 
 SCOPE_KEY = "rerankd.state"
@@ -34,6 +35,8 @@ class RequestState:
     cached: int = 0
     response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Added to whatever response is sent: rate limits, retry hints."""
+    stages: list[Stage] = field(default_factory=list)
+    """The parts of its way, in the order of their ends."""
 
 
 def state_of(scope: Scope) -> RequestState:

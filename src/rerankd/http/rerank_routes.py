@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from rerankd.http.offload import Offload
 from rerankd.http.request_state import RequestState, header, state_of
 from rerankd.http.route_table import Found, RouteTable
 from rerankd.settings import Settings
-from rerankd.types import CallContext, RerankResult
+from rerankd.types import CallContext, RerankResult, Stage
 from rerankd.wire.base import Dialect, ParsedCall, ReadLimits
 from rerankd.wire.json_guard import Decoded, decode_json
 
@@ -66,12 +67,15 @@ class RerankCalls:
         state = state_of(scope)
         context = self._context(scope, state)
         dialect, call = await self._read(found, scope, receive, take)
+        state.stages.append(Stage("read", state.started, time.monotonic()))
         state.queries = len(call.requests)
         state.documents = sum(len(request.documents) for request in call.requests)
         results = await self._in_flight.run(self._service.rerank(call.requests, context), receive)
         _note(state, call, results)
+        rendered = time.monotonic()
         size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * state.documents
         await send_body(send, *await self._offload.run(size, lambda: encode(dialect.render(call, results))))
+        state.stages.append(Stage("render", rendered, time.monotonic()))
 
     async def _read(self, found: Found, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:
         """The call that the body makes. Here, so that neither its bytes nor its objects outlive their reading."""
@@ -102,6 +106,7 @@ class RerankCalls:
             tenant=state.tenant,
             use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
             response_headers=state.response_headers,
+            stages=state.stages,
         )
 
 

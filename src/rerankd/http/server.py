@@ -35,6 +35,7 @@ from rerankd.http.in_flight import InFlight
 from rerankd.http.listener import Listener, open_socket
 from rerankd.model_hub import local_checkpoint
 from rerankd.observe.logs import configure_logs
+from rerankd.observe.tracing import open_tracer
 from rerankd.service.lifecycle import State
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings
@@ -72,10 +73,13 @@ def run(settings: Settings) -> int:
     bound = open_socket(settings.host, settings.port)
     service = RerankService(settings)
     in_flight = InFlight()
-    listener = Listener(create_app(settings, service, in_flight), settings, service.metrics)
+    tracer = open_tracer()
+    listener = Listener(create_app(settings, service, in_flight, tracer), settings, service.metrics)
     server = Server(settings, service, in_flight, listener)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(server.serve(bound))
+        if tracer is not None:
+            tracer.close()
         if not server.stopped_cleanly:
             # A thread of the engine still runs, and the interpreter would wait for it.
             _leave(code)

@@ -24,7 +24,7 @@ from rerankd.service.ranking import rerank_result
 from rerankd.service.relevant_spans import SPAN_RULE, with_spans
 from rerankd.service.routing import choose
 from rerankd.settings import Settings
-from rerankd.types import CallContext, PairPrompt, PairRef, RerankRequest, RerankResult, Timings
+from rerankd.types import CallContext, PairPrompt, PairRef, RerankRequest, RerankResult, Stage, Timings
 
 _FEW_DOCUMENTS = 500
 """Work for so many documents is done without a look at the event loop in between."""
@@ -186,6 +186,7 @@ class RequestPipeline:
         """What the cache knows, asked for some requests together."""
         asked = [(one, key) for one in prepared for key in dict.fromkeys(one.keys)]
         if context.use_cache:
+            started = time.monotonic()
             hits = 0
             for (one, key), score in zip(asked, await self.cache.get_many([key for _, key in asked]), strict=True):
                 if score is not None:
@@ -193,6 +194,7 @@ class RequestPipeline:
                     hits += 1
             self._metrics.cache_hits.inc(hits)
             self._metrics.cache_misses.inc(len(asked) - hits)
+            context.stages.append(Stage("cache", started, time.monotonic()))
         for one in prepared:
             unknown = [place for place, key in enumerate(one.keys) if key not in one.known]
             one.cached = len(one.request.documents) - len({one.refs[place].document for place in unknown})
@@ -217,8 +219,14 @@ class RequestPipeline:
                     if one.score_request is not None:
                         one.scores = room.enter_context(model.engine.submit(one.score_request))
             for one in prepared:
-                if one.scores is not None:
-                    await one.scores.wait()
+                if (scores := one.scores) is not None:
+                    await scores.wait()
+                    context.stages.extend(
+                        (
+                            Stage("queue", scores.queued, scores.started),
+                            Stage("engine", scores.started, scores.ended),
+                        )
+                    )
 
     async def _tokenise(self, one: PreparedRequest, context: CallContext, *, alone: bool) -> None:
         """Prompts of the pairs that are not known; an error that concerns the request alone is its own."""
@@ -240,7 +248,9 @@ class RequestPipeline:
                 raise
             one.error = error
             return
-        one.tokenise_seconds = time.monotonic() - started
+        ended = time.monotonic()
+        context.stages.append(Stage("tokenise", started, ended))
+        one.tokenise_seconds = ended - started
         keys, pairs = [], []
         for key, pair in zip(one.unknown, found, strict=True):
             if isinstance(pair, PairPrompt):
