@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from tests.cluster.served_ray import Cluster, call_of, engine_pids, post, start
 from tests.figures import Measured
-from tests.live import LiveServer
 from tests.redis_fixtures import RedisServer
 from tests.served import POISON_WORD, poison_script, until
 
-from rerankd.cluster.messages import Call, Reply
-from rerankd.cluster.routing import prefix_key
-from rerankd.types import RerankRequest, RerankResult
+from rerankd.types import RerankResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -29,46 +25,6 @@ QUEUE = 8
 SECONDS = 0.25
 """Of a forward pass."""
 DOCUMENTS = tuple(f"document number {number}" for number in range(64))
-
-
-@dataclasses.dataclass
-class Cluster:
-    """A served cluster, and the way to its replicas beside HTTP."""
-
-    server: LiveServer
-    handle: Any
-
-    @property
-    def url(self) -> str:
-        return self.server.url
-
-    async def send(self, call: Call) -> Reply:
-        reply: Reply = await self.handle.rerank.remote(call)
-        return reply
-
-    async def replicas(self) -> list[str]:
-        """The names of two replicas, found by avoiding the first."""
-        first = (await self.send(call_of("who"))).replica
-        second = (await self.send(call_of("who", avoid={first}))).replica
-        return [first, second]
-
-
-def call_of(query: str, *documents: str, avoid: set[str] | None = None, name: str = "tiny") -> Call:
-    request = RerankRequest(query, documents or ("a",))
-    key = prefix_key(name, None, query)
-    return Call((request,), "id", 20.0, "tenant", True, name, key, frozenset(avoid or ()))
-
-
-def start(address: str, folder: Path, *flags: str) -> Cluster:
-    from ray import serve
-
-    server = LiveServer(
-        *("--ray", "--engine", "fake", "--ray-replica-cpus", "0.5", "--log-format", "json", *flags),
-        log=folder / "ray.log",
-        env={"RAY_ADDRESS": address},
-    )
-    server.wait_ready(240)
-    return Cluster(server, serve.get_deployment_handle("engine", "rerankd"))
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +54,6 @@ def cluster(ray_cluster: str, folder: Path, redis: RedisServer) -> Iterator[Clus
     )
     yield cluster
     cluster.server.stop()
-
-
-async def post(url: str, query: str, documents: tuple[str, ...] = ("a", "b"), **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=options.pop("timeout", 60)) as client:
-        body = {"query": query, "documents": list(documents)}
-        return await client.post(f"{url}/rerank", json=body, **options)
 
 
 @pytest.mark.promise("L-04", "C-01")
@@ -220,18 +170,6 @@ async def test_a_model_is_loaded_when_asked_and_let_go_when_idle(cluster: Cluste
         await asyncio.sleep(0.5)
 
 
-def engine_pids() -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if command.startswith(b"ray::ServeReplica:rerankd:engine"):
-            found.append(int(folder.name))
-    return sorted(found)
-
-
 @pytest.mark.promise("L-01")
 async def test_a_killed_replica_loses_only_what_it_had(cluster: Cluster, measured: Measured) -> None:
     before = engine_pids()
@@ -271,50 +209,3 @@ async def test_a_killed_replica_loses_only_what_it_had(cluster: Cluster, measure
     )
     assert lost <= max(at_kill, 1)
     assert statuses[200] > 10
-
-
-@pytest.mark.promise("L-03", "L-05")
-async def test_a_load_step_brings_a_replica_and_its_end_takes_it_away(
-    ray_cluster: str, tmp_path: Path, measured: Measured
-) -> None:
-    cluster = start(
-        ray_cluster,
-        tmp_path,
-        *("--fake-script", "seconds_per_batch=0.2", "--cache", "off", "--ray-min-replicas", "1"),
-        *("--ray-max-replicas", "2", "--ray-target-queue-tokens", "60", "--ray-upscale-seconds", "2"),
-        *("--ray-downscale-seconds", "5"),
-    )
-    try:
-        assert len(engine_pids()) == 1
-        statuses: Counter[int] = Counter()
-        stop = asyncio.Event()
-
-        async def one(number: int) -> None:
-            statuses[(await post(cluster.url, f"step {number}")).status_code] += 1
-
-        async def load(pause: float) -> None:
-            async with asyncio.TaskGroup() as group:
-                number = 0
-                while not stop.is_set():
-                    group.create_task(one(number))
-                    number += 1
-                    await asyncio.sleep(pause)
-
-        started = time.monotonic()
-        step = asyncio.create_task(load(0.03))
-        await until(lambda: len(engine_pids()) == 2, seconds=120)
-        up = time.monotonic() - started
-        stop.set()
-        await step
-        stop.clear()
-        trickle = asyncio.create_task(load(1.0))
-        ended = time.monotonic()
-        await until(lambda: len(engine_pids()) == 1, seconds=120)
-        down = time.monotonic() - ended
-        stop.set()
-        await trickle
-    finally:
-        cluster.server.stop()
-    measured("L-05", "load step and its end", "second replica comes and goes", f"{up:.0f} s up, {down:.0f} s down")
-    measured("L-03", "requests while it came and went", "0 failed", str(dict(statuses)))
-    assert set(statuses) == {200}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -17,31 +18,66 @@ _MODEL_SETTINGS = (
     "model", "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens",
     "long_documents", "chunk_tokens", "chunk_aggregation", "chunk_top_k"
 )  # fmt: skip
+_CLUSTER_SETTINGS = ("ray_min_replicas", "ray_max_replicas", "ray_replica_cpus", "ray_replica_gpus")
 
 
 @click.command(cls=SettingsCommand)
-@click.argument("query")
+@click.argument("query", required=False)
 @click.option(
-    "--documents",
-    type=click.File(encoding="utf-8"),
-    required=True,
-    help="File with one document a line, or - for standard input.",
+    "--documents", type=click.File(encoding="utf-8"), help="File with one document a line, or - for standard input."
 )
+@click.option(
+    "--ray",
+    "on_ray",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="INPUT OUTPUT",
+    help="Score the pairs of a Parquet file or folder on a Ray cluster, into a folder; the same command goes on.",
+)
+@click.option("--query-field", default="query", show_default=True, help="Column with the query.")
+@click.option("--document-field", default="document", show_default=True, help="Column with the document.")
+@click.option("--part-rows", type=click.IntRange(min=1), default=10_000, help="Rows of an output file of --ray.")
+@click.option("--fresh", is_flag=True, help="Write over the output of another run of --ray.")
 @click.option("--instruction", help="What counts as relevant, in a sentence.")
 @click.option("--top-n", type=click.IntRange(min=1), help="Show only the best N documents.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@settings_options((*_MODEL_SETTINGS, "max_request_characters"))
+@settings_options((*_MODEL_SETTINGS, "max_request_characters", *_CLUSTER_SETTINGS))
 def rank(
-    query: str, documents: IO[str], instruction: str | None, top_n: int | None, as_json: bool, **flags: Any
+    query: str | None,
+    documents: IO[str] | None,
+    on_ray: tuple[Path, Path] | None,
+    query_field: str,
+    document_field: str,
+    part_rows: int,
+    fresh: bool,
+    instruction: str | None,
+    top_n: int | None,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Print the documents ranked by how well they answer QUERY.
 
     The settings are those of the server: from flags, RERANKD_ variables and the settings file; --model takes a served
     name of theirs, too.
     """
+    settings = settings_from(flags.pop("config"), flags)
+    if on_ray is not None:
+        from rerankd.cli.bulk import rank_on_ray
+
+        rank_on_ray(
+            *on_ray,
+            settings,
+            query_field=query_field,
+            document_field=document_field,
+            instruction=instruction,
+            fresh=fresh,
+            part_rows=part_rows,
+        )
+        return
+    if query is None or documents is None:
+        raise click.UsageError("give a QUERY and --documents, or --ray INPUT OUTPUT")
     if not query.strip():
         raise InvalidRequest("the query must not be empty or blank")
-    settings = settings_from(flags.pop("config"), flags)
     texts = _lines(documents, settings.max_request_characters)
     if not texts:
         raise InvalidRequest("there is no document to rank: every line of the input is blank")
