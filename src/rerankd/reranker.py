@@ -168,6 +168,10 @@ class Reranker:
         )
         (scored,) = self.score_many([request])
         timings = Timings(total=time.monotonic() - started)
+        return self.result_of(request, scored, timings)
+
+    def result_of(self, request: RerankRequest, scored: LocalScores, timings: Timings) -> RerankResult:
+        """The answer that raw scores of :meth:`score_many` make."""
         rule = self.long_documents.for_request(request)
         pairs = scored.pairs if scored.split is None else scored.passages
         return rerank_result(

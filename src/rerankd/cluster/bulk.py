@@ -20,7 +20,6 @@ from typing import Any
 from rerankd.errors import ConfigurationError, InvalidRequest
 from rerankd.local_models import instruction_of, load_named
 from rerankd.reranker import Reranker
-from rerankd.service.ranking import rerank_result
 from rerankd.settings import Settings
 from rerankd.types import RerankRequest, Timings
 
@@ -256,9 +255,8 @@ class PartScorer:
             )
             for group in groups
         ]
-        template = self._reranker.template
         for group, request, found in zip(groups, requests, self._reranker.score_many(requests), strict=True):
-            result = rerank_result("", self._reranker.name, template, request, found.pairs, 0, Timings())
+            result = self._reranker.result_of(request, found, Timings())
             for index, score in zip(group, result.scores, strict=True):
                 scores[index] = score.score
                 if score.error is not None:
