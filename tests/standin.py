@@ -48,7 +48,7 @@ def served(name: str) -> SimpleNamespace:
         loaded=SimpleNamespace(
             source=SimpleNamespace(model="tiny"),
             fingerprint="0123456789abcdef",
-            template=SimpleNamespace(name="qwen3-reranker", revision="abc"),
+            template=SimpleNamespace(name="qwen3-reranker", revision="abc", has_instruction=True),
             engine=SimpleNamespace(info=INFO),
         ),
     )

@@ -69,6 +69,10 @@ _OUTPUT = _Output()
     "--instruction", "instructions", multiple=True, help="What counts as relevant; once for each to compare."
 )
 @click.option(
+    "--instructions", "names", metavar="NAMES", help="Instructions by name to compare, such as web_search,qa; or all."
+)
+@click.option("--instructions-folder", type=_FOLDER, help="Folder of further instructions by name.")
+@click.option(
     "--long-documents",
     "long_documents",
     multiple=True,
@@ -186,13 +190,14 @@ def _measure(data: Sequence[EvaluationSet], options: Mapping[str, Any], notes: N
 
     from rerankd.evaluate.run import SystemResult
 
+    asked = _instructions(options)
     # A name may hold brackets, which would be markup.
     name = TextColumn("{task.description}", markup=False)
     columns = (name, BarColumn(), MofNCompleteColumn(), TextColumn("pairs"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         systems = []
         for named in _scorers(options):
-            instructions: Sequence[str | None] = options["instructions"] or (named.instruction,)
+            instructions = asked or (named.instruction,)
             rules = options["long_documents"] or ("",)
             for instruction, rule in itertools.product(instructions, rules):
                 label = named.name if len(instructions) == 1 else f"{named.name}: {instruction}"
@@ -231,6 +236,18 @@ def _measure_system(
                 advance=functools.partial(progress.advance, task),
             )
     return results
+
+
+def _instructions(options: Mapping[str, Any]) -> list[str | None]:
+    """The instructions to compare, those by name as their sentences."""
+    from rerankd.service.instructions import Instructions
+
+    presets = Instructions.of(options["instructions_folder"] or "")
+    names = list(filter(None, (options["names"] or "").replace(",", " ").split()))
+    if names == ["all"]:
+        names = list(presets.presets)
+    asked = [*options["instructions"], *(f"@{name.removeprefix('@')}" for name in names)]
+    return [presets.resolve(instruction) for instruction in asked]
 
 
 def _wish(rule: str, chunk_tokens: int | None) -> LongDocuments:
@@ -279,12 +296,13 @@ def _print(report: Report, file: IO[str] | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from rerankd.evaluate.markdown import comparison, main_rows
+    from rerankd.evaluate.markdown import against_first_rows, comparison, main_rows
 
     console = Console(file=file)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
-    shown = [("", comparison(report))] if len(report["systems"]) > 1 else []
+    several = len(report["systems"]) > 1
+    shown = [("", comparison(report)), ("", against_first_rows(report))] if several else []
     shown += [(system["label"], main_rows(system)) for system in report["systems"]]
     for title, (head, rows) in shown:
         # Names are shown as they are: brackets are no markup, and control characters stay out of the terminal.

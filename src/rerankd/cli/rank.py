@@ -38,10 +38,10 @@ _CLUSTER_SETTINGS = ("ray_min_replicas", "ray_max_replicas", "ray_replica_cpus",
 @click.option("--document-field", default="document", show_default=True, help="Column with the document.")
 @click.option("--part-rows", type=click.IntRange(min=1), default=10_000, help="Rows of an output file of --ray.")
 @click.option("--fresh", is_flag=True, help="Write over the output of another run of --ray.")
-@click.option("--instruction", help="What counts as relevant, in a sentence.")
+@click.option("--instruction", help="What counts as relevant, in a sentence or by name (@qa).")
 @click.option("--top-n", type=click.IntRange(min=1), help="Show only the best N documents.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@settings_options((*_MODEL_SETTINGS, "max_request_characters", *_CLUSTER_SETTINGS))
+@settings_options((*_MODEL_SETTINGS, "max_request_characters", "instructions_folder", *_CLUSTER_SETTINGS))
 def rank(
     query: str | None,
     documents: IO[str] | None,
@@ -83,8 +83,11 @@ def rank(
         raise InvalidRequest("there is no document to rank: every line of the input is blank")
     # Imported here: torch takes seconds, and a wrong file name should not have to wait for it.
     from rerankd.local_models import instruction_of, load_named
+    from rerankd.service.instructions import Instructions
 
     asked = instruction or instruction_of(settings.model, settings)
+    if asked:
+        asked = Instructions.of(settings.instructions_folder).resolve(asked)
     result = load_named(settings.model, settings).rank(query, texts, instruction=asked, top_n=top_n)
     if as_json:
         click.echo(_as_json(result, texts))

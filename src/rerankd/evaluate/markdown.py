@@ -18,7 +18,7 @@ def markdown(report: Report) -> str:
     """The whole report; the command that made it stands at its head."""
     parts = ["# Evaluation", _fenced(report["command"]), explanation(report)]
     if len(report["systems"]) > 1:
-        parts += ["## Comparison", table(*comparison(report))]
+        parts += ["## Comparison", table(*comparison(report)), table(*against_first_rows(report))]
     for system in report["systems"]:
         parts += [f"## {_escaped(system['label'])}", identity_line(system)]
         parts += [table(*main_rows(system)), table(*measure_rows(system)), table(*cost_rows(system))]
@@ -58,6 +58,22 @@ def comparison(report: Report) -> tuple[Row, Sequence[Row]]:
     for group, mean in _means(systems[0]):
         cells = [(system["mean"][group]["reranked"][MAIN], _both(system["mean"][group])) for system in systems]
         rows.append([_mean_name(group, mean), _figure(mean["candidates"][MAIN]), *_best_marked(cells)])
+    return head, rows
+
+
+def against_first_rows(report: Report) -> tuple[Row, Sequence[Row]]:
+    """One row a system beside the first: its gain, and whether that is more than chance."""
+    head = [f"against {report['systems'][0]['label']}", MAIN, "p", "p (Holm)", "more than chance"]
+    rows = [
+        [
+            found["label"],
+            _gain(found),
+            f"{found['p']:.4f}",
+            f"{found['p_holm']:.4f}",
+            "no" if found["is_chance"] else "yes",
+        ]
+        for found in report["against_first"]
+    ]
     return head, rows
 
 

@@ -10,6 +10,7 @@ from rerankd.evaluate import plots
 from rerankd.evaluate.markdown import (
     Report,
     Row,
+    against_first_rows,
     comparison,
     cost_rows,
     explanation,
@@ -39,7 +40,7 @@ def page(report: Report, texts: Mapping[str, Mapping[str, str]]) -> str:
         f"<p>{html.escape(explanation(report))}</p>",
     ]
     if len(report["systems"]) > 1:
-        body += ["<h2>Comparison</h2>", _table(*comparison(report))]
+        body += ["<h2>Comparison</h2>", _table(*comparison(report)), _table(*against_first_rows(report))]
     for system in report["systems"]:
         body += _system(system, texts)
     return (

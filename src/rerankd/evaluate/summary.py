@@ -11,7 +11,7 @@ import numpy as np
 import rerankd
 from rerankd.evaluate.measures import MAIN, Figures, means
 from rerankd.evaluate.run import SetResult, SystemResult
-from rerankd.evaluate.statistics import RESAMPLES, Difference, difference, mean_difference
+from rerankd.evaluate.statistics import CONFIDENCE, RESAMPLES, Difference, difference, holm, mean_difference
 
 CEILING = 0.95
 """Sets whose candidates are at least this good have no room for a reranker; a second mean leaves them out."""
@@ -33,7 +33,22 @@ def summary(systems: Sequence[SystemResult], *, command: str, top_k: int) -> dic
         "sets": every[0]["sets"],
         "mean": every[0]["mean"],
         "systems": every,
+        "against_first": _against_first(systems),
     }
+
+
+def _against_first(systems: Sequence[SystemResult]) -> list[dict[str, Any]]:
+    """Each other system's gain over the first in the main measure, with p corrected for how many were compared."""
+    first, *others = systems
+    found = [
+        mean_difference([other.sets[name].reranked[MAIN] - first.sets[name].reranked[MAIN] for name in first.sets])
+        for other in others
+    ]
+    corrected = holm([one.p for one in found])
+    return [
+        {"label": other.label, **_facts(one), "p_holm": p, "is_chance": p >= 1 - CONFIDENCE}
+        for other, one, p in zip(others, found, corrected, strict=True)
+    ]
 
 
 def _system(system: SystemResult) -> dict[str, Any]:

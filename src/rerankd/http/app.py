@@ -27,6 +27,7 @@ from rerankd.http.error_handler import ErrorHandler
 from rerankd.http.forwarded import TrustedProxies
 from rerankd.http.hosts import AllowedHosts
 from rerankd.http.in_flight import InFlight
+from rerankd.http.instruction_routes import instruction_routes
 from rerankd.http.model_routes import ModelRoutes
 from rerankd.http.openapi import document
 from rerankd.http.ops_routes import OpsRoutes
@@ -35,6 +36,7 @@ from rerankd.http.rerank_routes import RerankCalls
 from rerankd.http.route import MeasuredRoute
 from rerankd.http.route_table import RouteTable
 from rerankd.observe.tracing import Tracer
+from rerankd.service.instructions import Instructions
 from rerankd.settings import Settings
 from rerankd.wire.registry import ROUTES
 
@@ -82,6 +84,7 @@ def create_app(
     app.router.routes += [
         *OpsRoutes(settings, service).routes(),
         *ModelRoutes(settings, service).routes(),
+        *instruction_routes(Instructions.of(settings.instructions_folder)),
         *AdminRoutes(service).routes(),
         *docs_routes(),
         *(playground_routes() if settings.playground else ()),

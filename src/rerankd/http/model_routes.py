@@ -102,6 +102,7 @@ class ModelRoutes:
             "model_type": "rerank",
             "model_name": model.name,
             "max_model_len": model.max_pair_tokens,
+            "reads_instruction": model.loaded.template.has_instruction,
         }
 
 
@@ -118,6 +119,7 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "fingerprint": model.loaded.fingerprint,
         "template": model.loaded.template.revision,
         "instruction": model.instruction,
+        "reads_instruction": model.loaded.template.has_instruction,
         "max_pair_tokens": model.max_pair_tokens,
         "max_documents": model.sizes.max_documents,
     }

@@ -18,6 +18,7 @@ from rerankd.errors import ScoringError, ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.fit import PromptLimits
 from rerankd.service.admission import Admission, Ticket, check_sizes
+from rerankd.service.instructions import Instructions
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels
 from rerankd.service.ranking import rerank_result
@@ -72,12 +73,19 @@ class RequestPipeline:
     """Scores requests with the served models: admission, cache, prompts, engine, ranking."""
 
     def __init__(
-        self, settings: Settings, models: ServedModels, cache: ScoreCache, metrics: Metrics, on_passages: OnPassages
+        self,
+        settings: Settings,
+        models: ServedModels,
+        cache: ScoreCache,
+        metrics: Metrics,
+        instructions: Instructions,
+        on_passages: OnPassages,
     ) -> None:
         self.models = models
         self.cache = cache
         self._on_passages = on_passages
         self._settings = settings
+        self._instructions = instructions
         self._metrics = metrics
 
     async def rerank(
@@ -118,7 +126,10 @@ class RequestPipeline:
         started = time.monotonic()
         rule = model.long_documents.for_request(request)
         limits = self._limits(model, request, rule)
-        instruction = _instruction(model, request)
+        try:
+            instruction = self._instruction(model, request)
+        except ServiceError as error:
+            return error
         scope = self._scope(model, request, instruction, limits, context)
         prepared = PreparedRequest(request, model, limits, rule, instruction, scope, started)
         if rule.mode != "chunk":
@@ -308,6 +319,11 @@ class RequestPipeline:
             tenant=context.tenant if self._settings.cache_per_tenant else "",
         )
 
+    def _instruction(self, model: ServedModel, request: RerankRequest) -> str:
+        """An empty instruction is none: the name's default applies; a name stands for a sentence."""
+        given = request.instruction
+        return self._instructions.resolve(given if given and not given.isspace() else model.instruction)
+
     def _limits(self, model: ServedModel, request: RerankRequest, rule: LongDocumentRule) -> PromptLimits:
         return PromptLimits(
             max_pair_tokens=model.max_pair_tokens,
@@ -357,12 +373,6 @@ async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _instruction(model: ServedModel, request: RerankRequest) -> str:
-    """An empty instruction is none: the name's default applies."""
-    given = request.instruction
-    return given if given and not given.isspace() else model.instruction
 
 
 async def _make_keys(one: PreparedRequest) -> None:

@@ -9,9 +9,17 @@ from collections.abc import Sequence
 
 from rerankd.cache.base import ScoreCache
 from rerankd.cache.open import open_cache
-from rerankd.errors import DeadlineExceeded, Draining, InvalidRequest, ServiceError, model_is_loading
+from rerankd.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    ServiceError,
+    model_is_loading,
+)
 from rerankd.observe.metrics import Metrics
 from rerankd.service.admission import check_queries
+from rerankd.service.instructions import Instructions
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import ServedModels, load_models
 from rerankd.service.pipeline import RequestPipeline, take_output
@@ -35,6 +43,7 @@ class RerankService:
         """Who may ask how often; None when every caller may ask as often as it wants."""
         self._pipeline: RequestPipeline | None = None
         self._reloading = asyncio.Lock()
+        self._instructions = Instructions.of(settings.instructions_folder)
 
     @property
     def cache(self) -> ScoreCache:
@@ -126,6 +135,7 @@ class RerankService:
         return self._pipeline
 
     async def _load(self, cache: ScoreCache) -> ServedModels:
+        _check_instructions(self.settings, self._instructions)
         on_output = functools.partial(take_output, cache)
         models = await load_models(
             self.settings, self.metrics, on_output, self._on_engine_death, self.lifecycle.report
@@ -136,10 +146,21 @@ class RerankService:
         return models
 
     def _pipeline_of(self, models: ServedModels, cache: ScoreCache) -> RequestPipeline:
-        return RequestPipeline(self.settings, models, cache, self.metrics, self._spend_passages)
+        return RequestPipeline(self.settings, models, cache, self.metrics, self._instructions, self._spend_passages)
 
     def _on_cache_change(self, is_out_of_reach: bool) -> None:
         self.lifecycle.report("cache", "the score cache is out of reach" if is_out_of_reach else "")
 
     def _on_engine_death(self, reason: str) -> None:
         self.lifecycle.move_to(State.DEAD, reason)
+
+
+def _check_instructions(settings: Settings, instructions: Instructions) -> None:
+    """Default instructions may be named; a wrong name would fail every request."""
+    rows = {"": settings.instruction, **{name: row.instruction for name, row in settings.models.items()}}
+    for name, instruction in rows.items():
+        try:
+            instructions.resolve(instruction)
+        except InvalidRequest as error:
+            of = f" of the served name {name}" if name else ""
+            raise ConfigurationError(f"the setting 'instruction'{of}: {error.message}") from None

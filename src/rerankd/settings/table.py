@@ -115,6 +115,9 @@ class Settings:
     served_name: str = setting("", "Name under which the model is served; empty means its own.")
     template: str = setting("auto", "Prompt template by name, or `auto` to choose by the checkpoint.")
     instruction: str = setting("", "Default instruction; empty means the template's own.")
+    instructions_folder: str = setting(
+        "", "Folder of instructions by name, `NAME.toml` each, read again when it changes."
+    )
     strict_models: bool = setting(False, "Refuse a request that names a model which is not served.")
     # The engine
     engine: str = setting(
