@@ -6,7 +6,7 @@
 
 Where no image can be built, this shows that its steps work and that what they make answers: as the image's user, on a
 read-only root with a fresh /tmp, within a memory limit where control groups can be set. It knows the instructions of
-our Dockerfile (FROM, RUN, COPY, ENV, USER, WORKDIR, EXPOSE, HEALTHCHECK, ENTRYPOINT, CMD) and refuses others.
+our Dockerfile (FROM, RUN, COPY, ARG, ENV, USER, WORKDIR, EXPOSE, HEALTHCHECK, ENTRYPOINT, CMD) and refuses others.
 
 The image's `debian:RELEASE-slim` is debootstrap's minimal variant of the same release, from the mirror of --mirror. A
 machine that reaches its package index in its own way hands that in: --env NAME copies a variable of this process into
@@ -90,6 +90,8 @@ def _set_health(image: Image, rest: str) -> None:
 
 _CONFIGURE = {
     "ENV": _set_env,
+    # Its default; the stages that have one are not those that run.
+    "ARG": _set_env,
     "USER": lambda image, rest: setattr(image, "user", rest),
     "WORKDIR": lambda image, rest: setattr(image, "directory", rest),
     "ENTRYPOINT": lambda image, rest: setattr(image, "entrypoint", json.loads(rest)),

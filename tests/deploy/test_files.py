@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -113,5 +114,16 @@ def test_files_name_settings_that_exist() -> None:
     files = [file for file in DEPLOY.rglob("*") if file.is_file() and file.suffix != ".py"]
     named = {name for file in files for name in re.findall(r"\bRERANKD_[A-Z_]+\b", file.read_text())}
     assert named - known == set()
-    settings = tomllib.loads((DEPLOY / "kubernetes" / "base" / "rerankd.toml").read_text())
-    assert settings.keys() <= Settings.__dataclass_fields__.keys()
+    for file in DEPLOY.rglob("rerankd.toml"):
+        assert tomllib.loads(file.read_text()).keys() <= Settings.__dataclass_fields__.keys()
+
+
+def test_the_ray_service_names_an_application_that_is_there() -> None:
+    manifest = yaml.safe_load((DEPLOY / "kubernetes" / "ray" / "ray-service.yaml").read_text())
+    config = yaml.safe_load(manifest["spec"]["serveConfigV2"])
+    (application,) = config["applications"]
+    module, function = application["import_path"].split(":")
+    tree = ast.parse((ROOT / "src" / Path(*module.split("."))).with_suffix(".py").read_text())
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    schema = pytest.importorskip("ray.serve.schema", reason="needs ray: pip install 'rerankd[ray]'")
+    schema.ServeDeploySchema.model_validate(config)
