@@ -113,6 +113,7 @@ def rank_files(
         import ray.data
     except ModuleNotFoundError as error:
         raise ConfigurationError("rank --ray needs: pip install 'rerankd[ray]'") from error
+    output = output.resolve()  # a scorer has a working folder of its own
     parts = list(parts_of(source, fields, part_rows))
     run = {
         "input": [asdict(part) for part in parts],
@@ -141,8 +142,8 @@ def rank_files(
         max_restarts=-1,
         max_task_retries=3,
     )
-    for row in scored.iter_rows(prefetch_batches=0):
-        tally.take(row["rows"], row["failed"])
+    for batch in scored.iter_batches(batch_size=1):
+        tally.take(int(batch["rows"][0]), int(batch["failed"][0]))
         say(tally.line())
     return tally
 
