@@ -8,7 +8,7 @@ CPU := src/rerankd/engine/native/cpu
 KERNELS := $(CPU)/librerankd_kernels.so
 
 .DEFAULT_GOAL := help
-.PHONY: help serve kernels native mutants coverage wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
+.PHONY: help serve kernels native integration mutants coverage wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,13 @@ test: $(STAMP) ## Run the tests that need neither a GPU nor much time
 
 native: $(STAMP) ## The C kernels under sanitizers and for AArch64, and an installed wheel without a compiler
 	$(BIN)/python -m pytest tests/unit/engine/native/cpu tests/wheel -m compiled
+
+INTEGRATION := tests/cluster tests/deploy tests/faults/test_rolling_restart.py tests/faults/test_replicas.py \
+	tests/unit/observe/test_tracing.py
+
+integration: $(STAMP) ## nginx, Redis, Prometheus and Ray around the server, as a table of asked and measured
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray,redis,otel]'
+	$(BIN)/python -m pytest $(INTEGRATION) -m 'slow or not slow' --timeout 0
 
 mutants: $(STAMP) $(KERNELS) ## Changes of rules, limits and kernels, each of which a test has to notice
 	$(BIN)/python -m tests.meta.mutants

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.figures import Measured
 from tests.live import ROOT
 
 from rerankd.cluster.bulk import Fields, Part, PartScorer, open_output, parts_of, rows_of
@@ -108,6 +109,7 @@ def test_a_part_that_is_scored_twice_is_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.promise("bulk")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("rows", "part_rows", "flags"),
@@ -115,7 +117,7 @@ def test_a_part_that_is_scored_twice_is_there_once(tmp_path: Path) -> None:
     ids=["200,000 with the fake engine", "2,000 with the embedded model"],
 )
 def test_a_run_that_is_killed_goes_on_and_every_row_is_there_once(
-    ray_cluster: str, tmp_path: Path, rows: int, part_rows: int, flags: tuple[str, ...]
+    ray_cluster: str, tmp_path: Path, rows: int, part_rows: int, flags: tuple[str, ...], measured: Measured
 ) -> None:
     write(tmp_path / "in.parquet", rows, queries=rows // 20)
     output = tmp_path / "out"
@@ -138,6 +140,8 @@ def test_a_run_that_is_killed_goes_on_and_every_row_is_there_once(
     assert second.returncode == 0, second.stderr[-3000:]
     assert f"{rows:,} of {rows:,} rows" in second.stderr
     found = written(output)
+    last = second.stderr.splitlines()[-2]
+    measured("bulk", f"{rows:,} rows, {flags[1]}, killed once", "each once", f"{len(found):,} rows; {last}")
     assert [row["id"] for row in found] == list(range(rows))
     assert all(0 <= row["score"] <= 1 for row in found)
     # Some that a task of the killed run was still writing may have come later; none was scored again.

@@ -129,7 +129,8 @@ async def test_clients_that_leave_take_their_work_along(cluster: Cluster) -> Non
     assert await scored(cluster) - before < 8 * 50
 
 
-async def test_the_second_replica_answers_from_redis(cluster: Cluster) -> None:
+@pytest.mark.promise("shared cache")
+async def test_the_second_replica_answers_from_redis(cluster: Cluster, measured: Measured) -> None:
     first = await cluster.send(call_of("shared", *DOCUMENTS))
     await asyncio.sleep(0.5)  # a score is written behind its answer
     names = await cluster.replicas()
@@ -140,7 +141,9 @@ async def test_the_second_replica_answers_from_redis(cluster: Cluster) -> None:
     assert isinstance(known, RerankResult)
     assert isinstance(fresh, RerankResult)
     assert (known.cached_documents, known.scores) == (len(DOCUMENTS), fresh.scores)
-    assert sum([await pairs_of(cluster, name) for name in names]) == pairs
+    more = sum([await pairs_of(cluster, name) for name in names]) - pairs
+    measured("shared cache", "64 pairs that the other replica scored", "0 scored again", f"{more:.0f} scored again")
+    assert more == 0
 
 
 async def test_calls_of_one_query_meet_on_one_replica_and_queries_spread(cluster: Cluster) -> None:

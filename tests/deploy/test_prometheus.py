@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 from tests.deploy.test_files import DEPLOY, needs, panels
+from tests.figures import Measured
 from tests.live import LiveServer, free_port, running_server
 from tests.served import POISON_WORD, poison_script
 
@@ -71,7 +72,8 @@ def has_data(url: str, query: str) -> bool:
     return any(not math.isnan(float(series["value"][1])) for series in found["data"]["result"])
 
 
-def test_every_panel_has_data_from_a_running_server(tmp_path: Path) -> None:
+@pytest.mark.promise("panels")
+def test_every_panel_has_data_from_a_running_server(tmp_path: Path, measured: Measured) -> None:
     script = f"seconds_per_batch=0.6,{poison_script('fail_on')}"
     queries = {target["expr"]: panel["title"] for panel in panels() for target in panel.get("targets", ())}
     assert len(queries) > 10
@@ -88,6 +90,8 @@ def test_every_panel_has_data_from_a_running_server(tmp_path: Path) -> None:
             with contextlib.suppress(httpx.TransportError):
                 missing = {query for query in missing if not has_data(url, query)}
         alerts = json.loads(httpx.get(f"{url}/api/v1/rules").text)["data"]["groups"]
+    have = len(queries) - len(missing)
+    measured("panels", "queries of the dashboard", f"{len(queries)} with data", f"{have} with data")
     assert {queries[query]: query for query in missing} == {}
     rules = [rule for group in alerts for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}

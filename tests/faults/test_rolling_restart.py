@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -87,29 +87,52 @@ def restart(server: LiveServer) -> LiveServer:
     return LiveServer(*FLAGS, log=server.log, port=server.port).wait_ready()
 
 
-@pytest.mark.promise("E-05")
-async def test_a_rolling_restart_loses_nothing(tmp_path: Path, measured: Measured) -> None:
-    servers = [LiveServer(*FLAGS, log=tmp_path / f"server{number}.log") for number in range(2)]
-    statuses: Counter[int] = Counter()
-    try:
-        for server in servers:
+class Behind:
+    """Two processes behind the shipped nginx, and what became of the requests at them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.servers = [LiveServer(*FLAGS, log=folder / f"server{number}.log") for number in range(2)]
+        self.statuses: Counter[int] = Counter()
+        self._folder = folder
+
+    @contextlib.asynccontextmanager
+    async def load(self) -> AsyncIterator[None]:
+        """Requests at a rate while the block runs."""
+        for server in self.servers:
             server.wait_ready()
-        with proxy(tmp_path, [server.port for server in servers]) as url:
+        with proxy(self._folder, [server.port for server in self.servers]) as url:
             await asyncio.sleep(0.5)
             stop = asyncio.Event()
-            load = asyncio.create_task(send_at_a_rate(url, statuses, stop))
-            started = time.monotonic()
-            for number in range(2):
-                await asyncio.sleep(2)
-                servers[number] = await asyncio.to_thread(restart, servers[number])
-            await asyncio.sleep(2)
-            seconds = time.monotonic() - started
-            stop.set()
-            await load
-    finally:
-        for server in servers:
+            load = asyncio.create_task(send_at_a_rate(url, self.statuses, stop))
+            try:
+                yield
+            finally:
+                stop.set()
+                await load
+
+    def end(self) -> None:
+        for server in self.servers:
             server.process.kill()
             server.process.wait()
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[Behind]:
+    found = Behind(tmp_path)
+    yield found
+    found.end()
+
+
+@pytest.mark.promise("E-05")
+async def test_a_rolling_restart_loses_nothing(behind: Behind, measured: Measured) -> None:
+    started = time.monotonic()
+    async with behind.load():
+        for number in range(2):
+            await asyncio.sleep(2)
+            behind.servers[number] = await asyncio.to_thread(restart, behind.servers[number])
+        await asyncio.sleep(2)
+        seconds = time.monotonic() - started
+    statuses = behind.statuses
     measured(
         "E-05",
         f"2 processes, nginx, {RATE} req/s, each restarted",
@@ -118,3 +141,23 @@ async def test_a_rolling_restart_loses_nothing(tmp_path: Path, measured: Measure
     )
     assert statuses.total() > RATE
     assert set(statuses) == {200}
+
+
+@pytest.mark.promise("L-01")
+async def test_a_killed_process_loses_only_what_it_had(behind: Behind, measured: Measured) -> None:
+    async with behind.load():
+        await asyncio.sleep(2)
+        victim = behind.servers[0]
+        victim.process.kill()
+        victim.process.wait()
+        killed = time.monotonic()
+        again = LiveServer(*FLAGS, log=victim.log, port=victim.port)
+        behind.servers[0] = await asyncio.to_thread(again.wait_ready)
+        back = time.monotonic() - killed
+        await asyncio.sleep(2)
+    lost = behind.statuses.total() - behind.statuses[200]
+    measured(
+        "L-01", "1 of 2 processes behind nginx killed", "lost <= in flight, back < 60 s", f"{lost} lost, {back:.0f} s"
+    )
+    assert lost <= RATE  # a second of requests, were none tried on the other
+    assert behind.statuses[200] > RATE
