@@ -222,6 +222,8 @@ class EngineReplicas:
         for task in self._revivals.values():
             task.cancel()
         await asyncio.gather(*(replica.thread.stop() for replica in self.replicas))
+        # One that died, hangs or did not start has nobody else who gives it back.
+        await asyncio.gather(*(asyncio.to_thread(replica.thread.engine.close) for replica in self.replicas))
 
     def _replica_died(self, index: int, reason: str) -> None:
         if self.state not in ("ready", "draining") or self._is_replaced:
