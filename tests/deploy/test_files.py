@@ -100,6 +100,11 @@ def test_nginx_takes_its_files(upstream: str, tmp_path: Path) -> None:
     run([nginx, "-t", "-p", tmp_path, "-c", "nginx.conf", "-g", "user root;"])
 
 
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+def test_compose_files_fit_the_compose_specification(name: str) -> None:
+    run([needs("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose" / name])
+
+
 def test_compose_documents_every_variable_that_it_reads() -> None:
     text = "".join(file.read_text() for file in (DEPLOY / "compose").glob("*.yaml"))
     read = set(re.findall(r"\$\{(\w+)", text))
