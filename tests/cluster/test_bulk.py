@@ -126,10 +126,12 @@ def test_a_run_that_is_killed_goes_on_and_every_row_is_there_once(
         *("--part-rows", str(part_rows), "--ray-max-replicas", "2", *flags),
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RAY_ADDRESS": ray_cluster}
-    first = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "first.log"
+    with log.open("wb") as stream:
+        first = subprocess.Popen(command, env=env, stdout=stream, stderr=stream)
     until = time.monotonic() + 400
     while len(list(output.glob("part-*.parquet"))) < 3:
-        assert first.poll() is None
+        assert first.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < until
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
