@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 
 def machine() -> dict[str, str]:
     """Processor, cores, memory, versions and the commit, as words."""
+    # Here, so that a benchmark of what needs no torch can print its table without it.
+    import torch
+
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
