@@ -76,6 +76,25 @@ NO_WISH = LongDocuments()
 """Nothing is said."""
 
 
+FusionMethod: TypeAlias = Literal["none", "zscore", "rrf"]
+"""How a first-stage score is taken in: not at all, as a weighted sum of z-scores, or by reciprocal ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A cheaper order of all documents first, and then the model's scores for the best of them.
+
+    ``None`` leaves it to the served name.
+    """
+
+    model: str | None = None
+    """The served name that orders all, or ``first_stage`` for the order of the first-stage scores."""
+    depth: int | None = None
+    """Documents that the model scores."""
+    confidence: float | None = None
+    """Go on, instead, until no document that is left belongs among the first ``top_n`` with this probability."""
+
+
 DEFAULT_SPAN_THRESHOLD = 0.1
 """Cohere's."""
 
@@ -110,6 +129,12 @@ class RerankRequest:
     """0 is the highest, 999 the lowest (Cohere v2's meaning)."""
     long_documents: LongDocuments = NO_WISH
     relevant_spans: RelevantSpans | None = None
+    first_stage_scores: tuple[float | None, ...] | None = None
+    """What retrieval said of each document, on a scale of its own; None for one of which it said nothing."""
+    fusion: FusionMethod | None = None
+    fusion_weight: float | None = None
+    """The model's share of the fused score, 0..1."""
+    cascade: Cascade | None = None
 
 
 class Stage(NamedTuple):
@@ -172,6 +197,30 @@ class DocumentScore:
     """The passage with the highest score, where long documents are scored by passages."""
     relevant_spans: tuple[Passage, ...] | None = None
     """The sentences that answer the query, best first, where they were asked for."""
+    model_score: float | None = None
+    """The model's own score, where ``score`` is fused with the first stage's."""
+    rescored: bool | None = None
+    """Under a cascade: did the model score it? Where not, ``score`` only says its place below those it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusionReport:
+    """How scores were fused with those of the first stage."""
+
+    method: FusionMethod
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeReport:
+    """How deep a cascade went."""
+
+    first: str
+    """What ordered all documents."""
+    rescored: int
+    """Documents that the model scored."""
+    confidence: float | None = None
+    """The probability, as far as it can be told, that the first ``top_n`` are those of the model alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +255,8 @@ class RerankResult:
     timings: Timings = field(default_factory=Timings)
     long_documents: LongDocumentCounts | None = None
     """None where no document was long and nothing was asked of long ones."""
+    fusion: FusionReport | None = None
+    cascade: CascadeReport | None = None
 
     @property
     def errors(self) -> tuple[DocumentScore, ...]:

@@ -21,7 +21,8 @@ def markdown(report: Report) -> str:
         parts += ["## Comparison", table(*comparison(report)), table(*against_first_rows(report))]
     for system in report["systems"]:
         parts += [f"## {_escaped(system['label'])}", identity_line(system)]
-        parts += [table(*main_rows(system)), table(*measure_rows(system)), table(*cost_rows(system))]
+        parts += [table(*main_rows(system)), table(*measure_rows(system)), table(*fusion_rows(system))]
+        parts += [table(*cost_rows(system))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,6 +104,26 @@ def measure_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         [_mean_name(group, mean), *(_three(mean, measure) for measure in names)] for group, mean in _means(system)
     ]
     return ["candidates / reranked / fused", *names], rows
+
+
+def fusion_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
+    """The model's share of a fused score that is best, and what a share found on other queries gives."""
+    rows = [
+        [
+            name,
+            _figure(found["candidates"][MAIN]),
+            _figure(found["reranked"][MAIN]),
+            _figure(found["fused"][MAIN]),
+            *_fitted(found["fusion"]),
+        ]
+        for name, found in system["sets"].items()
+    ]
+    head = ["fusion", "candidates", "reranked", "weight 0.5", "weight found elsewhere", "best weight"]
+    return head, rows
+
+
+def _fitted(fit: Mapping[str, Any] | None) -> Row:
+    return ["too few queries", ""] if fit is None else [_figure(fit["cross_validated"]), f"{fit['weight']:.2f}"]
 
 
 def cost_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:

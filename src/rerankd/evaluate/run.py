@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerankd.evaluate.dataset import EvaluationSet
-from rerankd.evaluate.fusion import fuse
+from rerankd.evaluate.fusion import EQUAL, LabelledScores, WeightFit, fit_weight
 from rerankd.evaluate.measures import Figures, in_order, measure
 from rerankd.evaluate.score_store import ScoreStore
 from rerankd.evaluate.scorer import QueryScores, Scorer
+from rerankd.service.fusion import fuse
 from rerankd.types import NO_WISH, LongDocuments, RerankRequest
 
 
@@ -36,6 +37,8 @@ class SetResult:
     truncated: int
     failed: int
     """Pairs without a finite score; they stay below all others."""
+    fusion: WeightFit | None = None
+    """The weight of the model that fuses best; None for too few queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,11 @@ def evaluate_set(
     tally = _Tally()
     reranked: dict[str, Mapping[str, float]] = {}
     fused: dict[str, Mapping[str, float]] = {}
+    labelled: list[LabelledScores] = []
     for query, found, seconds in _scores(data, scorer, store, instruction, long_documents):
         ranked = data.candidates[query]
         reranked[query], fused[query] = _runs_of(ranked, data.documents, found.scores)
+        labelled += _labelled(data, query, found.scores)
         tally.add(found, seconds)
         advance(len(found.scores))
     return SetResult(
@@ -97,7 +102,26 @@ def evaluate_set(
         seconds=tally.seconds,
         truncated=tally.truncated,
         failed=tally.failed,
+        fusion=fit_weight(labelled),
     )
+
+
+def _labelled(data: EvaluationSet, query: str, scores: NDArray[np.float64]) -> list[LabelledScores]:
+    """Both scores of a query's candidates with their grades; nothing where there is none."""
+    finite = np.isfinite(scores)
+    listed = [row for row in data.candidates[query] if row[0] in data.documents]
+    kept = [row for row, fine in zip(listed, finite, strict=True) if fine]
+    if not kept:
+        return []
+    grades = data.judgements[query]
+    return [
+        LabelledScores(
+            scores[finite],
+            np.array([score for _, score in kept], dtype=np.float64),
+            np.array([max(grades.get(document, 0), 0) for document, _ in kept], dtype=np.float64),
+            [max(grade, 0) for grade in grades.values()],
+        )
+    ]
 
 
 def _scores(
@@ -137,7 +161,7 @@ def _runs_of(
     first_stage = np.array([score for (_, score), fine in zip(with_text, finite, strict=True) if fine])
     ours = scores[finite]
     rest = [document for document, _ in ranked if document not in scored]
-    both = fuse(ours, first_stage) if len(ours) else ours
+    both = fuse(EQUAL, ours, first_stage) if len(ours) else ours
     return _run(scored, ours, rest), _run(scored, both, rest)
 
 

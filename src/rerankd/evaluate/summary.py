@@ -83,6 +83,7 @@ def _set(result: SetResult) -> dict[str, Any]:
         "reranked": means(result.reranked),
         "fused": means(result.fused),
         "difference": {name: _differences(_figures(result, name), result.candidates) for name in RANKINGS},
+        "fusion": None if result.fusion is None else dataclasses.asdict(result.fusion),
         "by_query": _by_query(result),
     }
 

@@ -27,6 +27,8 @@ from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
 from rerankd.prompt.workers import PromptWorkers
 from rerankd.service.admission import Admission, SizeLimits
+from rerankd.service.cascade import CascadeRule
+from rerankd.service.fusion import FusionRule
 from rerankd.service.long_documents import LongDocumentRule
 from rerankd.settings import ModelSettings, Settings
 
@@ -82,6 +84,8 @@ class ServedModel:
     instruction: str
     max_pair_tokens: int
     sizes: SizeLimits
+    fusion: FusionRule = field(default_factory=FusionRule)
+    cascade: CascadeRule | None = None
     long_documents: LongDocumentRule = field(default_factory=LongDocumentRule)
 
 
@@ -168,6 +172,8 @@ def _serve(name: str, loaded: LoadedModel, row: ModelSettings, settings: Setting
         max_pair_tokens=min(asked, loaded.engine.info.max_length),
         sizes=SizeLimits.from_settings(settings, row.max_documents or settings.max_documents),
         long_documents=LongDocumentRule.of(settings, row),
+        fusion=FusionRule.of(settings, row),
+        cascade=CascadeRule.of(row),
     )
 
 

@@ -17,7 +17,10 @@ from rerankd.core.request import Output, ScoreRequest
 from rerankd.errors import ScoringError, ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.fit import PromptLimits
+from rerankd.service import cascade
 from rerankd.service.admission import Admission, Ticket, check_sizes
+from rerankd.service.cascade import CascadeRule
+from rerankd.service.fusion import NO_FUSION, FusionRule
 from rerankd.service.instructions import Instructions
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels
@@ -44,6 +47,7 @@ class PreparedRequest:
     model: ServedModel
     limits: PromptLimits
     rule: LongDocumentRule
+    fusion: FusionRule
     instruction: str
     scope: bytes
     """A digest over everything that the scores depend on, but the documents."""
@@ -91,6 +95,43 @@ class RequestPipeline:
     async def rerank(
         self, requests: Sequence[RerankRequest], context: CallContext
     ) -> list[RerankResult | ServiceError]:
+        """One result a request, in order, those of a cascade among them; see :meth:`_rank`."""
+        rules = [self._cascade_rule(request, context) for request in requests]
+        if not any(rules):
+            return await self._rank(requests, context)
+        found: dict[int, RerankResult | ServiceError] = {}
+        plain = [index for index, rule in enumerate(rules) if rule is None]
+
+        async def rank(request: RerankRequest) -> RerankResult | ServiceError:
+            return (await self._rank([request], context))[0]
+
+        async def one(index: int, rule: CascadeRule | ServiceError) -> None:
+            found[index] = rule if isinstance(rule, ServiceError) else await cascade.run(rule, requests[index], rank)
+
+        async def others() -> None:
+            found.update(zip(plain, await self._rank([requests[index] for index in plain], context), strict=True))
+
+        work = [one(index, rule) for index, rule in enumerate(rules) if rule is not None]
+        await gather_per_request([*work, *([others()] if plain else [])])
+        return [found[index] for index in range(len(requests))]
+
+    def _cascade_rule(self, request: RerankRequest, context: CallContext) -> CascadeRule | ServiceError | None:
+        """The rule of a request that goes by a cascade; None for one that does not, or that is refused anyway."""
+        try:
+            model = choose(self.models, request, context)
+        except ServiceError:
+            return None
+        if model.cascade is None and request.cascade is None:
+            return None
+        try:
+            check_sizes(request, model.sizes)
+            return cascade.rule_for(model.cascade, request)
+        except ServiceError as error:
+            return error
+
+    async def _rank(
+        self, requests: Sequence[RerankRequest], context: CallContext
+    ) -> list[RerankResult | ServiceError]:
         """One result a request, in order; they share batches with each other and with other calls.
 
         An error that concerns one request alone stands in its place; one that concerns the whole server
@@ -127,11 +168,12 @@ class RequestPipeline:
         rule = model.long_documents.for_request(request)
         limits = self._limits(model, request, rule)
         try:
+            fusion = model.fusion.for_request(request)
             instruction = self._instruction(model, request)
         except ServiceError as error:
             return error
         scope = self._scope(model, request, instruction, limits, context)
-        prepared = PreparedRequest(request, model, limits, rule, instruction, scope, started)
+        prepared = PreparedRequest(request, model, limits, rule, fusion, instruction, scope, started)
         if rule.mode != "chunk":
             prepared.texts = request.documents
             prepared.refs = tuple(map(PairRef, range(len(request.documents))))
@@ -191,7 +233,9 @@ class RequestPipeline:
         documents = tuple(one.request.documents[place.index] for place in result.ranked)
         request = replace(one.request, documents=documents, relevant_spans=None)
         limits = replace(one.limits, truncate=True)
-        return PreparedRequest(request, one.model, limits, SPAN_RULE, one.instruction, one.scope, time.monotonic())
+        return PreparedRequest(
+            request, one.model, limits, SPAN_RULE, NO_FUSION, one.instruction, one.scope, time.monotonic()
+        )
 
     async def _look_up(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """What the cache knows, asked for some requests together."""
@@ -292,6 +336,7 @@ class RequestPipeline:
             timings,
             one.rule,
             one.split,
+            one.fusion,
         )
         self._metrics.input_tokens.observe(result.prompt_tokens)
         self._metrics.documents.observe(len(result.scores))

@@ -11,9 +11,11 @@ from rerankd.cache.base import CachedScore
 from rerankd.errors import NonFiniteScore, ScoringError
 from rerankd.prompt.passages import Span
 from rerankd.prompt.template import Activation, Template
+from rerankd.service.fusion import NO_FUSION, FusionRule, fused
 from rerankd.service.long_documents import CombinedDocuments, LongDocumentRule, SplitDocuments, combine
 from rerankd.types import (
     DocumentScore,
+    FusionReport,
     LongDocumentCounts,
     Outcome,
     Passage,
@@ -43,6 +45,7 @@ def rerank_result(
     timings: Timings,
     rule: LongDocumentRule,
     split: SplitDocuments | None = None,
+    fusion: FusionRule = NO_FUSION,
 ) -> RerankResult:
     """The answer to a request; the same for a server and in process.
 
@@ -54,6 +57,7 @@ def rerank_result(
         timings: where the time went.
         rule: what happened to long documents.
         split: their passages, where they were split.
+        fusion: what becomes of first-stage scores.
     """
     combined = None if split is None else combine(rule, split, pairs)
     pairs = pairs if combined is None else combined.pairs
@@ -75,6 +79,10 @@ def rerank_result(
             warnings.append(f"{combined.failed_passages} passages have no score, their documents that of the rest")
     if request.instruction and not template.has_instruction:
         warnings.append("the instruction was ignored: this model's prompt has no place for one")
+    report = None
+    if fusion.method != "none" and request.first_stage_scores is not None:
+        scores = fused(fusion, scores, request.first_stage_scores)
+        report = FusionReport(fusion.method, fusion.weight)
     return RerankResult(
         id=id,
         model=model,
@@ -85,6 +93,7 @@ def rerank_result(
         warnings=tuple(warnings),
         timings=timings,
         long_documents=counts,
+        fusion=report,
     )
 
 

@@ -19,9 +19,10 @@ from rerankd.errors import (
 )
 from rerankd.observe.metrics import Metrics
 from rerankd.service.admission import check_queries
+from rerankd.service.cascade import FIRST_STAGE
 from rerankd.service.instructions import Instructions
 from rerankd.service.lifecycle import Lifecycle, State
-from rerankd.service.models import ServedModels, load_models
+from rerankd.service.models import ServedModels, load_models, served_sources
 from rerankd.service.pipeline import RequestPipeline, take_output
 from rerankd.service.rates import RateLimiter
 from rerankd.settings import Settings
@@ -135,6 +136,7 @@ class RerankService:
         return self._pipeline
 
     async def _load(self, cache: ScoreCache) -> ServedModels:
+        _check_cascades(self.settings)
         _check_instructions(self.settings, self._instructions)
         on_output = functools.partial(take_output, cache)
         models = await load_models(
@@ -164,3 +166,12 @@ def _check_instructions(settings: Settings, instructions: Instructions) -> None:
         except InvalidRequest as error:
             of = f" of the served name {name}" if name else ""
             raise ConfigurationError(f"the setting 'instruction'{of}: {error.message}") from None
+
+
+def _check_cascades(settings: Settings) -> None:
+    """A cascade's first stage has to be a served name, or the scores of the request."""
+    names = {*served_sources(settings), FIRST_STAGE}
+    for name, row in settings.models.items():
+        if row.cascade_model and (row.cascade_model not in names or row.cascade_model == name):
+            there = ", ".join(sorted(names - {name}))
+            raise ConfigurationError(f"'cascade_model' of the served name {name} has to be one of {there}")

@@ -77,6 +77,7 @@ def seconds(default: float, sentence: str, *, most: float = _DAY, zero: bool = F
 _DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
 _LONG_DOCUMENTS = ("truncate", "chunk", "error")
 _AGGREGATIONS = ("max", "first", "mean", "min", "top_k_mean")
+_FUSION = ("none", "zscore", "rrf")
 _TOKENS = 2**20
 _CHUNKS = 4096
 _THREADS = 1024
@@ -101,6 +102,17 @@ class ModelSettings:
     chunk_tokens: int = setting(0, "Tokens of one passage; 0 means the server's own.", most=_TOKENS)
     chunk_aggregation: str = setting(
         "", "How passage scores become one; empty means the server's own way.", choices=("", *_AGGREGATIONS)
+    )
+    fusion: str = setting(
+        "", "How first-stage scores are taken in; empty means the server's own way.", choices=("", *_FUSION)
+    )
+    fusion_weight: float = setting(0.0, "The model's share of a fused score; 0 means the server's own.", most=1)
+    cascade_model: str = setting(
+        "", "Served name that orders all documents first, or `first_stage`; empty means no cascade."
+    )
+    cascade_depth: int = setting(50, "Documents that this name then scores, without a confidence.", least=1)
+    cascade_confidence: float = setting(
+        0.0, "Score on until the first `top_n` are settled with this probability; 0 goes by the depth.", most=0.9999
     )
     chunk_top_k: int = setting(0, "Passages that `top_k_mean` averages; 0 means the server's own.", most=_CHUNKS)
 
@@ -198,6 +210,13 @@ class Settings:
     )
     chunk_top_k: int = setting(
         3, "Passages that `top_k_mean` averages, the best first.", least=1, most=_CHUNKS, advanced=True
+    )
+    # First-stage scores
+    fusion: str = setting(
+        "none", "How the first-stage scores of a request are taken into its scores.", choices=_FUSION
+    )
+    fusion_weight: float = setting(
+        0.5, "The model's share of a fused score; `rerankd evaluate` finds it.", most=1, positive=True
     )
     # Time
     deadline_seconds: float = seconds(30.0, "Seconds for a request that sends no `X-Request-Timeout-Ms`.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from rerankd.errors import ServiceError
@@ -67,6 +67,10 @@ class RenderContext:
                 row[document] = self.object(place.index) if as_object else self.request.documents[place.index]
             if place.best_passage is not None:
                 row["best_passage"] = self.passage(place.best_passage)
+            if place.model_score is not None:
+                row["model_score"] = place.model_score
+            if place.rescored is not None:
+                row["rescored"] = place.rescored
             if place.relevant_spans:
                 row["relevant_spans"] = [self.passage(span) for span in place.relevant_spans]
             rows.append(row)
@@ -134,6 +138,10 @@ class RenderContext:
         }
         if self.warnings:
             meta["warnings"] = list(self.warnings)
+        if self.result.fusion is not None:
+            meta["fusion"] = asdict(self.result.fusion)
+        if self.result.cascade is not None:
+            meta["cascade"] = asdict(self.result.cascade)
         if (long := self.result.long_documents) is not None:
             meta["long_documents"] = {"mode": long.mode, "truncated_documents": long.truncated}
             if long.mode == "chunk":
@@ -157,6 +165,8 @@ class DocumentsDialect(ABC):
     inner: ClassVar[tuple[Field, ...]] = ()
     """Fields that its bodies hold in objects of their own, for a dialect that lays them flat."""
     other_bodies: ClassVar[tuple[Json, ...]] = ()
+    score_keys: ClassVar[tuple[str, ...]] = ("first_stage_score",)
+    """Keys of a document that is an object, any of which may be its first-stage score."""
     returns_documents: ClassVar[bool] = False
     """The dialect's own default."""
     _read: ClassVar[tuple[Field, ...]]
@@ -178,8 +188,23 @@ class DocumentsDialect(ABC):
             score_threshold=said.get("score_threshold"),
             keys=frozenset(body),
         )
-        request = RerankRequest(query=said["query"], documents=texts, **request_options(said))
+        options = request_options(said)
+        if isinstance(sent, list) and "first_stage_scores" not in options:
+            options |= self._carried_scores(sent)
+        request = RerankRequest(query=said["query"], documents=texts, **options)
         return ParsedCall((request,), echo)
+
+    def _carried_scores(self, sent: Sequence[Json]) -> dict[str, Any]:
+        """The first-stage scores that documents carry themselves, if any does."""
+        found: list[float | None] = []
+        for index, document in enumerate(sent):
+            own = None
+            if isinstance(document, dict):
+                given = ((key, document[key]) for key in self.score_keys if document.get(key) is not None)
+                key, own = next(given, ("", None))
+                own = None if own is None else values.number(own, f"documents[{index}].{key}")
+            found.append(own)
+        return {"first_stage_scores": tuple(found)} if any(own is not None for own in found) else {}
 
     def options(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the body says, for a dialect that says some of it in a way of its own."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rerankd.errors import InvalidRequest
-from rerankd.types import DEFAULT_SPAN_THRESHOLD, LongDocuments, RelevantSpans
+from rerankd.types import DEFAULT_SPAN_THRESHOLD, Cascade, LongDocuments, RelevantSpans
 from rerankd.wire import schema, values
 from rerankd.wire.base import Json
 from rerankd.wire.schema import Schema
@@ -100,6 +100,8 @@ def _priority(value: Json, where: str) -> int:
 
 
 LOWEST_PRIORITY = 999
+_MAX_SCORES = 100_000
+"""Far above any server's ``max_documents``, which is looked at with the documents."""
 
 QUERY = Field("query", "query", "What is searched for.", schema.TEXT_OR_OBJECT, values.text, required=True)
 DOCUMENTS = Field(
@@ -274,6 +276,60 @@ RELEVANT_SPANS = Field(
     schema.optional("object", required=["mode"], properties={field.name: field.described for field in _SPAN_OPTIONS}),
     _relevant_spans,
 )
+FIRST_STAGE_SCORES = Field(
+    "first_stage_scores",
+    "first_stage_scores",
+    "What retrieval said of each document, in their order, on any scale; null for one of which it said nothing. "
+    "Documents that are objects may carry it as `first_stage_score` instead.",
+    schema.optional("array", items=schema.optional("number")),
+    values.numbers(_MAX_SCORES),
+)
+FUSION = Field(
+    "fusion",
+    "fusion",
+    "How first-stage scores are taken in: `zscore`, the weighted sum of z-scores, or `rrf`, reciprocal ranks; the "
+    "served name's own way where not given. `model_score` is then the model's own.",
+    schema.choice("none", "zscore", "rrf"),
+    values.choice("none", "zscore", "rrf"),
+)
+FUSION_WEIGHT = Field(
+    "fusion_weight",
+    "fusion_weight",
+    "The model's share of the fused score.",
+    schema.optional("number", minimum=0, maximum=1),
+    values.share,
+)
+_CASCADE_OPTIONS = (
+    Field(
+        "model",
+        "model",
+        "The served name that orders all documents, or `first_stage` for the order of their first-stage scores.",
+        schema.WORDS,
+        values.filled,
+    ),
+    Field("depth", "depth", "Documents that the model then scores.", schema.count(1), values.whole(1)),
+    Field(
+        "confidence",
+        "confidence",
+        "Score on, instead, until the first `top_n` are settled with this probability.",
+        schema.optional("number", minimum=0, maximum=1),
+        values.share,
+    ),
+)
+
+
+def _cascade(value: Json, where: str) -> Cascade:
+    return Cascade(**read_fields(value, _CASCADE_OPTIONS, where))
+
+
+CASCADE = Field(
+    "cascade",
+    "cascade",
+    "A cheap order of all documents first, then the model's scores for the best of them.",
+    schema.optional("object", properties={field.name: field.described for field in _CASCADE_OPTIONS}),
+    _cascade,
+)
+STAGES = (FIRST_STAGE_SCORES, FUSION, FUSION_WEIGHT, CASCADE)
 PRIORITY = Field("priority", "priority", "0 is served first, 999 last.", schema.optional("integer"), _priority)
 RANK_FIELDS = Field(
     "rank_fields",
@@ -310,13 +366,14 @@ COMMON: tuple[Field, ...] = (
     *(TOP_N, TOP_K, *THRESHOLDS, RETURN_DOCUMENTS, RAW_SCORES, USE_ACTIVATION, RANK_FIELDS),
     *(TRUNCATE, TRUNCATION, TRUNCATE_PROMPT_TOKENS, TRUNCATION_DIRECTION, TRUNCATION_SIDE),
     *(MAX_TOKENS_PER_DOC, MAX_TOKENS_PER_DOCUMENT, MAX_TOKENS_PER_QUERY, PRIORITY),
-    *(LONG_DOCUMENTS, *CHUNKS, RELEVANT_SPANS),
+    *(LONG_DOCUMENTS, *CHUNKS, RELEVANT_SPANS, *STAGES),
 )
 """What every dialect reads, whether or not its own API has a name for it."""
 
 REQUEST_OPTIONS = (
     *("model", "instruction", "top_n", "truncate", "truncation_side", "max_tokens_per_document"),
     *("max_tokens_per_query", "priority", "relevant_spans"),
+    *("first_stage_scores", "fusion", "fusion_weight", "cascade"),
 )
 """Meanings that are attributes of ``RerankRequest``."""
 

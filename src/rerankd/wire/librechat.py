@@ -31,6 +31,8 @@ class LibreChat(DocumentsDialect):
         "top_n": 1,
     }
 
+    score_keys = ("base_score", *DocumentsDialect.score_keys)
+
     def body(self, context: RenderContext) -> Json:
         rows = [{"index": place.index, "score": context.value(place)} for place in context.ranked]
         return {"model": context.result.model, "results": rows}

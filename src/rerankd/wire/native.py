@@ -29,6 +29,7 @@ from rerankd.wire.fields import (
     RAW_SCORES,
     RELEVANT_SPANS,
     RETURN_DOCUMENTS,
+    STAGES,
     TOP_K,
     TOP_N,
     TRUNCATE,
@@ -66,6 +67,7 @@ class Native(DocumentsDialect):
         PRIORITY,
         LONG_DOCUMENTS,
         *CHUNKS,
+        *STAGES,
         RELEVANT_SPANS,
     )
 

@@ -83,6 +83,25 @@ def number(value: Json, where: str) -> float:
     return float(value)
 
 
+def numbers(most: int) -> Reader:
+    """A list of numbers, null where there is none, no longer than ``most``."""
+
+    def read(value: Json, where: str) -> tuple[float | None, ...]:
+        if not isinstance(value, list):
+            refuse(where, "has to be a list of numbers")
+        if len(value) > most:
+            refuse(where, f"has {len(value)} numbers, the limit is {most}")
+        return tuple(None if item is None else number(item, f"{where}[{place}]") for place, item in enumerate(value))
+
+    return read
+
+
+def share(value: Json, where: str) -> float:
+    """A number of 0 to 1."""
+    found = number(value, where)
+    return found if 0 <= found <= 1 else refuse(where, "has to be a number from 0 to 1")
+
+
 def side(value: Json, where: str) -> Literal["left", "right"]:
     word = value.lower() if isinstance(value, str) else ""
     if word == "left":

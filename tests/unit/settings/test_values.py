@@ -69,7 +69,7 @@ ZERO_IS_REFUSED = [
     "send_timeout_seconds", "keep_alive_seconds", "engine_timeout_seconds", "cache_ttl_seconds",
     "cache_timeout_seconds", "max_tenant_share", "query_truncation_share", "replicas", "ray_min_replicas",
     "ray_max_replicas", "ray_replica_cpus", "ray_target_queue_tokens", "ray_model_idle_seconds",
-    "max_chunks_per_document", "chunk_tokens", "chunk_top_k",
+    "fusion_weight", "max_chunks_per_document", "chunk_tokens", "chunk_top_k",
 ]  # fmt: skip
 ZERO_HAS_A_MEANING = [
     "threads", "tokenizer_threads", "max_batch_tokens", "prefix_cache_tokens", "port", "queue_tokens", "cache_bytes",

@@ -61,6 +61,21 @@ export interface Bodies {
     chunk_overlap_tokens?: number | null;
     /** Passages of one document, no more than the server's own limit; the text behind them is left out. */
     max_chunks_per_doc?: number | null;
+    /** What retrieval said of each document, in their order, on any scale; null for one of which it said nothing. Documents that are objects may carry it as `first_stage_score` instead. */
+    first_stage_scores?: Array<number | null> | null;
+    /** How first-stage scores are taken in: `zscore`, the weighted sum of z-scores, or `rrf`, reciprocal ranks; the served name's own way where not given. `model_score` is then the model's own. */
+    fusion?: "none" | "zscore" | "rrf" | null;
+    /** The model's share of the fused score. */
+    fusion_weight?: number | null;
+    /** A cheap order of all documents first, then the model's scores for the best of them. */
+    cascade?: {
+      /** The served name that orders all documents, or `first_stage` for the order of their first-stage scores. */
+      model?: string | null;
+      /** Documents that the model then scores. */
+      depth?: number | null;
+      /** Score on, instead, until the first `top_n` are settled with this probability. */
+      confidence?: number | null;
+    } | null;
     /** Asks for the sentences of each ranked document that answer the query: each scored by itself, best first. */
     relevant_spans?: {
       /** Whether spans are returned. */
