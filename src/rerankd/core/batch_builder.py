@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rerankd.core.prefix_cache import PrefixCache
-from rerankd.core.prefix_tree import Node, PrefixTree, separate
+from rerankd.core.prefix_tree import Node, PrefixTree, missing_tokens, separate
 from rerankd.engine.base import Batch, EngineInfo
 from rerankd.types import PairPrompt
 
@@ -50,10 +50,11 @@ class BatchBuilder:
         node = self._prefixes.get(id(pair.prefix))
         if node is not None:
             return tree.add_pair(node, pair.tail, room)
-        missing = tree.missing(tree.root, pair.prefix)
+        found = tree.find(pair.prefix)
+        missing = missing_tokens(pair.prefix, found)
         if missing + len(pair.tail) > room:
             return None
-        node = self._prefixes[id(pair.prefix)] = tree.insert(pair.prefix)
+        node = self._prefixes[id(pair.prefix)] = tree.insert(pair.prefix, found)
         return missing + (tree.add_pair(node, pair.tail) or 0)
 
     def layout(self) -> Batch:

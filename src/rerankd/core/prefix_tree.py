@@ -7,6 +7,7 @@ all others belong to the batch under way. Time and memory are linear in the toke
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,29 +85,31 @@ class PrefixTree:
         self._order: list[Node] = []
         """The nodes of the batch that was laid out."""
 
-    def insert(self, prefix: IdArray) -> Node:
-        """Where a request's prefix ends, int32 (p,), p >= 0; its tails are added below that node."""
-        cached = self._cached_tokens(prefix)
-        node = self._insert(_walk(self.root, prefix))
+    def find(self, prefix: IdArray) -> Found:
+        """How far the tree knows a prefix, int32 (p,), p >= 0."""
+        return _walk(self.root, prefix)
+
+    def insert(self, prefix: IdArray, found: Found | None = None) -> Node:
+        """Where a request's prefix ends; its tails are added below that node.
+
+        Args:
+            found: what :meth:`find` has just said of it.
+        """
+        found = found or self.find(prefix)
+        cached = _cached_tokens(found)
+        node = self._insert(found)
         if 2 * cached < len(prefix):
             self._keep(node)
         return node
-
-    def missing(self, at: Node, ids: IdArray) -> int:
-        """Tokens of ``ids`` below ``at`` that neither the batch computes yet nor the cache holds.
-
-        What is shared and too short to be worth a segment counts as missing.
-        """
-        return _missing(ids, _walk(at, ids))
 
     def add_pair(self, at: Node, tail: IdArray, room: float = math.inf) -> int | None:
         """One more pair, whose prompt is the path to ``at`` and ``tail``, int32 (t,), t >= 1.
 
         Returns:
-            what of its tokens was :meth:`missing`; None, and nothing is added, where that is more than ``room``.
+            its :func:`missing_tokens`; None, and nothing is added, where that is more than ``room``.
         """
         found = _walk(at, tail)
-        missing = _missing(tail, found)
+        missing = missing_tokens(tail, found)
         if missing > room:
             return None
         node = self._insert(found)
@@ -180,14 +183,6 @@ class PrefixTree:
         parent.children[int(node.ids[0])] = upper
         node.ids, node.parent = node.ids[at:], upper
         return upper
-
-    def _cached_tokens(self, ids: IdArray) -> int:
-        node, child, common, _ = _walk(self.root, ids)
-        if child is not None and child.slots is not None:
-            return node.end + common
-        while node.slots is None and node.parent is not None:
-            node = node.parent
-        return node.end
 
     def _keep(self, node: Node | None) -> None:
         while node is not None and node.slots is None and node.parent is not None:
@@ -316,19 +311,31 @@ def _is_worth_a_segment(carried: Sequence[Node], min_saved: int) -> bool:
 
 
 Found: TypeAlias = "tuple[Node, Node | None, int, IdArray]"
+"""The last node that is read whole, the child of it that is read in part and how many of its tokens (None and 0 where
+there is none), and the ids that come after the whole nodes."""
 
 
-def _missing(ids: IdArray, found: Found) -> int:
+def missing_tokens(ids: IdArray, found: Found) -> int:
+    """Tokens of ``ids`` that neither the batch computes yet nor the cache holds.
+
+    What is shared and too short to be worth a segment counts as missing.
+    """
     missing = len(found[3]) - found[2]
     return missing if len(ids) - missing >= MIN_SAVED_TOKENS else len(ids)
 
 
-def _walk(at: Node, ids: IdArray) -> Found:
-    """As far as the tree goes along ``ids``.
+def _cached_tokens(found: Found) -> int:
+    """Tokens of what was looked for that the cache holds."""
+    node, child, common, _ = found
+    if child is not None and child.slots is not None:
+        return node.end + common
+    while node.slots is None and node.parent is not None:
+        node = node.parent
+    return node.end
 
-    Returns the last node that is read whole, the child of it that is read in part and how many of its tokens
-    (None and 0 where there is none), and the ids that come after the whole nodes.
-    """
+
+def _walk(at: Node, ids: IdArray) -> Found:
+    """As far as the tree goes along ``ids``."""
     node, rest = at, ids
     while len(rest):
         child = node.children.get(int(rest[0]))
@@ -354,7 +361,7 @@ def _is_reserved(node: Node) -> bool:
 
 
 def _offsets(lengths: Sequence[int]) -> IdArray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return np.array([0, *itertools.accumulate(lengths)], dtype=np.int32)
 
 
 def batch_of(prompts: Sequence[IdArray]) -> Batch:

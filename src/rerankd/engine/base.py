@@ -60,7 +60,9 @@ class Batch:
     @property
     def tokens(self) -> int:
         """Tokens that a forward pass computes: each segment once, cached ones not at all."""
-        return len(self.token_ids) - int(np.diff(self.offsets)[self.cached].sum())
+        if not self.cached.any():
+            return len(self.token_ids)
+        return len(self.token_ids) - int((self.offsets[1:] - self.offsets[:-1])[self.cached].sum())
 
     def starts(self) -> IdArray:
         """The position of each segment's first token, int32 (segments,)."""

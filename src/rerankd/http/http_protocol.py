@@ -96,6 +96,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._receive_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        """Bytes that came since the last head was complete."""
+        self._head_size = 0
+        """Of the head's lines so far, as they count against the limit."""
         self._body_left = 0
         self._unparsed: deque[memoryview] = deque()
         self._unparsed_bytes = 0
@@ -167,28 +170,33 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._await(_Awaited.HEAD)
+        self._head_size = self._body_left = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) < MAX_HEADERS:
-            # Blanks around a value are no part of it (RFC 9110, 5.5); the parser leaves those behind it.
-            super().on_header(name, value.strip(b" \t"))
-        else:
+        if len(self.headers) == MAX_HEADERS:
             self._refuse_head()
+            return
+        name = name.lower()
+        # Blanks around a value are no part of it (RFC 9110, 5.5); the parser leaves those behind it.
+        value = value.strip(b" \t")
+        self._head_size += len(name) + len(value) + 4
+        if name == b"content-length":
+            # A length that is none, or too long for an integer, is the parser's to refuse, or the handler's.
+            self._body_left = int(value) if value.isdigit() and len(value) < 19 else 0
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._limits.header_bytes:
+        if len(self.url) + self._head_size > self._limits.header_bytes:
             self._refuse_head()
         if self._refused:
             return
         self._await(_Awaited.BODY)
         self._head_bytes = 0
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        # A length that is none, or too long for an integer, is the parser's to refuse, or the handler's.
-        self._body_left = int(lengths[0]) if lengths and lengths[0].isdigit() and len(lengths[0]) < 19 else 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

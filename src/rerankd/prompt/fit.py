@@ -6,11 +6,10 @@ What does not depend on a document is encoded once for all of them.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -50,24 +49,25 @@ class QueryPrompt:
     def __init__(self, tokenizer: PromptTokenizer, instruction: str, query: str) -> None:
         self._tokenizer = tokenizer
         self._values = {"instruction": instruction, "query": query}
-        self._columns = [self._without_document(part) for part in tokenizer.parts]
-        before = list(itertools.takewhile(lambda column: not isinstance(column, Text), self._columns))
-        self.prefix: IdArray = _join([column for column in before if not isinstance(column, Text)])
+        parts, first = tokenizer.parts, tokenizer.first_with_document
+        self.prefix: IdArray = _join([self._ids(part) for part in parts[:first]])
         """What the prompt begins with, whatever the document: int32."""
-        self._rest = self._columns[len(before) :]
-        self._fixed = sum(len(column) for column in self._columns if not isinstance(column, Text))
+        self._rest = [part if _has_document(part) else self._ids(part) for part in parts[first:]]
+        self._texts = [column for column in self._rest if isinstance(column, Text)]
+        self._fixed = len(self.prefix) + sum([len(column) for column in self._rest if not isinstance(column, Text)])
 
-    def _without_document(self, part: IdArray | Text) -> IdArray | Text:
-        if not isinstance(part, Text) or "document" in part.fields:
+    def _ids(self, part: IdArray | Text) -> IdArray:
+        """The ids of a part without a document."""
+        if not isinstance(part, Text):
             return part
-        return next(self._tokenizer.encode([part.fill(self._values)]))
+        text = part.fill(self._values)
+        return next(self._tokenizer.encode([text])) if "query" in part.fields else self._tokenizer.encode_kept(text)
 
     def encode(self, documents: Sequence[str]) -> list[Encoded]:
         """The parts with a document, of each document."""
         columns = [
             list(self._tokenizer.encode([part.fill({**self._values, "document": text}) for text in documents]))
-            for part in self._rest
-            if isinstance(part, Text)
+            for part in self._texts
         ]
         return list(zip(*columns, strict=True))
 
@@ -265,6 +265,10 @@ class Fitting:
 
     def _empty_tokens(self, query: str) -> int:
         return QueryPrompt(self._tokenizer, self._instruction, query).empty_tokens
+
+
+def _has_document(part: IdArray | Text) -> TypeGuard[Text]:
+    return isinstance(part, Text) and "document" in part.fields
 
 
 def _join(parts: Sequence[IdArray]) -> IdArray:

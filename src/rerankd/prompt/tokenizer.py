@@ -9,6 +9,7 @@ once, and is dropped; one without any added token encodes everything else.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ _PIECE_CHARACTERS = 4_096
 _MAX_FILE_BYTES = 128 * 1024 * 1024
 """Of tokenizer.json; the largest known have some 35 MB."""
 _MAX_IDS = 2**24
+_KEPT_TEXTS = 32
 _WORST_CHARACTER = "\ufdfa"
 
 Side: TypeAlias = Literal["left", "right"]
@@ -67,7 +69,14 @@ class PromptTokenizer:
                 for part in template.parts
             )
             """The template's parts, the control parts as ids."""
+            self.first_with_document = next(
+                (at for at, part in enumerate(self.parts) if isinstance(part, Text) and "document" in part.fields),
+                len(self.parts),
+            )
+            """Where in them the first part stands that differs from document to document."""
             _refuse_leaks(whole, self._plain, unknown)
+            self.encode_kept = functools.lru_cache(_KEPT_TEXTS)(self._encode_one)
+            """As :meth:`encode`, for one text that comes with request after request: an instruction."""
             self._may_grow = self._ascii_may_grow or self._normalised_length(_WORST_CHARACTER) > _MOST_GROWTH
 
     def head_spec(self) -> HeadSpec:
@@ -85,6 +94,11 @@ class PromptTokenizer:
         """Ids of plain texts, int32; no added token is recognised in them."""
         for part in slices(texts):
             yield from map(_array, self._guarded(part))
+
+    def _encode_one(self, text: str) -> IdArray:
+        ids = next(self.encode([text]))
+        ids.flags.writeable = False
+        return ids
 
     def starts(self, text: str) -> IdArray:
         """Where each token of a plain text begins, in characters: int32, shape (tokens,)."""

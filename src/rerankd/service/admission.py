@@ -102,8 +102,8 @@ class Admission:
         self.characters = Quota("characters", characters, share, "queue_tokens")
         self.tokens = Quota("tokens", tokens, share, "queue_tokens")
         self._tokenizing = tokenizing
-        self._metrics = metrics
         self._backlog: Backlog[ScoreRequest] = Backlog()
+        metrics.queue_tokens.set_function(lambda: self.tokens.held)
 
     def enter(self, tenant: str, deadline: float) -> Ticket:
         """For the time of one call."""
@@ -113,7 +113,7 @@ class Admission:
         """Some pairs of a request have their outcomes, and wait no more."""
         request = output.request
         tokens = sum(len(request.pairs[index].tail) for index in output.outcomes)
-        self._give_back(request.tenant, self._backlog.serve(request, request.tenant, tokens))
+        self.tokens.give_back(request.tenant, self._backlog.serve(request, request.tenant, tokens))
 
     def check_tokenizing(self, tenant: str, characters: int, deadline: float) -> None:
         """Raises Overloaded for texts that cannot be tokenised in time; idle threads refuse nothing."""
@@ -156,15 +156,10 @@ class Admission:
             raise
         for request, size in zip(requests, sizes, strict=True):
             self._backlog.add(request, request.tenant, size)
-        self._metrics.queue_tokens.set(self.tokens.held)
 
     def release(self, request: ScoreRequest) -> None:
         """A request has ended."""
-        self._give_back(request.tenant, self._backlog.remove(request, request.tenant))
-
-    def _give_back(self, tenant: str, tokens: int) -> None:
-        self.tokens.give_back(tenant, tokens)
-        self._metrics.queue_tokens.set(self.tokens.held)
+        self.tokens.give_back(request.tenant, self._backlog.remove(request, request.tenant))
 
 
 class Ticket:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -141,8 +141,9 @@ class RequestPipeline:
         going = [one for one in prepared if isinstance(one, PreparedRequest)]
         await self._run(going, context)
         results: dict[PreparedRequest, RerankResult | ServiceError] = {}
-        async for portion in in_portions(going):
+        for portion in in_portions(going):
             results |= {one: one.error or self._result(one) for one in portion}
+            await let_others_run(portion)
         if any(one.request.relevant_spans for one in going):
             await self._add_spans(results, context)
         return [results[one] if isinstance(one, PreparedRequest) else one for one in prepared]
@@ -152,8 +153,9 @@ class RequestPipeline:
         if long := [one for one in going if one.rule.mode == "chunk"]:
             await self._split(long, context, counted)
             going = [one for one in going if one.error is None]
-        async for portion in in_portions(going):
+        for portion in in_portions(going):
             await self._look_up(portion, context)
+            await let_others_run(portion)
         if unknown := [one for one in going if one.unknown]:
             await self._score(unknown, context)
 
@@ -264,8 +266,9 @@ class RequestPipeline:
                 ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
                 ticket.take_texts(len(ones), sum([_characters(one) for one in ones]))
                 tickets.append((model, ticket, ones))
-            async for portion in in_portions(prepared):
+            for portion in in_portions(prepared):
                 await gather_per_request([self._tokenise(one, context, alone=len(prepared) == 1) for one in portion])
+                await let_others_run(portion)
             for model, ticket, ones in tickets:
                 if requests := [one.score_request for one in ones if one.score_request is not None]:
                     ticket.take_tokens(requests, model.engine.status, shares_prefix=model.engine.info.shares_prefix)
@@ -322,7 +325,8 @@ class RequestPipeline:
         queue = engine = 0.0
         _take_scores(one)
         if one.scores is not None:
-            self._metrics.truncated_pairs.inc(len([pair for pair in one.scores.request.pairs if pair.truncated]))
+            if truncated := len([pair for pair in one.scores.request.pairs if pair.truncated]):
+                self._metrics.truncated_pairs.inc(truncated)
             queue, engine = one.scores.started - one.scores.queued, one.scores.ended - one.scores.started
         timings = Timings(one.tokenise_seconds, queue, engine, time.monotonic() - one.started)
         pairs = [one.known[key] for key in one.keys]
@@ -392,19 +396,23 @@ def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None
     cache.put_many(scores)
 
 
-async def in_portions(prepared: Sequence[PreparedRequest]) -> AsyncIterator[list[PreparedRequest]]:
-    """The requests of a call, some hundred documents at a time, and a look at the event loop in between."""
-    portion: list[PreparedRequest] = []
-    documents = 0
+def in_portions(prepared: Sequence[PreparedRequest]) -> list[list[PreparedRequest]]:
+    """The requests of a call, some hundred documents at a time."""
+    portions: list[list[PreparedRequest]] = []
+    documents = _FEW_DOCUMENTS
     for one in prepared:
-        portion.append(one)
-        documents += len(one.keys)
         if documents >= _FEW_DOCUMENTS:
-            yield portion
-            await asyncio.sleep(0)
-            portion, documents = [], 0
-    if portion:
-        yield portion
+            portions.append([])
+            documents = 0
+        portions[-1].append(one)
+        documents += len(one.keys)
+    return portions
+
+
+async def let_others_run(portion: Sequence[PreparedRequest]) -> None:
+    """A look at the event loop behind a portion that took a while."""
+    if sum([len(one.keys) for one in portion]) >= _FEW_DOCUMENTS:
+        await asyncio.sleep(0)
 
 
 async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
