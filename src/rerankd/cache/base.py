@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class CachedScore:
+class CachedScore(NamedTuple):
     """What is kept of a pair: its raw score, its tokens with the template, and whether it was truncated."""
 
     logit: float

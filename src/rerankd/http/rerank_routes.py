@@ -25,8 +25,8 @@ from rerankd.wire.json_guard import Decoded, decode_json
 if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
 
-ANSWER_BYTES_PER_DOCUMENT = 256
-"""About as much is written of a document beside its text."""
+ANSWER_BYTES_PER_DOCUMENT = 64
+"""Bytes of a body that take as long to read as a document's place in the answer takes to write."""
 
 MAX_WARNINGS_HEADER = 1024
 """Characters of ``X-Warnings``."""

@@ -61,13 +61,15 @@ def rerank_result(
     """
     combined = None if split is None else combine(rule, split, pairs)
     pairs = pairs if combined is None else combined.pairs
+    scale, bias, activation = template.scale, template.bias, template.activation
     scores, tokens, truncated = [], 0, 0
     for index, pair in enumerate(pairs):
         if isinstance(pair, CachedScore):
             tokens += pair.tokens
             truncated += pair.truncated
-        outcome = pair.logit if isinstance(pair, CachedScore) else pair
-        scores.append(document_score(index, outcome, template.scale, template.bias, template.activation))
+            scores.append(document_score(index, pair.logit, scale, bias, activation))
+        else:
+            scores.append(DocumentScore(index, None, None, pair))
     warnings = []
     if truncated:
         warnings.append(f"{truncated} of {len(pairs)} pairs were truncated to fit their token limits")

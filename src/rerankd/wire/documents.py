@@ -61,8 +61,8 @@ class RenderContext:
     ) -> list[dict[str, Json]]:
         """One object a ranked document, best first, with its text where the client asked for it."""
         rows: list[dict[str, Json]] = []
-        for place in self.ranked:
-            row: dict[str, Json] = {"index": place.index, score: self.value(place)}
+        for place, value in self.scored:
+            row: dict[str, Json] = {"index": place.index, score: value}
             if self.return_documents:
                 row[document] = self.object(place.index) if as_object else self.request.documents[place.index]
             if place.best_passage is not None:
@@ -82,16 +82,24 @@ class RenderContext:
         least = self.echo.score_threshold
         if least is None:
             return self.result.ranked
-        return tuple(place for place in self.result.ranked if (value := self.value(place)) is None or value >= least)
+        ranked = self.result.ranked
+        values = self.values(ranked)
+        return tuple([place for place, value in zip(ranked, values, strict=True) if value is None or value >= least])
+
+    @property
+    def scored(self) -> list[tuple[DocumentScore, float | None]]:
+        """The documents of the answer, each with its score as the client asked for it."""
+        ranked = self.ranked
+        return list(zip(ranked, self.values(ranked), strict=True))
 
     @property
     def verdict(self) -> dict[str, Json]:
         """Whether nothing reached the threshold, for a client that set one."""
         return {} if self.echo.score_threshold is None else {"nothing_relevant": not self.ranked}
 
-    def value(self, place: DocumentScore) -> float | None:
-        """The score as the client asked for it: the probability, or the logit."""
-        return place.logit if self.echo.raw_scores else place.score
+    def values(self, places: Sequence[DocumentScore]) -> list[float | None]:
+        """The scores as the client asked for them: probabilities, or logits."""
+        return [place.logit for place in places] if self.echo.raw_scores else [place.score for place in places]
 
     def passage(self, passage: Passage) -> dict[str, Json]:
         """A part of a document: offsets in code points, half open, with its score as the client asked for it."""

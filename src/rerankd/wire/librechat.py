@@ -34,5 +34,5 @@ class LibreChat(DocumentsDialect):
     score_keys = ("base_score", *DocumentsDialect.score_keys)
 
     def body(self, context: RenderContext) -> Json:
-        rows = [{"index": place.index, "score": context.value(place)} for place in context.ranked]
+        rows = [{"index": place.index, "score": value} for place, value in context.scored]
         return {"model": context.result.model, "results": rows}

@@ -29,10 +29,10 @@ class Mixedbread(DocumentsDialect):
             {
                 "object": "rank_result",
                 "index": place.index,
-                "score": context.value(place),
+                "score": value,
                 "input": echo.documents[place.index] if context.return_documents else None,
             }
-            for place in context.ranked
+            for place, value in context.scored
         ]
         return {
             "object": "list",

@@ -153,10 +153,11 @@ def _item(place: ParsedCall | ServiceError, scored: Any) -> dict[str, Json]:
 
 def _scores(context: RenderContext) -> dict[str, Json]:
     """Scores in input order, then the best documents and their scores, best first."""
+    ranked = context.ranked
     body: dict[str, Json] = {
-        "scores": [context.value(place) for place in context.result.scores],
-        "ranked_documents": [context.request.documents[place.index] for place in context.ranked],
-        "ranked_scores": [context.value(place) for place in context.ranked],
+        "scores": context.values(context.result.scores),
+        "ranked_documents": [context.request.documents[place.index] for place in ranked],
+        "ranked_scores": context.values(ranked),
     }
     if context.echo.return_documents is False:
         del body["ranked_documents"]

@@ -35,16 +35,18 @@ def superset(context: RenderContext, version: str) -> dict[str, Json]:
     Pinecone's by another name of the score; it repeats the texts only for a client that showed itself as either's.
     """
     keys = context.echo.keys
-    data = context.rows(as_object=PINECONE_KEY in keys)
+    results = context.rows()
+    if PINECONE_KEY in keys or keys & VOYAGE_KEYS:
+        data = context.rows(as_object=PINECONE_KEY in keys)
+    else:
+        data = [{key: value for key, value in row.items() if key != "document"} for row in results]
     for row in data:
         row["score"] = row["relevance_score"]
-        if not keys & VOYAGE_KEYS and PINECONE_KEY not in keys:
-            row.pop("document", None)
     return {
         "id": context.result.id,
         "object": "rerank",
         "model": context.result.model,
-        "results": context.rows(),
+        "results": results,
         "data": data,
         "usage": {**context.usage, "rerank_units": context.search_units},
         "meta": context.meta(version),

@@ -24,10 +24,8 @@ class Weaviate(DocumentsDialect):
 
     def body(self, context: RenderContext) -> Json:
         request = context.request
-        scores = [
-            {"document": request.documents[place.index], "score": context.value(place)}
-            for place in context.result.scores
-        ]
+        values = context.values(context.result.scores)
+        scores = [{"document": text, "score": value} for text, value in zip(request.documents, values, strict=True)]
         return {"query": request.query, "scores": scores}
 
     def render_error(self, error: ServiceError, request_id: str) -> WireResponse:
