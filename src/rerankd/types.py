@@ -181,7 +181,7 @@ class Passage:
     logit: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class DocumentScore:
     """One document's place in the answer. Not frozen, which would take three times as long to make.
 
