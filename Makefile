@@ -8,7 +8,7 @@ CPU := src/rerankd/engine/native/cpu
 KERNELS := $(CPU)/librerankd_kernels.so
 
 .DEFAULT_GOAL := help
-.PHONY: help serve kernels native integration mutants coverage wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
+.PHONY: help serve kernels thorough native integration mutants coverage wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ serve: $(SERVE_STAMP) ## Serve the embedded model on http://127.0.0.1:8000
 
 test: $(STAMP) ## Run the tests that need neither a GPU nor much time
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+thorough: $(STAMP) ## All of what make test has a part of: every layout in every format, the first pages, larger counts
+	$(BIN)/python -m pytest -n auto --dist loadfile -m thorough
 
 native: $(STAMP) ## The C kernels under sanitizers and for AArch64, and an installed wheel without a compiler
 	$(BIN)/python -m pytest tests/unit/engine/native/cpu tests/wheel -m compiled
@@ -96,7 +99,7 @@ docs: $(STAMP) ## Write the generated pages and tables again
 	$(BIN)/python docs/generate.py
 
 pages: $(STAMP) ## Run every block of every page of the documentation
-	$(BIN)/python -m pytest tests/docs -m 'slow or not slow'
+	$(BIN)/python -m pytest tests/docs -m ''
 
 site: $(STAMP) ## The documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check --group docs

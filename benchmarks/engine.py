@@ -7,6 +7,8 @@
     python benchmarks/engine.py --workloads 1x77+33,10x77+33,100x77+33,1000x77+33 --engines native:bfloat16
     python benchmarks/engine.py --workloads 1x77+158 --engines native:bfloat16,native-uncached:bfloat16 --repeat 6
     python benchmarks/engine.py --checkout before=../rerankd-1.2 --engines before:float32,native:float32
+    python benchmarks/engine.py --wheel wheel=dist/rerankd-1.4-py3-none-manylinux_2_17_x86_64.whl \\
+        --engines native:float32,wheel:float32
 
 Each engine has a process of its own, under the Python that has it (``benchmarks/rivals/install.sh`` makes them). One
 is in memory at a time; they take turns, so that whatever else the machine does falls on all of them. In each of its
@@ -14,6 +16,12 @@ turns an engine is loaded, warmed with one small request and given ``--repeat`` 
 requests have the same words, but all have the same template and instruction: an engine that keeps those from earlier
 requests saves up to 58 tokens a request, its ``-uncached`` kind computes them. A row is its engine's quickest request
 of all rounds.
+
+A comparison that takes hours can be made in pieces: with ``--turns FILE`` every turn is written to that file when it
+is over, and a run that finds turns there goes on from them. It can be stopped at any time and given again as it was,
+with more ``--rounds``, or with other ``--engines``, two at a time; the tables have all engines of the file.
+
+A ``--wheel`` is installed into an environment of its own and runs where no compiler is found.
 """
 
 from __future__ import annotations
@@ -22,9 +30,10 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +45,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.checkpoints import LAYOUTS, Layout, write_checkpoint
 
-from benchmarks.engine_process import RIVALS, ROOT, EngineProcess, Scored
+from benchmarks.engine_process import RIVALS, ROOT, EngineProcess
 from benchmarks.flops import request_flops
 from benchmarks.machine import command, machine, print_table
 from benchmarks.matmul_peak import peaks
+from benchmarks.turn_log import TurnLog, Turns
+from benchmarks.wheel_environment import install_wheel
 from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
 
 _TOKENIZER = ROOT.parent / "shared" / "tokenizer" / "qwen3"
@@ -51,24 +62,8 @@ _LEAST_PAIR_TOKENS = 1024
 
 _WARM = Workload(4, 77, 33)
 
-Results = dict[str, dict[str, "Turns"]]
+Results = dict[str, dict[str, Turns]]
 """By workload and engine."""
-
-
-@dataclass
-class Turns:
-    """What was measured of one engine on one workload; ``void`` says why its row does not count."""
-
-    scored: list[Scored] = field(default_factory=list)
-    void: str = ""
-    details: str = ""
-    load_seconds: float = 0.0
-    idle_mb: float = 0.0
-    over_idle_mb: float = 0.0
-
-    @property
-    def best(self) -> Scored:
-        return min(self.scored, key=lambda one: one.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +77,8 @@ class Setting:
     pythons: Mapping[str, Path] = field(default_factory=dict)
     checkouts: Mapping[str, Path] = field(default_factory=dict)
     """Native engines of other checkouts, by the name that stands for them."""
+    wheels: Mapping[str, Path] = field(default_factory=dict)
+    """Pythons with native engines of installed wheels, likewise."""
 
     def start(self, name: str) -> EngineProcess:
         """The engine, loaded.
@@ -94,7 +91,7 @@ class Setting:
         environment = _ENVIRONMENTS.get(kind)
         usual = RIVALS / environment / "bin" / "python" if environment else Path(sys.executable)
         options = {
-            "engine": "native" if kind in self.checkouts else kind,
+            "engine": "native" if kind in self.checkouts or kind in self.wheels else kind,
             "dtype": dtype,
             "folder": str(self.folder.absolute()),
             "positive": self.texts.head.positive,
@@ -102,6 +99,8 @@ class Setting:
             "threads": self.threads,
             "max_pair_tokens": max(_LEAST_PAIR_TOKENS, min(self.longest, _MOST_PAIR_TOKENS)),
         }
+        if kind in self.wheels:
+            return EngineProcess(self.wheels[kind], options, is_installed=True)
         return EngineProcess(self.pythons.get(kind, usual), options, self.checkouts.get(kind, ROOT))
 
 
@@ -113,11 +112,18 @@ def main() -> None:
     longest = max(workload.prefix + workload.tail for workload in workloads.values())
     texts = Texts(folder / "tokenizer.json")
     pythons, checkouts = _overrides(arguments.python), _overrides(arguments.checkout)
-    setting = Setting(folder, texts, longest, arguments.threads, pythons, checkouts)
+    wheels = {name: _installed(name, wheel) for name, wheel in _overrides(arguments.wheel).items()}
+    setting = Setting(folder, texts, longest, arguments.threads, pythons, checkouts, wheels)
     where = machine()
     print(json.dumps(where, indent=2), flush=True)
     ceiling = {} if arguments.no_peak else peaks(arguments.threads)
-    found = measure(arguments.engines.split(","), workloads, setting, arguments.rounds, arguments.repeat)
+    same = {"layout": arguments.layout, "workloads": {name: asdict(it) for name, it in workloads.items()},
+            "threads": arguments.threads, "repeat": arguments.repeat, "processor": where["processor"]}  # fmt: skip
+    try:
+        log = TurnLog(arguments.turns, same)
+    except ValueError as error:
+        sys.exit(str(error))
+    found = measure(arguments.engines.split(","), workloads, setting, arguments.rounds, arguments.repeat, log)
     results = [_result(name, workload, found[name], layout, ceiling) for name, workload in workloads.items()]
     for result, workload in zip(results, workloads.values(), strict=True):
         print_table(f"{result['workload']}: {workload}, {arguments.layout} layout", shown(result["rows"]))
@@ -143,12 +149,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--checkout", action="append", default=[], metavar="NAME=PATH", help="the native engine of another checkout"
     )
+    parser.add_argument(
+        "--wheel", action="append", default=[], metavar="NAME=FILE", help="the native engine of an installed wheel"
+    )
     parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PATH", help="an engine's Python")
     parser.add_argument("--workloads", default="A,B", help=f"of {', '.join(WORKLOADS)}, or DOCUMENTSxPREFIX+TAIL")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each engine")
     parser.add_argument("--repeat", type=int, default=2, help="requests of each workload in a turn")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--no-peak", action="store_true", help="do not measure the machine's own products")
+    parser.add_argument(
+        "--turns", type=Path, metavar="FILE", help="keep every turn in this file and go on from those"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
 
@@ -161,6 +173,13 @@ def _parse(name: str) -> Workload:
 
 def _overrides(given: Sequence[str]) -> dict[str, Path]:
     return {name: Path(path).absolute() for name, _, path in (one.partition("=") for one in given)}
+
+
+def _installed(name: str, wheel: Path) -> Path:
+    try:
+        return install_wheel(wheel, ROOT / "out" / "bench" / f"wheel-{name}")
+    except subprocess.CalledProcessError:
+        sys.exit(f"{wheel} cannot be installed")
 
 
 def checkpoint(place: Path, layout: Layout) -> Path:
@@ -176,28 +195,45 @@ def checkpoint(place: Path, layout: Layout) -> Path:
 
 
 def measure(
-    names: Sequence[str], workloads: Mapping[str, Workload], setting: Setting, rounds: int = 1, repeat: int = 1
+    names: Sequence[str],
+    workloads: Mapping[str, Workload],
+    setting: Setting,
+    rounds: int = 1,
+    repeat: int = 1,
+    log: TurnLog | None = None,
 ) -> Results:
-    """Every engine on every workload; one that fails or reads other tokens is out."""
-    found: Results = {workload: {name: Turns() for name in names} for workload in workloads}
-    for turn in range(rounds):
+    """Every engine on every workload, those of the log too; one that fails or reads other tokens is out."""
+    log = log or TurnLog(None, {})
+    engines = [*dict.fromkeys([*log.engines, *names])]
+    found: Results = {workload: {name: Turns() for name in engines} for workload in workloads}
+    for number in range(rounds):
         requests = {
-            name: [setting.texts.request(workload, turn * repeat + number) for number in range(repeat)]
+            name: [setting.texts.request(workload, number * repeat + each) for each in range(repeat)]
             for name, workload in workloads.items()
         }
-        for name in names:
-            turns = {workload: found[workload][name] for workload in workloads}
-            if all(turn.void for turn in turns.values()):
-                continue
-            try:
-                with setting.start(name) as engine:
-                    print(f"{name}: loaded in {engine.load_seconds:.1f} s; {engine.details}", flush=True)
-                    take_turn(engine, setting.texts.request(_WARM, turn), requests, turns)
-            except (OSError, RuntimeError) as error:
-                print(f"{name}: {error}", flush=True)
-                for each in turns.values():
-                    each.void = each.void or str(error)
+        for name in engines:
+            turns = log.get(name, number)
+            if turns is None:
+                if name not in names or all(found[workload][name].void for workload in workloads):
+                    continue
+                turns = _turn(name, setting, setting.texts.request(_WARM, number), requests)
+                log.add(name, number, turns)
+            for workload, turn in turns.items():
+                found[workload][name].add(turn)
     return found
+
+
+def _turn(name: str, setting: Setting, warm: Request, requests: Mapping[str, Sequence[Request]]) -> dict[str, Turns]:
+    turns = {workload: Turns() for workload in requests}
+    try:
+        with setting.start(name) as engine:
+            print(f"{name}: loaded in {engine.load_seconds:.1f} s; {engine.details}", flush=True)
+            take_turn(engine, warm, requests, turns)
+    except (OSError, RuntimeError) as error:
+        print(f"{name}: {error}", flush=True)
+        for each in turns.values():
+            each.void = each.void or str(error)
+    return turns
 
 
 def take_turn(
@@ -259,7 +295,8 @@ def _result(
 
 
 def _difference(turn: Turns, truth: Turns) -> float:
-    pairs = zip(turn.scored, truth.scored, strict=True)
+    # The requests are the same in the same order; one of the two may have had more turns.
+    pairs = zip(turn.scored, truth.scored, strict=False)
     return max(float(np.abs(np.subtract(ours.probabilities, theirs.probabilities)).max()) for ours, theirs in pairs)
 
 

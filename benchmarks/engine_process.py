@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks import process_stats
+from benchmarks.wheel_environment import NO_COMPILER
 
 ROOT = Path(__file__).parents[1]
 RIVALS = ROOT / "out" / "rivals"
@@ -36,14 +37,25 @@ class EngineProcess:
     ``idle_mb`` is the memory of its own once it was loaded; see :func:`benchmarks.process_stats.anonymous_mb`.
     """
 
-    def __init__(self, python: Path, options: dict[str, Any], checkout: Path = ROOT) -> None:
-        """``checkout``: the source to run, where that is not this one."""
+    def __init__(
+        self, python: Path, options: dict[str, Any], checkout: Path = ROOT, *, is_installed: bool = False
+    ) -> None:
+        """``checkout``: the source to run, where that is not this one.
+
+        ``is_installed``: the package of ``python`` itself is run, where no compiler is found.
+        """
+        paths = [checkout] if is_installed else [checkout / "src", checkout]
         self._log = _log(options)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(python), "-m", _worker(checkout)],
                 cwd=checkout,
-                env={**os.environ, **_environment(python), "PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{checkout}"},
+                env={
+                    **os.environ,
+                    **_environment(python),
+                    **(NO_COMPILER if is_installed else {}),
+                    "PYTHONPATH": os.pathsep.join(map(str, paths)),
+                },
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

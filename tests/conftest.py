@@ -8,6 +8,8 @@ import pytest
 from build_kernels import BuildError, build_if_stale
 from tests.live import LiveServer, running_server
 
+from rerankd.checkpoint import Checkpoint
+
 pytest_plugins = ["tests.figures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
 
 
@@ -26,5 +28,24 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A real server on the embedded model, shared by the tests that only ask it questions."""
-    with running_server(log=tmp_path_factory.mktemp("tiny") / "server.log") as server:
+    # One thread: those that spin for a core which another test has taken cost more than they compute.
+    with running_server("--threads", "1", log=tmp_path_factory.mktemp("tiny") / "server.log") as server:
         yield server
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tiny_read_once() -> Iterator[None]:
+    """The embedded model's tokenizer, template and hash, which never change: hundreds of tests start a service on it."""
+    read = Checkpoint.open
+    kept: dict[tuple[str, ...], Checkpoint] = {}
+
+    def opened(model: str, *others: str) -> Checkpoint:
+        if model != "tiny":
+            return read(model, *others)
+        if others not in kept:
+            kept[others] = read(model, *others)
+        return kept[others]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "open", opened)
+        yield

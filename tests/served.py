@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import socket
@@ -29,6 +30,7 @@ POISON_WORD = " zyzzyva"
 """Scripts that name its ids let a document with this word go wrong."""
 
 
+@functools.cache
 def poison_ids() -> tuple[int, ...]:
     folder = resolve_checkpoint("tiny")
     tokenizer = PromptTokenizer(folder / "tokenizer.json", load_template(folder))

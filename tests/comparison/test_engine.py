@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.engine import Setting, Turns, measure, shown, take_turn
+from benchmarks.engine import Setting, measure, shown, take_turn
 from benchmarks.engine_process import EngineProcess, Scored
 from benchmarks.flops import request_flops
+from benchmarks.turn_log import TurnLog, Turns
 from benchmarks.workloads import WORKLOADS, Request, Texts, Workload
 from tests.checkpoints import Layout, shapes
 
@@ -33,9 +34,14 @@ def request(prefix: int, tails: list[int]) -> Request:
     return Request("q", ("d",) * len(tails), "i", ids(prefix), tuple(map(ids, tails)))
 
 
+@pytest.fixture(scope="module")
+def texts(qwen3_file: Path) -> Texts:
+    return Texts(qwen3_file)
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_request_has_the_lengths_that_its_workload_says(name: str, qwen3_file: Path) -> None:
-    texts, workload = Texts(qwen3_file), WORKLOADS[name]
+def test_a_request_has_the_lengths_that_its_workload_says(name: str, texts: Texts) -> None:
+    workload = WORKLOADS[name]
     one, other = texts.request(workload, 0), texts.request(workload, 1)
     assert len(one.prefix) == workload.prefix
     assert [len(tail) for tail in one.tails] == [workload.tail] * workload.documents
@@ -43,9 +49,9 @@ def test_a_request_has_the_lengths_that_its_workload_says(name: str, qwen3_file:
     assert np.array_equal(texts.pairs(one.query, one.documents)[0].prefix, one.prefix)
 
 
-def test_a_workload_shorter_than_the_prompt_is_refused(qwen3_file: Path) -> None:
+def test_a_workload_shorter_than_the_prompt_is_refused(texts: Texts) -> None:
     with pytest.raises(ValueError, match="at least one word"):
-        Texts(qwen3_file).request(Workload(2, 10, 20))
+        texts.request(Workload(2, 10, 20))
 
 
 def test_an_engine_that_reads_other_tokens_is_void() -> None:
@@ -58,16 +64,46 @@ def test_an_engine_that_reads_other_tokens_is_void() -> None:
 
 
 def test_an_engine_that_is_not_there_or_fails_is_void_and_the_others_are_measured(
-    qwen3_file: Path, tmp_path: Path
+    texts: Texts, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    setting = Setting(tmp_path, Texts(qwen3_file), 200, 1, {"openvino": tmp_path / "nowhere"})
-    found = measure(["fake:float32", "openvino:int8", "nonsense"], {"mine": Workload(2, 77, 33)}, setting, 2, 2)
+    setting = Setting(tmp_path, texts, 200, 1, {"openvino": tmp_path / "nowhere"})
+    found = measure(["fake:float32", "openvino:int8", "nonsense"], {"mine": Workload(2, 77, 33)}, setting, 1, 2)
     void = {name: turns.void for name, turns in found["mine"].items()}
     assert void.pop("fake:float32") == ""
     assert "nowhere" in void["openvino:int8"]
     assert "there is no engine 'nonsense'" in void["nonsense"]
-    assert len(found["mine"]["fake:float32"].scored) == 4
+    assert len(found["mine"]["fake:float32"].scored) == 2
+
+
+def test_a_comparison_is_made_in_pieces_and_starts_no_turn_twice(
+    texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    class Engine(Stub):
+        def close(self) -> None: ...
+
+    def start(_: Setting, name: str) -> Engine:
+        started.append(name)
+        if name == "interrupted":
+            raise KeyboardInterrupt
+        return Engine(2 * (77 + 33))
+
+    monkeypatch.setattr(Setting, "start", start)
+    setting, file = Setting(tmp_path, texts, 200), tmp_path / "turns"
+
+    def piece(*names: str, rounds: int = 1, **same: object) -> dict[str, Turns]:
+        return measure(names, {"mine": Workload(2, 77, 33)}, setting, rounds, 2, TurnLog(file, same))["mine"]
+
+    with pytest.raises(KeyboardInterrupt):
+        piece("a", "interrupted", "b")
+    assert list(piece("a", "b")) == ["a", "b"]
+    found = piece("c", "b", rounds=2)
+    assert started == ["a", "interrupted", "b", "c", "b", "c"]
+    assert {name: len(turns.scored) for name, turns in found.items()} == {"a": 2, "b": 4, "c": 4}
+    with pytest.raises(ValueError, match="another_cpu"):
+        piece("a", cpu="another_cpu")
 
 
 def test_a_void_row_shows_its_reason_and_no_figure() -> None:

@@ -18,10 +18,10 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def at_once(page: Path) -> Any:
-    """The first pages that anybody reads run in every test run, the others with ``make pages``."""
+def in_its_run(page: Path) -> Any:
+    """The first pages that anybody reads run with ``make thorough``, and so in CI; the others with ``make pages``."""
     first = page.name in ("README.md", "tutorial.md") or page == DOCS / "index.md"
-    return pytest.param(page, id=name_of(page), marks=() if first else pytest.mark.slow)
+    return pytest.param(page, id=name_of(page), marks=pytest.mark.thorough if first else pytest.mark.slow)
 
 
 ASKED = [page for page in pages() if page.name != "README.zh.md"]
@@ -35,12 +35,12 @@ def play(page: Path, runner: Runner) -> None:
         pytest.skip(f"all but {'; '.join(runner.not_run)}")
 
 
-@pytest.mark.parametrize("page", [at_once(page) for page in ASKED if server_flags(page) is None])
+@pytest.mark.parametrize("page", [in_its_run(page) for page in ASKED if server_flags(page) is None])
 def test_the_blocks_of_a_page_work(page: Path, tiny_server: LiveServer, tmp_path: Path) -> None:
     play(page, Runner(tiny_server.url, tmp_path))
 
 
-@pytest.mark.parametrize("page", [at_once(page) for page in ASKED if server_flags(page) is not None])
+@pytest.mark.parametrize("page", [in_its_run(page) for page in ASKED if server_flags(page) is not None])
 def test_the_blocks_of_a_page_work_with_the_server_that_it_asks_for(page: Path, tmp_path: Path) -> None:
     flags = server_flags(page) or []
     with running_server(*flags, log=tmp_path / "server.log") as server:

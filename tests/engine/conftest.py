@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.checkpoints import Layout, write_checkpoint
+from tests.checkpoints import write_checkpoint
+from tests.engine.layouts import LAYOUTS, SMALL
 
 from rerankd.engine.base import Batch, Engine, EngineOptions, HeadSpec
 from rerankd.engine.registry import create_engine
-
-SMALL = Layout()
-LAYOUTS = {
-    "tied": (SMALL, 1),
-    "untied, one head of keys": (replace(SMALL, tie_word_embeddings=False, num_key_value_heads=1), 1),
-    "sharded, four heads of keys": (replace(SMALL, num_key_value_heads=4), 3),
-    "eight heads of keys": (replace(SMALL, num_attention_heads=16, num_key_value_heads=8), 1),
-    "classifier": (replace(SMALL, architecture="Qwen3ForSequenceClassification", rope_theta=1e10), 1),
-    "biases, no head norms": (replace(SMALL, architecture="Qwen2ForCausalLM"), 1),
-    "biases and head norms": (replace(SMALL, attention_bias=True), 1),
-    "YaRN": (replace(SMALL, yarn_factor=4.0), 1),
-}
 
 EngineMaker = Callable[..., Engine]
 

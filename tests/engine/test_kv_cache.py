@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from tests.engine.cuda_on_cpu import cuda_on_cpu
+from tests.engine.layouts import in_formats
 from tests.unit.engine.native.forests import two_levels
 
 from rerankd.core.prefix_cache import PrefixCache
 from rerankd.core.prefix_tree import PrefixTree, separate
-from rerankd.engine.base import Batch, EngineOptions, EngineOutOfMemory, HeadSpec
+from rerankd.engine.base import Batch, Engine, EngineOptions, EngineOutOfMemory, HeadSpec
 from rerankd.engine.native.cpu.attention_varlen import VarlenAttention
 from rerankd.engine.native.engine import NativeEngine
 
@@ -98,7 +99,7 @@ def test_scores_are_those_of_whole_prompts(
         monkeypatch.setattr(VarlenAttention, "supports", lambda *_: False)
     engine, tokens = loaded(small_checkpoint, dtype), 0
     caching = Caching(engine.score)
-    for requests in traffic.batches(40):
+    for requests in traffic.batches(25):
         prompts = prompts_of(requests)
         expected = probability(engine.score(separate(prompts)))
         assert np.abs(caching.score(requests) - expected).max() <= BOUNDS[dtype]
@@ -106,11 +107,13 @@ def test_scores_are_those_of_whole_prompts(
     assert caching.computed < 0.8 * tokens, "less than with sharing inside of each request alone"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_so_are_those_of_packed_tokens(dtype: str, checkpoint: Path, traffic: Traffic) -> None:
+@in_formats(["float32", "bfloat16"])
+def test_so_are_those_of_packed_tokens(
+    dtype: str, checkpoint: Path, traffic: Traffic, make_engine: Callable[..., Engine]
+) -> None:
     caching = Caching(cuda_on_cpu(checkpoint, dtype, slots=SLOTS))
-    whole = loaded(checkpoint).score
-    for requests in traffic.batches(30):
+    whole = make_engine("native", checkpoint).score
+    for requests in traffic.batches(12):
         expected = probability(whole(separate(prompts_of(requests))))
         assert np.abs(caching.score(requests) - expected).max() <= BOUNDS[dtype]
 
@@ -122,11 +125,11 @@ def test_a_request_scores_the_same_from_the_cache_alone_and_in_a_crowd(
     caching = Caching(loaded(small_checkpoint, dtype).score)
     needle = (traffic.templates[0], [traffic.ids(90)])
     cold = caching.score([needle])[0]
-    for requests in traffic.batches(20):
+    for requests in traffic.batches(10):
         caching.score(requests)
     alone = caching.score([needle])[0]
     assert abs(alone - cold) <= min(2e-3, BOUNDS[dtype])
-    for _ in range(10):
+    for _ in range(5):
         crowd = [traffic.request() for _ in range(5)]
         assert abs(caching.score([*crowd, needle])[-1] - alone) <= min(2e-3, BOUNDS[dtype])
 

@@ -121,6 +121,7 @@ def test_attention_of_every_kind_of_task(triton: ModuleType, heads: int, kv_head
     assert (found.float() - expected.float()).abs().max() <= (1e-5 if dtype == torch.float32 else 2e-2)
 
 
+@pytest.mark.thorough
 def test_a_whole_pass(triton: ModuleType, small_checkpoint: Path) -> None:
     """A tree of three levels, in two batches: the second reads from the cache what the first has written."""
     parents, lengths = [-1, 0, 1, 1, 0, -1], [7, 4, 3, 12, 2, 5]

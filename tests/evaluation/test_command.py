@@ -124,6 +124,7 @@ def check_hand_made_example(folder: Path, checkpoint: Path) -> None:
     assert found["reranked"]["recall@10"] == 1.0
 
 
+@pytest.mark.thorough
 def test_a_random_checkpoint_gives_the_measures_of_a_hand_made_example(
     folder: Path, tmp_path: Path, small_tokenizer_file: Path
 ) -> None:

@@ -24,7 +24,6 @@ PREFIX = (
 )
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
-PAIRS = 20_000
 # Written out, so that a changed tokenizer or template cannot agree with itself.
 FIRST_PAIR = [
     151644, 8948, 198, 60256, 3425, 279, 11789, 20027, 279, 8502, 3118, 389, 279, 11361, 323,
@@ -90,18 +89,19 @@ def test_the_card_s_examples_have_exactly_the_card_s_ids(
 
 
 @pytest.mark.promise("H-02")
-def test_twenty_thousand_random_pairs_have_the_card_s_ids(
-    qwen3: PromptTokenizer, card_ids: CardIds, measured: Measured
+@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.thorough)])
+def test_random_pairs_have_the_card_s_ids(
+    qwen3: PromptTokenizer, card_ids: CardIds, measured: Measured, count: int
 ) -> None:
     rng = random.Random(20_000)
     wrong = 0
-    for _ in range(PAIRS // 4):
+    for _ in range(count // 4):
         task, query = text_of(rng, 6) or TASK, text_of(rng, 15)
         documents = [text_of(rng, 25) for _ in range(4)]
         found = prompts(qwen3, task, query, documents)
         expected = [card_ids(task, query, document) for document in documents]
         wrong += sum(ids.tolist() != card for ids, card in zip(found, expected, strict=True))
-    measured("H-02", f"{PAIRS} random pairs", "all ids equal the card's", f"{wrong} differ")
+    measured("H-02", f"{count} random pairs", "all ids equal the card's", f"{wrong} differ")
     assert wrong == 0
 
 

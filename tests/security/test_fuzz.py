@@ -48,7 +48,10 @@ def fuzz(url: str, examples: int) -> Counter[int]:
 @pytest.mark.promise("G-14")
 @pytest.mark.parametrize(
     ("examples", "seconds"),
-    [(1, 0.0), pytest.param(10, SECONDS, marks=[pytest.mark.slow, pytest.mark.timeout(0)])],
+    [
+        pytest.param(1, 0.0, marks=pytest.mark.thorough),
+        pytest.param(10, SECONDS, marks=[pytest.mark.slow, pytest.mark.timeout(0)]),
+    ],
 )
 def test_no_request_makes_the_server_fail(
     fake_server: LiveServer, measured: Measured, examples: int, seconds: float

@@ -25,7 +25,8 @@ BOMBS = {
 BUSY, QUIET = 0.25, 0.05
 """Seconds for which the loop may be held: beside other tests, and on a machine that does nothing else."""
 CASES = [
-    *[(kind, BUSY) for kind in ("digits", "combining")],
+    ("combining", BUSY),
+    pytest.param("digits", BUSY, marks=pytest.mark.thorough),
     *[pytest.param(kind, QUIET, marks=pytest.mark.slow) for kind in BOMBS],
 ]
 

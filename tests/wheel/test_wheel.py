@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import zipfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from benchmarks.wheel_environment import NO_COMPILER, install_wheel
 from build_kernels import CSRC
 from tests.live import ROOT, LiveServer, free_port
 
@@ -27,8 +27,6 @@ AS_NOBODY = [
     "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
 ]  # fmt: skip
 """Runs a command as a user who can write nowhere, and may read all: the interpreter may lie in another's home."""
-NO_COMPILER = {"PATH": "/nonexistent"}
-"""An environment without a compiler, and without HOME."""
 KERNELS = "rerankd/engine/native/cpu/librerankd_kernels.so"
 QUESTION = {
     "query": "what is a wheel",
@@ -70,15 +68,7 @@ def wheel(source: Path, scratch: Path) -> Path:
 
 
 def installed(wheel: Path, scratch: Path) -> Path:
-    """The interpreter of an environment with this wheel; what it depends on is read from the tests' own."""
-    folder = scratch / f"env-{wheel.stem}"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, str(wheel)], check=True)
-    site = next(folder.glob("lib/python*/site-packages"))
-    (site / "shared.pth").write_text(sysconfig.get_paths()["purelib"])
-    return python
+    return install_wheel(wheel, scratch / f"env-{wheel.stem}")
 
 
 class InstalledServer(LiveServer):

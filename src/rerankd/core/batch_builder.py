@@ -17,10 +17,11 @@ class BatchBuilder:
     """
 
     def __init__(self, info: EngineInfo) -> None:
-        self.tokens = 0
+        self.tokens: int
         """Tokens that the batch computes."""
-        self.pairs: list[PairPrompt] = []
-        self._budget = math.inf
+        self.pairs: list[PairPrompt]
+        self._budget: float
+        self.begin()
         self._tree = PrefixTree(PrefixCache(info.kv_cache_slots)) if info.shares_prefix else None
         self._prefixes: dict[int, Node] = {}
         """Where each prefix ends, by the identity of its array."""

@@ -117,6 +117,8 @@ def test_the_backlog_bounds_what_is_served_before_a_request_is_done() -> None:
     assert backlog.serve("large", "a", 2000) == 1000
     assert backlog.serve("nobody", "a", 5) == 0
     assert backlog.until_done("a", 50) == 50 + 10
+    assert (backlog.remove("nobody", "a"), backlog.remove("small", "nowhere"), backlog.total) == (0, 0, 10)
+    assert (backlog.remove("small", "b"), backlog.total, list(backlog)) == (10, 0, ["large"])
 
 
 @pytest.mark.promise("S12")

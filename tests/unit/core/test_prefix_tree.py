@@ -169,7 +169,7 @@ PROMPTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 50), st.lists(st.tuples(PROMPTS, st.booleans()), min_size=1, max_size=5))
 def test_slots_always_hold_what_is_read_from_them(
     capacity: int, batches: list[tuple[list[tuple[list[int], list[list[int]]]], bool]]

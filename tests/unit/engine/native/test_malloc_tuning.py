@@ -54,8 +54,10 @@ def mapped_by_blocks(prepare: Callable[[], None]) -> list[int]:
 
 
 def in_a_new_process(prepare: Callable[[], None]) -> list[int]:
-    """Where nothing has been freed that a block could be cut out of."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Where nothing has been freed that a block could be cut out of: forked from one that has imported torch alone."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(mapped_by_blocks, prepare).result()
 
 
