@@ -35,7 +35,7 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
 
 @pytest.fixture(autouse=True, scope="session")
 def tiny_read_once() -> Iterator[None]:
-    """The embedded model's tokenizer, template and hash, which never change: hundreds of tests start a service on it."""
+    """The embedded model's tokenizer and hash, which never change: hundreds of tests start a service on it."""
     read = Checkpoint.open
     kept: dict[tuple[str, ...], Checkpoint] = {}
 

@@ -23,7 +23,7 @@ LAYOUTS = {
 
 
 def in_formats(formats: Iterable[str]) -> pytest.MarkDecorator:
-    """``checkpoint`` and ``dtype``: one layout in all formats and all layouts in the first one; the rest is thorough."""
+    """``checkpoint`` and ``dtype``: one layout in all formats and all in the first one; the rest is thorough."""
     first, *others = formats
     rows = [pytest.param(layout, first) for layout in LAYOUTS]
     for dtype in others:

@@ -73,6 +73,8 @@ def test_where_the_budget_asks_for_it_even_one_token_is_shared() -> None:
     for value in range(4):
         tree.add_pair(tree.root, ids(1, 2, 3, value))
     assert tree.layout(max_tokens=7).tokens == 7
+    as_dear_as_allowed = tree.layout(max_tokens=16)
+    assert (as_dear_as_allowed.tokens, as_dear_as_allowed.segments) == (16, 4)
 
 
 def test_an_engine_that_cannot_share_gets_whole_prompts() -> None:

@@ -54,7 +54,7 @@ def mapped_by_blocks(prepare: Callable[[], None]) -> list[int]:
 
 
 def in_a_new_process(prepare: Callable[[], None]) -> list[int]:
-    """Where nothing has been freed that a block could be cut out of: forked from one that has imported torch alone."""
+    """Where nothing has been freed that a block could be cut out of: forked from one that imported torch."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
