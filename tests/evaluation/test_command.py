@@ -197,7 +197,7 @@ def test_a_second_run_scores_nothing_again(folder: Path, monkeypatch: pytest.Mon
 
 def test_a_running_server_gives_the_figures_of_the_model_in_process(folder: Path, tiny_server: LiveServer) -> None:
     served = figures(folder, "--url", tiny_server.url)["sets"]["made"]
-    local = figures(folder, "--model", "tiny")["sets"]["made"]
+    local = figures(folder, "--model", "tiny", "--threads", "1")["sets"]["made"]
     for part in ("reranked", "fused", "by_query", "pairs", "tokens"):
         assert served[part] == local[part]
 
@@ -280,7 +280,7 @@ def test_a_server_says_as_many_truncated_pairs_as_the_model_in_process(folder: P
     with (folder / "candidates.tsv").open("a", encoding="utf-8") as candidates:
         candidates.write("\nq1\tlong\t9\t-9")
     served = figures(folder, "--url", f"{tiny_server.url}/v1")["sets"]["made"]
-    local = figures(folder, "--model", "tiny")["sets"]["made"]
+    local = figures(folder, "--model", "tiny", "--threads", "1")["sets"]["made"]
     assert served["truncated_pairs"] == local["truncated_pairs"] == 1
 
 

@@ -40,7 +40,7 @@ server.run(Settings())
 
 
 @pytest.mark.promise("F14", "U8")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)])
 def test_it_serves_on_asyncio_alone_and_ends_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
     flags = ["serve", "--port", str(port), "--engine", "fake", "--drain-grace-seconds", "0"]

@@ -87,9 +87,10 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
 
 
 def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(work: Path, tmp_path: Path) -> None:
-    still = {"distil": 0.0, "rate": 0.0, "embedding_rate": 0.0}
+    few = {"clusters": 1, "queries": 3, "documents": 4, "distil": 0.0}
+    still = {**few, "rate": 0.0, "embedding_rate": 0.0}
     path, run = tmp_path / "recipe.json", tmp_path / "run"
-    path.write_text(json.dumps([{"steps": 2, "clusters": 1, "distil": 0.0, "warm_up": 1}, {"steps": 1, **still}]))
+    path.write_text(json.dumps([{"steps": 2, **few, "warm_up": 1}, {"steps": 1, **still}]))
     stages = read_stages(path, seed=7)
     assert [recipe.seed for recipe in stages] == [7, 8]
     train_stages(work, run, stages, Speed())
@@ -101,7 +102,7 @@ def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(work: Path, 
 
 
 def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> None:
-    stages = [Recipe(steps=1, clusters=1, distil=0.0)]
+    stages = [Recipe(steps=1, clusters=1, queries=3, documents=4, distil=0.0)]
     train_stages(work, tmp_path / "run", stages, Speed())
     curve = (tmp_path / "run" / "stage1" / "curve.jsonl").read_text()
     train_stages(work, tmp_path / "run", stages, Speed())

@@ -80,7 +80,7 @@ class InstalledServer(LiveServer):
         become = [shutil.which(AS_NOBODY[0]) or "", *AS_NOBODY[1:]] if os.getuid() == 0 else []
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*become, str(python), "-m", "rerankd", "serve", "--port", str(self.port)],
+                [*become, str(python), "-m", "rerankd", "serve", "--port", str(self.port), "--threads", "1"],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=NO_COMPILER,
