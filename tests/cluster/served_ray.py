@@ -29,12 +29,6 @@ class Cluster:
         reply: Reply = await self.handle.rerank.remote(call)
         return reply
 
-    async def replicas(self) -> list[str]:
-        """The names of two replicas, found by avoiding the first."""
-        first = (await self.send(call_of("who"))).replica
-        second = (await self.send(call_of("who", avoid={first}))).replica
-        return [first, second]
-
 
 def call_of(query: str, *documents: str, avoid: set[str] | None = None, name: str = "tiny") -> Call:
     request = RerankRequest(query, documents or ("a",))

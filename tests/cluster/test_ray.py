@@ -17,6 +17,7 @@ from tests.figures import Measured
 from tests.redis_fixtures import RedisServer
 from tests.served import POISON_WORD, poison_script, until
 
+from rerankd.cluster.messages import Ask
 from rerankd.types import RerankResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
@@ -81,17 +82,12 @@ async def test_a_full_cluster_refuses_with_a_time_to_come_back(cluster: Cluster,
 
 
 async def scored(cluster: Cluster) -> float:
-    """Pairs that any engine was given, over both replicas."""
-    return sum([await pairs_of(cluster, name) for name in await cluster.replicas()])
-
-
-async def pairs_of(cluster: Cluster, replica: str) -> float:
-    """Documents that a replica's engine has scored: asked of that one, by avoiding the other."""
-    for _ in range(50):
-        found = await cluster.handle.status.remote()
-        if found["replica"] == replica:
-            return float(found["pairs"])
-    raise AssertionError(f"{replica} does not answer")
+    """Pairs that any engine was given, as ``/metrics`` counts them."""
+    async with httpx.AsyncClient(timeout=30) as client:
+        lines = (await client.get(f"{cluster.url}/metrics")).text.splitlines()
+    found = [line for line in lines if line.startswith("reranker_batch_pairs_sum")]
+    assert len({line.split('replica="')[1].split('"')[0] for line in found}) == 2
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
 
 @pytest.mark.promise("B-08")
@@ -111,7 +107,7 @@ async def test_a_deadline_ends_a_request_that_waits_on_its_replica(cluster: Clus
     assert late.status_code in (504, 429)
     assert seconds < 5
     assert done[200] >= 1
-    assert pairs <= 4 + 2  # the two are the names of the replicas being found
+    assert pairs <= 4
 
 
 async def test_clients_that_leave_take_their_work_along(cluster: Cluster) -> None:
@@ -133,15 +129,14 @@ async def test_clients_that_leave_take_their_work_along(cluster: Cluster) -> Non
 async def test_the_second_replica_answers_from_redis(cluster: Cluster, measured: Measured) -> None:
     first = await cluster.send(call_of("shared", *DOCUMENTS))
     await asyncio.sleep(0.5)  # a score is written behind its answer
-    names = await cluster.replicas()
-    pairs = sum([await pairs_of(cluster, name) for name in names])
+    pairs = await scored(cluster)
     second = await cluster.send(call_of("shared", *DOCUMENTS, avoid={first.replica}))
     assert second.replica != first.replica
     (known,), (fresh,) = second.results, first.results
     assert isinstance(known, RerankResult)
     assert isinstance(fresh, RerankResult)
     assert (known.cached_documents, known.scores) == (len(DOCUMENTS), fresh.scores)
-    more = sum([await pairs_of(cluster, name) for name in names]) - pairs
+    more = await scored(cluster) - pairs
     measured("shared cache", "64 pairs that the other replica scored", "0 scored again", f"{more:.0f} scored again")
     assert more == 0
 
@@ -155,8 +150,8 @@ async def test_calls_of_one_query_meet_on_one_replica_and_queries_spread(cluster
 
 async def test_a_model_is_loaded_when_asked_and_let_go_when_idle(cluster: Cluster) -> None:
     async def loaded() -> list[list[str]]:
-        found = [await cluster.handle.status.remote() for _ in range(8)]
-        return [row["models"] for row in found]
+        found = [await cluster.handle.status.remote(Ask()) for _ in range(8)]
+        return [list(status.models) for status in found]
 
     assert all(models == ["tiny"] for models in await loaded())
     async with httpx.AsyncClient(timeout=60) as client:

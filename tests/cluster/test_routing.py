@@ -8,11 +8,12 @@ import pickle
 from collections import Counter
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.served import POISON_WORD, poison_script, until
 
 from rerankd.cluster.autoscaling import QueuedTokens, replicas_for
 from rerankd.cluster.ingress import ClusterService, ReplicaLost
-from rerankd.cluster.messages import Call, ModelCard, Reply
+from rerankd.cluster.messages import Call, ModelCard, Reply, Status
 from rerankd.cluster.replica import EngineReplica
 from rerankd.cluster.routing import Candidate, order_of_choice, prefix_key
 from rerankd.errors import DeadlineExceeded, EngineDead, NotFound, Overloaded, RateLimited, ServiceError
@@ -161,6 +162,14 @@ class OneReplica:
     async def flush(self) -> None:
         pass
 
+    async def statuses(self) -> list[Status]:
+        replica = EngineReplica(SETTINGS, "one", 60)
+        await replica.start()
+        await replica.rerank(call())
+        rows = tuple(replica.metrics())
+        await replica.stop()
+        return [Status("one", ("tiny",), rows), Status("two", ("tiny",), rows)]
+
 
 async def ask(service: ClusterService, query: str = "q", model: str | None = None, seconds: float = 5.0) -> object:
     context = CallContext("id", asyncio.get_running_loop().time() + seconds, "tenant")
@@ -200,6 +209,20 @@ async def test_a_deadline_goes_along_and_ends_the_call_by_the_ingresss_clock() -
         await ask(await ingress(replicas), seconds=0.1)
     assert replicas.calls[0].seconds_left <= 0.1
     assert replicas.cancelled == 1
+
+
+async def test_metrics_of_all_replicas_are_at_one_address() -> None:
+    service = await ingress(OneReplica(Reply("one", (DONE,))))
+    await ask(service)
+    text = (await service.exposition()).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    pairs = [sample for sample in families["reranker_batch_pairs"].samples if sample.name.endswith("_sum")]
+    assert {(sample.labels["replica"], sample.labels["model"], sample.value) for sample in pairs} == {
+        ("one", "tiny", 2.0),
+        ("two", "tiny", 2.0),
+    }
+    assert text.count("# TYPE reranker_batch_pairs histogram") == 1
+    assert 'replica="ingress-' in text
 
 
 async def test_rates_are_the_ingresss_business_and_foreign_names_the_settings() -> None:

@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.cluster.ingress import ClusterService, ReplicaLost
-from rerankd.cluster.messages import Call, ModelCard, Reply
+from rerankd.cluster.messages import Ask, Call, ModelCard, Reply, Status
 from rerankd.cluster.replica import EngineReplica
 from rerankd.errors import Draining, Overloaded
 from rerankd.http.app import create_app
@@ -60,10 +60,9 @@ class EngineDeployment(EngineReplica):
         """For :class:`~rerankd.cluster.autoscaling.QueuedTokens`."""
         return {"queued_tokens": float(self.queued_tokens())}
 
-    def status(self) -> dict[str, Any]:
-        """Which replica this is, what it holds, and how many pairs its engines have scored."""
-        pairs = self.metric("reranker_batch_pairs_sum")
-        return {"replica": self.name, "models": self.loaded_names(), "pairs": pairs}
+    def status(self, ask: Ask) -> Status:
+        """Which replica this is, what it holds and what it counts."""
+        return Status(self.name, tuple(self.loaded_names()), tuple(self.metrics()))
 
     async def __del__(self) -> None:
         await self.stop()
@@ -101,6 +100,15 @@ class RayReplicas:
     async def flush(self) -> None:
         """See :class:`~rerankd.cluster.ingress.Replicas`."""
         await self._handle.flush.remote()
+
+    async def statuses(self) -> list[Status]:
+        """See :class:`~rerankd.cluster.ingress.Replicas`. Each is asked to leave out those that have answered."""
+        found: dict[str, Status] = {}
+        while True:
+            status: Status = await self._handle.status.remote(Ask(frozenset(found)))
+            if status.replica in found:
+                return list(found.values())
+            found[status.replica] = status
 
 
 class IngressDeployment:

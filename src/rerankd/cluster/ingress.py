@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, cast
 
-from rerankd.cluster.messages import Call, ModelCard, Reply
+from rerankd.cluster.messages import Call, ModelCard, Reply, Status
+from rerankd.cluster.metrics import exposition, rows_of
 from rerankd.cluster.routing import prefix_key
 from rerankd.errors import (
     DeadlineExceeded,
@@ -51,6 +53,10 @@ class Replicas(Protocol):
         """Forget cached scores on one replica, and with it in the store that all share."""
         ...
 
+    async def statuses(self) -> list[Status]:
+        """Of every replica."""
+        ...
+
 
 class ReplicaLost(Exception):
     """The replica that had a call is gone."""
@@ -87,6 +93,7 @@ class ClusterService:
         self.models: ServedModels | None = None
         """The served names; None until a replica has told them."""
         self._replicas = replicas
+        self._name = f"ingress-{os.getpid()}"
         self._rates: RateLimiter | None = None
         self._sources = served_sources(settings)
         self._default = next(iter(self._sources))
@@ -195,6 +202,14 @@ class ClusterService:
             InvalidRequest: always.
         """
         raise InvalidRequest("on a cluster models are loaded anew by deploying again: serve run, or serve deploy")
+
+    async def exposition(self) -> bytes:
+        """What ``/metrics`` answers: the replicas' metrics and this ingress's, each sample with whose it is.
+
+        A scrape reaches one ingress of several, so what ingresses count comes from another one each time.
+        """
+        own = {self._name: rows_of([self.metrics.registry])}
+        return exposition(own | {status.replica: list(status.metrics) for status in await self._replicas.statuses()})
 
     async def flush_cache(self) -> None:
         """Forget every cached score that the replicas share."""

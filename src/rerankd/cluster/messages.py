@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rerankd.cluster.metrics import Row
 from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError
 from rerankd.prompt.template import Template
@@ -35,6 +36,17 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A question that any replica may answer, but those that have.
+
+    Attributes:
+        avoid: replicas that have answered; they are asked again only where no other is left.
+    """
+
+    avoid: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One result a request, in order; or the error that concerns all of them.
 
@@ -44,6 +56,15 @@ class Reply:
     replica: str
     results: tuple[RerankResult | ServiceError, ...] = ()
     error: ServiceError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A replica's name, the served names whose model it holds, and its metrics."""
+
+    replica: str
+    models: tuple[str, ...]
+    metrics: tuple[Row, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import structlog
 
 from rerankd.checkpoint import Checkpoint
 from rerankd.cluster.messages import Call, ModelCard, Reply
+from rerankd.cluster.metrics import Row, rows_of
 from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError, model_is_loading
 from rerankd.service.admission import SizeLimits
@@ -173,11 +174,9 @@ class EngineReplica:
             if held.service.models is not None:
                 await held.service.flush_cache()
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric's samples over all models and labels."""
-        registries = [held.service.metrics.registry for held in self._held.values()]
-        families = [family for registry in registries for family in registry.collect()]
-        return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+    def metrics(self) -> list[Row]:
+        """What all models count."""
+        return rows_of(held.service.metrics.registry for held in self._held.values())
 
     async def stop(self) -> None:
         """Give everything back; who still waits is answered with an error."""

@@ -6,12 +6,12 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from rerankd.cluster.messages import Call
+from rerankd.cluster.messages import Ask, Call
 from rerankd.cluster.routing import Candidate, order_of_choice
 
 
 class PrefixRouter(RequestRouter):  # type: ignore[misc]
-    """Chooses by :func:`order_of_choice`; calls that carry no :class:`Call` may go to any replica."""
+    """Chooses by :func:`order_of_choice`; what is no :class:`Call` may go to any replica."""
 
     _busy_tokens = 0
 
@@ -28,6 +28,9 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]
         # Without this Ray asks again at once while every replica is full.
         pending_request.routing_context.should_backoff = True
         call = pending_request.args[0] if pending_request.args else None
+        if isinstance(call, Ask):
+            fresh = [one for one in candidate_replicas if one.replica_id.unique_id not in call.avoid]
+            return [fresh, candidate_replicas]
         if not isinstance(call, Call):
             return [candidate_replicas]
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 import rerankd
 from rerankd.http.playground_routes import PAGE
@@ -77,7 +77,7 @@ class OpsRoutes:
         return self._verdict(self._service.lifecycle.is_ready)
 
     async def metrics(self, request: Request) -> Response:
-        return Response(generate_latest(self._service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await self._service.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     def _verdict(self, good: bool) -> Response:
         lifecycle = self._service.lifecycle

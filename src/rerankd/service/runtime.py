@@ -7,6 +7,8 @@ import functools
 import time
 from collections.abc import Sequence
 
+from prometheus_client import generate_latest
+
 from rerankd.cache.base import ScoreCache
 from rerankd.cache.open import open_cache
 from rerankd.errors import (
@@ -115,6 +117,10 @@ class RerankService:
             old = self._running()
             self._pipeline = self._pipeline_of(await self._load(old.cache), old.cache)
             await asyncio.gather(*(model.retire() for model in old.models.loaded))
+
+    async def exposition(self) -> bytes:
+        """What ``/metrics`` answers."""
+        return generate_latest(self.metrics.registry)
 
     async def flush_cache(self) -> None:
         """Forget every cached score."""
