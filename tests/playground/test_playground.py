@@ -217,3 +217,14 @@ def test_axe_finds_no_serious_fault(page: Page, theme: str, width: int) -> None:
 def test_the_page_is_small() -> None:
     files = list((ROOT / "src" / "rerankd" / "http" / "playground").iterdir())
     assert sum(file.stat().st_size for file in files) < 150_000
+
+
+def test_a_long_document_shows_the_passage_that_won(page: Page) -> None:
+    hay = "The committee discussed the budget and postponed the decision to a later meeting. " * 80
+    fill(page, documents=[f"{hay}{DOCUMENTS[2]} {hay}", "Bananas are yellow."])
+    page.locator(".setting-a select").nth(2).select_option("chunk")
+    rank(page)
+    best = page.locator(".list-a .row").first.locator("mark")
+    assert DOCUMENTS[2] in best.inner_text()
+    assert "passages" in page.locator(".list-a .facts").inner_text()
+    assert '"long_documents": "chunk"' in page.locator("#code").inner_text()

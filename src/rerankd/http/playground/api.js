@@ -19,8 +19,8 @@ export const health = async () => {
 };
 
 /** The body of one call: what was left empty is left out, so that the server's default applies. */
-export function body({ query, documents, instruction, model }) {
-  return { query, documents, ...(instruction && { instruction }), ...(model && { model }) };
+export function body({ query, documents, instruction, model, longDocuments }) {
+  return { query, documents, ...(instruction && { instruction }), ...(model && { model }), ...(longDocuments && { long_documents: longDocuments }) };
 }
 
 /** One ranking: the server's answer, and the milliseconds until it was here. */

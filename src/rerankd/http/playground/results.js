@@ -86,7 +86,8 @@ function row({ index, score }, rank, run, rankInFirst) {
   const shown = score === null ? t("unscored") : number(score, 3);
   const error = run.answer.errors?.find((one) => one.index === index);
   const elsewhere = typeof rankInFirst === "number" && rankInFirst !== rank;
-  const text = element("p", { class: "text" }, run.documents[index]);
+  const best = run.answer.results?.find((one) => one.index === index)?.best_passage;
+  const text = element("p", { class: "text" }, passages(run.documents[index], best));
   return element(
     "li",
     {
@@ -106,6 +107,18 @@ function row({ index, score }, rank, run, rankInFirst) {
   );
 }
 
+/** A document with its best passage marked; what is around it shows once the row is opened. Offsets are code points. */
+function passages(document, best) {
+  const points = best ? Array.from(document) : [];
+  if (!best || best.end - best.start >= points.length) return document;
+  const part = (from, to) => points.slice(from, to).join("");
+  return [
+    element("span", { class: "around" }, part(0, best.start)),
+    element("mark", { title: t("bestPassage")(best.start, best.end) }, part(best.start, best.end)),
+    element("span", { class: "around" }, part(best.end)),
+  ];
+}
+
 /** Time, tokens and cache of a run, with its time as a bar of parts. */
 function facts({ answer, milliseconds }) {
   const { total = 0, ...parts } = answer.meta?.timings_ms ?? {};
@@ -113,6 +126,7 @@ function facts({ answer, milliseconds }) {
   const whole = Object.values(phases).reduce((sum, part) => sum + part, 0) || 1;
   const told = Object.entries(phases).map(([name, part]) => `${name} ${number(part, 1)} ms`).join(" · ");
   const cached = answer.meta?.cached_documents;
+  const chunks = answer.meta?.long_documents?.chunks;
   return element(
     "div",
     { class: "facts" },
@@ -120,6 +134,7 @@ function facts({ answer, milliseconds }) {
     element("span", { class: "phases", role: "img", "aria-label": told, title: told }, Object.values(phases).map((part) => element("i", { style: { "flex-grow": String(part / whole) } }))),
     element("span", {}, t("tokens")(number(answer.usage?.total_tokens ?? 0))),
     cached ? element("span", {}, t("cached")(number(cached))) : undefined,
+    chunks ? element("span", {}, t("chunks")(number(chunks))) : undefined,
   );
 }
 

@@ -1,4 +1,4 @@
-// One or two settings of a ranking: a served name and an instruction each.
+// One or two settings of a ranking: a served name, an instruction, and what happens to long documents.
 import { element } from "./dom.js";
 import { t } from "./i18n.js";
 import { PRESETS } from "./presets.js";
@@ -9,7 +9,10 @@ export const NAMES = ["A", "B"];
 export class Setting {
   model = "";
   instruction = "";
+  longDocuments = "";
 }
+
+const LONG_DOCUMENTS = ["", "truncate", "chunk", "error"];
 
 /** The fields of the settings shown, A alone or A and B. */
 export function settingFields(settings, models, onChange) {
@@ -26,6 +29,11 @@ export function settingFields(settings, models, onChange) {
       value: setting.instruction,
       oninput: (event) => ((setting.instruction = event.target.value), choose(), onChange()),
     });
+    const long = element(
+      "select",
+      { onchange: (event) => ((setting.longDocuments = event.target.value), onChange()) },
+      LONG_DOCUMENTS.map((rule) => element("option", { value: rule, selected: setting.longDocuments === rule }, t("longRules")[rule])),
+    );
     const preset = element("select", { onchange: (event) => ((setting.instruction = PRESETS[event.target.value] ?? ""), (instruction.value = setting.instruction), onChange()) }, [
       element("option", { value: "" }, t("ownInstruction")),
       Object.keys(PRESETS).map((key) => element("option", { value: key }, t("presets")[key])),
@@ -47,6 +55,7 @@ export function settingFields(settings, models, onChange) {
         { class: "pair" },
         element("label", { class: "field" }, element("span", { class: "name" }, t("model")), model),
         element("label", { class: "field" }, element("span", { class: "name" }, t("preset")), preset),
+        element("label", { class: "field" }, element("span", { class: "name" }, t("longDocuments")), long),
       ),
       element("label", { class: "field" }, element("span", { class: "name" }, t("instruction")), instruction),
     );

@@ -10,8 +10,8 @@ function curl(asked, keyed) {
 }
 
 function python(asked, keyed) {
-  const { query, documents, instruction, model } = asked;
-  const options = [instruction && `instruction=${quoted(instruction)}`, model && `model=${quoted(model)}`].filter(Boolean);
+  const { query, documents, instruction, model, longDocuments } = asked;
+  const options = [instruction && `instruction=${quoted(instruction)}`, model && `model=${quoted(model)}`, longDocuments && `long_documents=${quoted(longDocuments)}`].filter(Boolean);
   return [
     ...(keyed ? ["import os", ""] : []),
     "from rerankd.client import Client",
