@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from rerankd.cache.base import NoCache
 from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
@@ -60,6 +61,7 @@ class StandInService:
     def __init__(self, act: Callable[[CallContext], Any] | None = None, *, ready: bool = True) -> None:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
+        self.cache = NoCache()
         self.models: ServedNames | None = ServedNames(tiny=served("tiny"), other=served("other")) if ready else None
         self.act = act
         self.calls: list[tuple[Sequence[RerankRequest], CallContext]] = []

@@ -33,17 +33,17 @@ def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            for folder in _ancestors(cgroups, path):
+            for folder in ancestors(cgroups, path):
                 yield from _quota(_read(folder / "cpu.max").split())
         elif "cpu" in controllers.split(","):
             for mount in (cgroups / "cpu", cgroups / controllers):
-                for folder in _ancestors(mount, path):
+                for folder in ancestors(mount, path):
                     yield from _quota(
                         [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
                     )
 
 
-def _ancestors(mount: Path, path: str) -> Iterator[Path]:
+def ancestors(mount: Path, path: str) -> Iterator[Path]:
     """The folder of a group and of its ancestors; inside a container the group's own path may not exist."""
     parts = [part for part in path.split("/") if part not in ("", "..", ".")]
     for count in range(len(parts), -1, -1):

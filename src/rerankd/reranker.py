@@ -205,7 +205,8 @@ class Reranker:
         documents = characters = 0
         for request in requests:
             window.append(request)
-            documents += len(request.documents)
+            # One without documents takes its place in the window, too: an endless run of them must end it.
+            documents += max(len(request.documents), 1)
             characters += sum(map(len, request.documents))
             if documents >= most or characters >= self.window.characters:
                 yield window

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
 
 
 class CachedScore(NamedTuple):
@@ -12,6 +13,21 @@ class CachedScore(NamedTuple):
     logit: float
     tokens: int
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What a cache says of itself, at no cost; None where that would cost something.
+
+    Attributes:
+        kind: ``memory``, ``redis`` or ``off``.
+        capacity: the entries that fit.
+    """
+
+    kind: Literal["memory", "redis", "off"]
+    entries: int | None = None
+    capacity: int | None = None
+    reachable: bool = True
 
 
 class ScoreCache(Protocol):
@@ -29,6 +45,8 @@ class ScoreCache(Protocol):
         """Forget everything; the one call that raises (NotReady) when the store is out of reach."""
         ...
 
+    def describe(self) -> CacheStats: ...
+
     async def close(self) -> None: ...
 
 
@@ -43,6 +61,9 @@ class NoCache:
 
     async def flush(self) -> None:
         pass
+
+    def describe(self) -> CacheStats:
+        return CacheStats("off")
 
     async def close(self) -> None:
         pass

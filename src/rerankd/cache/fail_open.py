@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from rerankd.cache.base import CachedScore
+from rerankd.cache.base import CachedScore, CacheStats
 from rerankd.errors import NotReady
 from rerankd.observe.metrics import Metrics
 from rerankd.resilience.breaker import PAUSE_SECONDS, Breaker
@@ -29,7 +30,9 @@ class RemoteStore(Protocol):
 
     async def ping(self) -> None: ...
 
-    async def flush(self) -> None: ...
+    async def flush(self) -> int: ...
+
+    def describe(self) -> CacheStats: ...
 
     async def close(self) -> None: ...
 
@@ -97,6 +100,9 @@ class FailOpen:
                 except Exception as error:
                     self._write_errors.inc(len(scores))
                     self._breaker.failed(error)
+
+    def describe(self) -> CacheStats:
+        return dataclasses.replace(self._store.describe(), reachable=not self._breaker.is_open)
 
     async def flush(self) -> None:
         self._unwritten.clear()

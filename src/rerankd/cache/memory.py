@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter
 
-from rerankd.cache.base import CachedScore
+from rerankd.cache.base import CachedScore, CacheStats
 
 ENTRY_BYTES = 384
 """Bytes of an entry with key, value and its share of the table, rounded up from what was measured.
@@ -66,6 +66,9 @@ class MemoryCache:
         for _ in range(excess):
             self._entries.popitem(last=False)
         self._evictions.inc(excess)
+
+    def describe(self) -> CacheStats:
+        return CacheStats("memory", len(self._entries), self._most)
 
     async def flush(self) -> None:
         self._entries.clear()

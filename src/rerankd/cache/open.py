@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rerankd.cache.base import NoCache, ScoreCache
 from rerankd.cache.fail_open import FailOpen
@@ -10,6 +11,9 @@ from rerankd.cache.memory import MemoryCache
 from rerankd.errors import ConfigurationError
 from rerankd.observe.metrics import Metrics
 from rerankd.settings import Settings
+
+if TYPE_CHECKING:
+    from rerankd.cache.redis import RedisCache
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -36,13 +40,23 @@ async def open_cache(
 
 
 async def _open_redis(settings: Settings, metrics: Metrics, on_change: Callable[[bool], None] | None) -> ScoreCache:
+    budget, ttl = settings.cache_timeout_seconds, settings.cache_ttl_seconds
+    store = await open_redis_store(
+        settings.cache, metrics, ttl=ttl, budget=max(budget, 1.0), secret=settings.cache_secret
+    )
+    return FailOpen(store, budget, metrics, on_change)
+
+
+async def open_redis_store(url: str, metrics: Metrics, *, ttl: float, budget: float, secret: str = "") -> RedisCache:
+    """The scores in a Redis that answers; every method raises where it does not within ``budget`` seconds.
+
+    Raises:
+        ConfigurationError: the package redis is not installed, or the Redis cannot be used.
+    """
     try:
         from rerankd.cache.redis import RedisCache
         from rerankd.resilience.redis import check_connection, connect
     except ModuleNotFoundError as error:
         raise ConfigurationError("a score cache in Redis needs: pip install 'rerankd[redis]'") from error
-    await check_connection(settings.cache)
-    budget = settings.cache_timeout_seconds
-    client = connect(settings.cache, timeout=max(budget, 1.0))
-    store = RedisCache(client, settings.cache_ttl_seconds, metrics, settings.cache_secret)
-    return FailOpen(store, budget, metrics, on_change)
+    await check_connection(url)
+    return RedisCache(connect(url, timeout=budget), ttl, metrics, secret)

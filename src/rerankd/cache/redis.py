@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from rerankd.cache.base import CachedScore
+from rerankd.cache.base import CachedScore, CacheStats
 from rerankd.cache.codec import Codec, CorruptValue
 from rerankd.observe.metrics import Metrics
 
@@ -54,16 +54,23 @@ class RedisCache:
     async def ping(self) -> None:
         await self._client.ping()
 
-    async def flush(self) -> None:
-        """Delete the scores and nothing else of the database."""
+    async def count(self) -> int:
+        """Scores in the database; every key is looked at."""
+        return sum([1 async for _ in self._all_keys()])
+
+    def describe(self) -> CacheStats:
+        return CacheStats("redis")
+
+    async def flush(self) -> int:
+        """Delete the scores and nothing else of the database; how many they were."""
+        deleted = 0
         found: list[bytes] = []
         async for key in self._all_keys():
             found.append(key)
             if len(found) == _SCAN:
-                await self._client.unlink(*found)
+                deleted += await self._client.unlink(*found)
                 found.clear()
-        if found:
-            await self._client.unlink(*found)
+        return deleted + (await self._client.unlink(*found) if found else 0)
 
     def _all_keys(self) -> AsyncIterator[bytes]:
         keys: AsyncIterator[bytes] = self._client.scan_iter(match=_NAMESPACE + b"*", count=_SCAN)

@@ -6,6 +6,9 @@ import click
 
 import rerankd
 from rerankd.cli.bench import bench
+from rerankd.cli.cache import cache
+from rerankd.cli.completion import completion
+from rerankd.cli.doctor import doctor
 from rerankd.cli.evaluate import evaluate
 from rerankd.cli.models import models
 from rerankd.cli.rank import rank
@@ -34,4 +37,7 @@ cli.add_command(serve)
 cli.add_command(rank)
 cli.add_command(evaluate)
 cli.add_command(bench)
+cli.add_command(doctor)
 cli.add_command(models)
+cli.add_command(cache)
+cli.add_command(completion)

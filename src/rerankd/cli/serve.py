@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from rerankd.cli.options import SettingsCommand, settings_from, settings_options
 def serve(config: Path | None, on_ray: bool, **flags: Any) -> None:
     """Serve a reranker over HTTP.
 
+    On a terminal it says, once it is ready, what it serves and how to ask it; elsewhere it logs JSON.
+
     More settings, for special cases, are in docs/reference/settings.md.
     """
     # Imported here: the other commands start faster without the web side.
     import structlog
 
-    from rerankd.http.server import run
+    from rerankd.cli.greeting import greeting
+    from rerankd.http.server import Ready, run
     from rerankd.observe.logs import configure_logs
 
     unused: list[str] = []
@@ -33,4 +37,9 @@ def serve(config: Path | None, on_ray: bool, **flags: Any) -> None:
         from rerankd.cluster.command import run as run_on_ray
 
         raise SystemExit(run_on_ray(settings))
-    raise SystemExit(run(settings))
+
+    def greet(ready: Ready) -> None:
+        click.echo(f"\n{greeting(ready, settings)}", err=True)
+
+    is_for_people = sys.stderr.isatty() and settings.log_format != "json"
+    raise SystemExit(run(settings, greet if is_for_people else None))

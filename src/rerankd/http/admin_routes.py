@@ -1,4 +1,4 @@
-"""What only an admin key may do: load the models anew, forget the cached scores."""
+"""What only an admin key may do: load the models anew, look at the cached scores, forget them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ class AdminRoutes:
             "/reload": (self.reload, "Load the models anew"),
             "/cache/flush": (self.flush, "Forget the cached scores"),
         }
-        return [
+        routes = [
             MeasuredRoute(ADMIN_PREFIX + path, endpoint, methods=["POST"], tags=["administration"], summary=summary)
             for path, (endpoint, summary) in actions.items()
         ]
+        summary = "What the score cache holds"
+        return [*routes, MeasuredRoute(f"{ADMIN_PREFIX}/cache", self.stats, tags=["administration"], summary=summary)]
 
     async def reload(self, request: Request) -> Response:
         try:
@@ -43,6 +45,19 @@ class AdminRoutes:
             raise ServiceError("the reload failed and the old models go on serving; the log says why") from error
         models = self._service.models
         return JSONResponse({"status": "reloaded", "models": [model.name for model in models or ()]})
+
+    async def stats(self, request: Request) -> Response:
+        found, value = self._service.cache.describe(), self._service.metrics.registry.get_sample_value
+        return JSONResponse(
+            {
+                "cache": found.kind,
+                "entries": found.entries,
+                "capacity": found.capacity,
+                "reachable": found.reachable,
+                "hits": int(value("reranker_cache_hits_total") or 0),
+                "misses": int(value("reranker_cache_misses_total") or 0),
+            }
+        )
 
     async def flush(self, request: Request) -> Response:
         await self._service.flush_cache()

@@ -20,13 +20,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
 
 import structlog
 
+from rerankd.engine.base import EngineInfo
 from rerankd.engine.registry import import_engine
 from rerankd.errors import ConfigurationError, Draining
 from rerankd.http.app import create_app
@@ -60,8 +62,23 @@ class ExitCode(IntEnum):
     ENGINE_DEAD = 3
 
 
-def run(settings: Settings) -> int:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A server that has begun to answer."""
+
+    host: str
+    port: int
+    seconds: float
+    """That loading took."""
+    engines: Mapping[str, EngineInfo]
+    """By served name, the default first."""
+
+
+def run(settings: Settings, on_ready: Callable[[Ready], None] | None = None) -> int:
     """Serve until a signal or a fault ends it; the exit code.
+
+    Args:
+        on_ready: told once, when the models are loaded.
 
     Raises:
         ConfigurationError: before anything was served: the address, the keys; or the models do not load.
@@ -75,7 +92,7 @@ def run(settings: Settings) -> int:
     in_flight = InFlight()
     tracer = open_tracer()
     listener = Listener(create_app(settings, service, in_flight, tracer), settings, service.metrics)
-    server = Server(settings, service, in_flight, listener)
+    server = Server(settings, service, in_flight, listener, on_ready)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(server.serve(bound))
         if tracer is not None:
@@ -101,11 +118,19 @@ def _import_engine(settings: Settings) -> None:
 class Server:
     """One process's service behind one socket."""
 
-    def __init__(self, settings: Settings, service: RerankService, in_flight: InFlight, listener: Listener) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: RerankService,
+        in_flight: InFlight,
+        listener: Listener,
+        on_ready: Callable[[Ready], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._service = service
         self._in_flight = in_flight
         self._listener = listener
+        self._on_ready = on_ready
         self._end_asked = asyncio.Event()
         self._grace = 0.0
         self._exit_by = math.inf
@@ -124,13 +149,13 @@ class Server:
         await self._listener.open(bound)
         host, port = bound.getsockname()[:2]
         _log.info("listening", host=host, port=port)
-        loading = asyncio.create_task(self._load())
+        loading = asyncio.create_task(self._load(host, port))
         try:
             return await self._until_end(loading)
         finally:
             await self._stop(loading)
 
-    async def _load(self) -> None:
+    async def _load(self, host: str, port: int) -> None:
         started = time.monotonic()
         await self._service.start()
         # What is there now lives as long as the process: no later collection has to look at it.
@@ -141,12 +166,15 @@ class Server:
         for name, info in engines.items():
             if info.device == "cpu" and info.kernels == "torch":
                 _log.warning("no kernels for the CPU: it may take twice the time", model=name, engine=info.details)
+        seconds = time.monotonic() - started
         _log.info(
             "ready",
-            seconds=round(time.monotonic() - started, 2),
+            seconds=round(seconds, 2),
             models=list(engines),
             engines=[f"{info.engine} on {info.device}: {info.details}" for info in engines.values()],
         )
+        if self._on_ready:
+            self._on_ready(Ready(host, port, seconds, engines))
 
     async def _until_end(self, loading: asyncio.Task[None]) -> ExitCode:
         asked = asyncio.create_task(self._end_asked.wait())

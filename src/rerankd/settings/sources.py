@@ -15,8 +15,9 @@ from rerankd.settings.table import RENAMED, ModelSettings, Settings, fields_of
 from rerankd.settings.values import Given, convert, nearest
 
 ENVIRONMENT_PREFIX = "RERANKD_"
-_NO_SETTINGS = {"RERANKD_CPU_ISA"}
-"""Variables that are not settings: the kernels read this one (``engine/native/cpu/library.py``)."""
+_NO_SETTINGS = {"RERANKD_CPU_ISA", "RERANKD_API_KEY", "RERANKD_ADMIN_KEY"}
+"""Variables that are not settings: the kernels read the first (``engine/native/cpu/library.py``), commands that ask a
+running server the others."""
 FILE_NAME = "rerankd.toml"
 
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S*:[0-9]+")

@@ -44,3 +44,10 @@ async def test_without_admin_keys_nobody_is_an_admin(connect: Connect) -> None:
 async def test_an_admin_key_opens_the_rest_too(connect: Connect) -> None:
     response = await connect(**KEYS).post("/rerank", json={"query": "q", "documents": ["d"]}, headers=ADMIN)
     assert response.status_code == 200
+
+
+async def test_an_admin_sees_what_the_cache_holds(connect: Connect, service: StandInService) -> None:
+    client = connect(**KEYS)
+    found = (await client.get("/admin/cache", headers=ADMIN)).json()
+    assert found == {"cache": "off", "entries": None, "capacity": None, "reachable": True, "hits": 0, "misses": 0}
+    assert (await client.get("/admin/cache", headers=USER)).status_code == 403
