@@ -98,13 +98,18 @@ def errors_page() -> str:
 
 def command_page() -> str:
     lines = ["# Command line", ""]
-    for name, command in [
-        ("rerankd", cli),
-        *((f"rerankd {name}", command) for name, command in cli.commands.items()),
-    ]:
+    for name, command in _commands("rerankd", cli):
         context = click.Context(command, info_name=name, terminal_width=100, **cli.context_settings)
         lines += [f"## `{name}`", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(lines)
+
+
+def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """A command and, of a group, those in it."""
+    yield name, command
+    if isinstance(command, click.Group):
+        for part, one in command.commands.items():
+            yield from _commands(f"{name} {part}", one)
 
 
 def dialects_page() -> str:
