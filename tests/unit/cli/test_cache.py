@@ -14,6 +14,8 @@ from tests.redis_fixtures import RedisServer
 
 from rerankd.cli.main import cli
 
+pytestmark = pytest.mark.timeout(600)
+
 BODY = {"query": "q", "documents": ["one", "two", "three"]}
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.live import ROOT
 
+pytestmark = pytest.mark.timeout(600)
+
 ASKS = {
     "bash": 'eval "$(rerankd completion bash)"; COMP_WORDS=({words}); COMP_CWORD={last}; _rerankd_completion; '
     'printf "%s\\n" "${{COMPREPLY[@]}}"',
@@ -42,7 +44,7 @@ def test_a_shell_completes(shell: str, words: str, found: set[str], path: str) -
     script = ASKS[shell].format(words=words, last=last, position=last + 1, line=words)
     environ = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
-        [shell, "-c", script], capture_output=True, text=True, env=environ, timeout=100, check=False
+        [shell, "-c", script], capture_output=True, text=True, env=environ, timeout=300, check=False
     )
     assert found <= {line.partition(":")[0].split("\t")[0] for line in done.stdout.splitlines()}, done.stderr
 

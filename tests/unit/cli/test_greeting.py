@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from tests.live import ROOT, free_port, running_server
 
+pytestmark = pytest.mark.timeout(600)
+
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("RERANKD_")}
 
 
@@ -30,7 +32,7 @@ def seen_on_a_terminal(*flags: str, folder: Path, until: str) -> tuple[str, subp
         cwd=folder,
     )
     os.close(theirs)
-    seen, deadline = "", time.monotonic() + 100
+    seen, deadline = "", time.monotonic() + 300
     while until not in seen and time.monotonic() < deadline:
         try:
             seen += os.read(ours, 65536).decode()
@@ -49,7 +51,7 @@ def test_a_terminal_is_greeted_with_a_call_that_works(tmp_path: Path) -> None:
         assert f"http://127.0.0.1:{port}/docs" in greeting
         assert f"http://127.0.0.1:{port}/playground" in greeting
         call = shlex.split(greeting[greeting.index("curl") :].replace("\\\n", ""))
-        answer = json.loads(subprocess.run(call, capture_output=True, check=True, timeout=60).stdout)
+        answer = json.loads(subprocess.run(call, capture_output=True, check=True, timeout=200).stdout)
         assert answer["results"][0]["index"] == 1
     finally:
         process.terminate()

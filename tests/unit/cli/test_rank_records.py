@@ -24,6 +24,8 @@ from rerankd.cli.records import output, scorers
 from rerankd.cli.records.fields import Scored
 from rerankd.types import RerankRequest
 
+pytestmark = pytest.mark.timeout(600)
+
 FAKE = ("--engine", "fake")
 QUERY = "What is the capital of France?"
 PARIS, BERLIN = "Paris is the capital of France.", "Berlin is the capital of Germany."
