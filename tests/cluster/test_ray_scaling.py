@@ -60,3 +60,16 @@ async def test_a_load_step_brings_a_replica_and_its_end_takes_it_away(
     measured("L-05", "load step and its end", "second replica comes and goes", f"{up:.0f} s up, {down:.0f} s down")
     measured("L-03", "requests while it came and went", "0 failed", str(dict(statuses)))
     assert set(statuses) == {200}
+
+
+@pytest.mark.promise("L-03")
+async def test_a_cluster_that_is_told_to_end_answers_what_it_has(
+    ray_cluster: str, tmp_path: Path, measured: Measured
+) -> None:
+    cluster = start(ray_cluster, tmp_path, "--fake-script", "seconds_per_batch=1.5", "--cache", "off")
+    asking = [asyncio.create_task(post(cluster.url, f"end {number}")) for number in range(3)]
+    await asyncio.sleep(0.7)
+    code = await asyncio.to_thread(cluster.server.stop)
+    statuses = Counter(answer.status_code for answer in await asyncio.gather(*asking))
+    measured("L-03", "3 requests in flight at SIGTERM, on Ray", "3 x 200, exit 0", f"{dict(statuses)}, exit {code}")
+    assert (statuses, code) == ({200: 3}, 0)

@@ -32,13 +32,14 @@ def run(settings: Settings) -> int:
     # A server of one's own tells nobody that it runs.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     # RAY_ADDRESS joins a running cluster; without it Ray starts one here.
     ray.init(address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=True)
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(application(settings), name="rerankd")
+        # Now, because Ray takes SIGTERM for itself when it starts, and leaves without a drain.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ended.set())
         _log.info("ready", host=settings.host, port=settings.port)
         ended.wait()
         _log.info("draining")
