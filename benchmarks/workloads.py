@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from rerankd.engine.base import HeadSpec
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.fit import PromptLimits
-from rerankd.prompt.template import TEMPLATES
+from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import IdArray, PairPrompt
 

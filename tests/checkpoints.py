@@ -30,6 +30,8 @@ class Layout:
     attention_bias: bool = False
     yarn_factor: float = 0.0
     """How many times longer than 64 tokens YaRN makes the context; 0 for plain RoPE."""
+    llama3_factor: float = 0.0
+    """The same by Llama 3.1's rule."""
 
     @property
     def is_classifier(self) -> bool:
@@ -63,7 +65,7 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(_config(layout, dtype), indent=2))
     generator = torch.Generator(device).manual_seed(seed)
-    tensors = {name: _random(name, shape, generator).to(dtype).cpu() for name, shape in shapes(layout)}
+    tensors = {name: _random(name, layout.family, shape, generator).to(dtype).cpu() for name, shape in shapes(layout)}
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     else:
@@ -100,29 +102,33 @@ def shapes(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "lm_head.weight", (layout.vocab_size, hidden)
 
 
-def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+def _random(name: str, family: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     numbers = torch.randn(shape, generator=generator, device=generator.device)
     if name.endswith("norm.weight"):
-        return numbers.mul_(0.1).add_(1.0)
+        return numbers.mul_(0.1).add_(0.0 if family == "Gemma" else 1.0)
     # 0.02 at 1,024 numbers a row, as a fresh model is initialised; narrower rows keep their products as large.
     return numbers.mul_(0.7 / shape[-1] ** 0.5)
 
 
 def _config(layout: Layout, dtype: torch.dtype) -> dict[str, Any]:
     numbers = asdict(layout)
-    architecture, yarn_factor = numbers.pop("architecture"), numbers.pop("yarn_factor")
-    yarn = {"rope_type": "yarn", "factor": yarn_factor, "original_max_position_embeddings": 64}
+    architecture = numbers.pop("architecture")
+    scaled = {}
+    for kind, extra in {"yarn": {}, "llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}.items():
+        if factor := numbers.pop(f"{kind}_factor"):
+            rope = {"rope_type": kind, "factor": factor, "original_max_position_embeddings": 64, **extra}
+            scaled = {"rope_scaling": rope}
     classifier = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "pad_token_id": 0}
     return {
         **numbers,
         "architectures": [architecture],
         "model_type": layout.family.lower(),
-        "hidden_act": "silu",
+        "hidden_act": "gelu_pytorch_tanh" if layout.family == "Gemma" else "silu",
         "rms_norm_eps": 1e-6,
         "use_sliding_window": False,
         "torch_dtype": str(dtype).removeprefix("torch."),
         **(classifier if layout.is_classifier else {}),
-        **({"rope_scaling": yarn} if yarn_factor else {}),
+        **scaled,
     }
 
 

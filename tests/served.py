@@ -20,7 +20,7 @@ from rerankd.http.app import create_app
 from rerankd.http.in_flight import InFlight
 from rerankd.http.listener import Listener, open_socket
 from rerankd.model_hub import resolve_checkpoint
-from rerankd.prompt.template import load_template
+from rerankd.prompt.template_choice import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.service.models import LoadedModel
 from rerankd.service.runtime import RerankService

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from rerankd.prompt.template import TEMPLATES, Text
+from rerankd.prompt.template import Text
+from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import IdArray
 

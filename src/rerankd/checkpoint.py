@@ -14,7 +14,8 @@ from rerankd.engine.registry import create_engine
 from rerankd.errors import ConfigurationError
 from rerankd.fingerprint import fingerprint
 from rerankd.model_hub import resolve_checkpoint
-from rerankd.prompt.template import Template, load_template
+from rerankd.prompt.template import Template
+from rerankd.prompt.template_choice import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
 
 

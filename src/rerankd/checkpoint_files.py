@@ -19,6 +19,8 @@ TOKENIZER = "tokenizer.json"
 TEMPLATE = "template.json"
 INDEX = "model.safetensors.index.json"
 
+MAX_TOKENIZER_BYTES = 128 * 1024 * 1024
+"""Of tokenizer.json; the largest known have some 35 MB."""
 _MAX_FILES = 4096
 _GIT_LFS = b"version https://git-lfs"
 _RERANKERS = "Qwen/Qwen3-Reranker-0.6B (or -4B, -8B)"
@@ -49,7 +51,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
         ConfigurationError: one of them is no regular file, or there are thousands of them.
     """
     found: list[Path] = []
-    for place in (folder, folder / "onnx"):
+    for place in (folder, folder / "onnx", folder / "1_LogitScore"):
         for pattern in ("*.json", "*.safetensors", "*.onnx", "*.onnx_data", "merges.txt"):
             for file in place.glob(pattern):
                 found.append(file)

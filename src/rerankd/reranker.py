@@ -26,7 +26,7 @@ from rerankd.engine.base import DType, Engine, EngineInfo
 from rerankd.errors import EngineDead, ScoringError
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder, PromptLimits
-from rerankd.prompt.template import Template, Text
+from rerankd.prompt.template import Template
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments, combine
 from rerankd.service.ranking import rerank_result
 from rerankd.settings import Settings
@@ -136,7 +136,7 @@ class Reranker:
         self._builder = builder
         self._engine = engine
         self._core = EngineCore(engine, EngineMetrics(Metrics(), name))
-        self._document_first = _reads_document_first(self.template)
+        self._document_first = self.template.reads_document_first
 
     @property
     def max_pair_tokens(self) -> int:
@@ -322,8 +322,3 @@ class _Window:
                 yield LocalScores(pairs)
             else:
                 yield LocalScores(combine(rule, split, pairs).pairs, pairs, split)
-
-
-def _reads_document_first(template: Template) -> bool:
-    text = "".join(part.text for part in template.parts if isinstance(part, Text))
-    return text.find("{document}") < text.find("{query}")

@@ -17,7 +17,7 @@ from rerankd.engine.native.cuda.attention_metadata import AttentionKernel
 from rerankd.engine.native.cuda.backend import CudaBackend
 from rerankd.engine.native.cuda.graph_runner import CudaGraphRunner
 from rerankd.engine.native.kv_cache import KVCache
-from rerankd.engine.native.models.qwen3 import Qwen3Reranker
+from rerankd.engine.native.models.decoder import Decoder
 from rerankd.engine.native.ops import FusedOps
 from rerankd.engine.native.precision import Precision
 from rerankd.engine.native.safetensors_reader import SafetensorsCheckpoint
@@ -67,6 +67,7 @@ class OnCpu(CudaBackend):
         self.device = CPU
         self.precision = precision
         self.ops = ops
+        self._gate = config.family.gate
         self.kv_cache = KVCache(config, slots, precision.compute_dtype, CPU)
         self._runner = CudaGraphRunner(config, CPU, self.kv_cache, attention, max_tokens=max_tokens)
 
@@ -85,7 +86,7 @@ def cuda_on_cpu(
     backend = OnCpu(config, PRECISIONS[dtype], ops or TorchOps(), attention, slots, max_tokens)
     loader = WeightLoader(config, SafetensorsCheckpoint(folder), backend)
     with torch.inference_mode():
-        model = Qwen3Reranker(config, loader, HeadSpec("words", positive=9, negative=8), 8192)
+        model = Decoder(config, loader, HeadSpec("words", positive=9, negative=8), 8192)
 
     def score(batch: Batch) -> np.ndarray:
         with torch.inference_mode():

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.figures import Measured
+from tests.golden.pieces import text_of
 from tests.tokenizer_fixtures import prompts
 from tokenizers import Tokenizer
 
 from rerankd.prompt.build import PromptBuilder, PromptLimits
-from rerankd.prompt.template import TEMPLATES
+from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import PairPrompt
 
@@ -36,15 +37,6 @@ FIRST_PAIR = [
 
 CardIds = Callable[[str, str, str], list[int]]
 
-# What a seam between texts could go wrong on: spaces, line ends, marks that combine, other scripts, punctuation.
-PIECES = [
-    *(" ", "  ", "\n", "\r\n", "\t", "\u3000", "\xa0", "\u200b", "\u2028", "\x85", "\x00"),
-    *(".", "...", ":", ">:", "<", ">", "'s", "'", '"', "{query}", "{}", "%s", "//", "/*", "&amp;", "3.14"),
-    *("a", "B", "the", "ing", "12", "Document", "<Document>: ", "<Query>: ", "def f(x):\n    return x"),
-    *("é", "e\u0301", "\u0301", "\u0308", "ﬁ", "Ⅷ", "中文", "，", "。", "かな", "한국어", "\u1112", "\u1161"),
-    *("हिन्दी", "ि", "עברית", "العربية", "ไทย", "😀", "🤷\u200d♂️", "\U0001f1ea\U0001f1fa"),
-]  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def encode(qwen3_file: Path) -> Callable[[str], list[int]]:
@@ -61,10 +53,6 @@ def card_ids(encode: Callable[[str], list[int]]) -> CardIds:
     return lambda task, query, doc: (
         prefix + encode(f"<Instruct>: {task}\n<Query>: {query}\n<Document>: {doc}") + suffix
     )
-
-
-def text_of(rng: random.Random, most: int) -> str:
-    return "".join(rng.choices(PIECES, k=rng.randint(0, most)))
 
 
 @pytest.mark.promise("H-03")

@@ -10,7 +10,8 @@ from tests.figures import Measured
 from tests.tokenizer_fixtures import prompts
 from tokenizers import Tokenizer
 
-from rerankd.prompt.template import TEMPLATES, load_template
+from rerankd.prompt.template_choice import load_template
+from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
 
 TINY = Path(__file__).parents[2] / "src" / "rerankd" / "models" / "tiny"

@@ -12,7 +12,8 @@ import pytest
 from rerankd.engine.fake import FakeEngine, FakeScript, fake_logit
 from rerankd.errors import EngineDead, ScoringError
 from rerankd.prompt.build import PromptBuilder
-from rerankd.prompt.template import TEMPLATES, Control, Head, Template, Text
+from rerankd.prompt.template import Control, Head, Template, Text
+from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.reranker import Reranker, WindowSize
 from rerankd.types import PairPrompt, RerankRequest

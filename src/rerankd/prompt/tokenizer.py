@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from rerankd.checkpoint_files import MAX_TOKENIZER_BYTES
 from rerankd.engine.base import HeadSpec
 from rerankd.errors import ConfigurationError, InvalidRequest, ScoringError, TooLarge
 from rerankd.files import read_json_object
@@ -31,8 +32,6 @@ _MOST_GROWTH = 3
 _FREE_GROWTH = 1_000
 """Characters by which a text may grow anyway: a short one may well be ``㎢`` alone."""
 _PIECE_CHARACTERS = 4_096
-_MAX_FILE_BYTES = 128 * 1024 * 1024
-"""Of tokenizer.json; the largest known have some 35 MB."""
 _MAX_IDS = 2**24
 _KEPT_TEXTS = 32
 _WORST_CHARACTER = "\ufdfa"
@@ -58,7 +57,7 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer_json: Path, template: Template) -> None:
         self.template = template
-        definition = read_json_object(tokenizer_json, _MAX_FILE_BYTES)
+        definition = read_json_object(tokenizer_json, MAX_TOKENIZER_BYTES)
         with _failures_in_one_line(tokenizer_json):
             self._ascii_may_grow = grows_ascii(definition.get("normalizer"))
             whole, self._plain, unknown = _load(definition)
@@ -195,9 +194,10 @@ def _is_panic(error: BaseException) -> bool:
 
 
 def _load(definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer, int | None]:
-    """The tokenizer as it is, the same without added tokens, and the id of what it does not know."""
+    """The tokenizer as it is, the same without control tokens, and the id of what it does not know."""
     whole = Tokenizer.from_str(json.dumps(definition))
-    plain = Tokenizer.from_str(json.dumps({**_without_control_pieces(definition), "added_tokens": []}))
+    spaces = [token for token in definition.get("added_tokens") or () if _is_space(token["content"])]
+    plain = Tokenizer.from_str(json.dumps({**_without_control_pieces(definition), "added_tokens": spaces}))
     for tokenizer in (whole, plain):
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -205,6 +205,11 @@ def _load(definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer, int | No
     # Unigram names the unknown token by its place, the other models by its text.
     unknown = model.get("unk_id") if model.get("unk_token") is None else whole.token_to_id(model["unk_token"])
     return whole, plain, unknown
+
+
+def _is_space(content: str) -> bool:
+    """Runs of white space are text, though some vocabularies (Gemma's) have them as added tokens."""
+    return not content.strip("\u2581 \t\n\r")
 
 
 def _without_control_pieces(definition: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -216,7 +221,7 @@ def _without_control_pieces(definition: Mapping[str, Any]) -> Mapping[str, Any]:
     model = definition.get("model") or {}
     if model.get("type") != "Unigram":
         return definition
-    control = {token["content"] for token in definition.get("added_tokens") or ()}
+    control = {token["content"] for token in definition.get("added_tokens") or () if not _is_space(token["content"])}
     secret = secrets.token_hex(16)
     vocabulary = [
         [f"{secret}{index}", score] if piece in control and index != model.get("unk_id") else [piece, score]
@@ -250,7 +255,9 @@ def _word(whole: Tokenizer, word: str | None) -> int:
 
 def _refuse_leaks(whole: Tokenizer, plain: Tokenizer, unknown: int | None) -> None:
     """A vocabulary that holds its control tokens as ordinary words may hand them out after all."""
-    added = whole.get_added_tokens_decoder()
+    added = {
+        number: token for number, token in whole.get_added_tokens_decoder().items() if not _is_space(token.content)
+    }
     control = added.keys() - {unknown}
     for token in added.values():
         for text in (token.content, f" {token.content} ", f"a{token.content}a"):

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 
 from rerankd.errors import InvalidDocument, InvalidRequest, TooLong
 from rerankd.prompt.build import PromptBuilder, PromptLimits
-from rerankd.prompt.template import TEMPLATES, Control, Head, Template, Text
+from rerankd.prompt.template import Control, Head, Template, Text
+from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer, Side
 from rerankd.types import IdArray, PairPrompt
 

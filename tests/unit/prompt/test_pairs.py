@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 from rerankd.errors import ConfigurationError
 from rerankd.prompt.build import PromptBuilder, PromptLimits
-from rerankd.prompt.template import load_template
+from rerankd.prompt.template_choice import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.service.ranking import document_score
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from rerankd.errors import ConfigurationError
-from rerankd.prompt.template import TEMPLATES, Control, Head, Template, Text, load_template, read_template
+from rerankd.prompt.template import Control, Head, Template, Text, read_template
+from rerankd.prompt.template_choice import load_template
+from rerankd.prompt.templates import TEMPLATES
 
 QWEN3 = TEMPLATES["qwen3-reranker"]
 ROW: dict[str, Any] = {
@@ -28,6 +30,18 @@ def write(folder: Path, name: str, rows: object) -> Path:
 def test_braces_and_field_names_in_a_value_mean_nothing() -> None:
     filled = Text("Q: {query} D: {document} {other}").fill({"query": "{document} {0} {", "document": "{query}"})
     assert filled == "Q: {document} {0} { D: {query} {other}"
+
+
+def test_texts_around_a_value_go_with_it_and_a_value_can_be_stripped() -> None:
+    text = Text("{Task: |instruction|. }Q: {query:strip} D:{ |document}")
+    assert text.fields == {"instruction", "query", "document"}
+    assert text.fill({"instruction": "", "query": " a b\n", "document": ""}) == "Q: a b D:"
+    assert text.fill({"instruction": "{query}", "query": "", "document": " d"}) == "Task: {query}. Q:  D:  d"
+
+
+def test_a_template_says_which_text_its_prompts_begin_with() -> None:
+    assert not QWEN3.reads_document_first
+    assert TEMPLATES["ctxl-rerank-v2"].reads_document_first
 
 
 def test_the_template_of_a_checkpoint_is_its_own_where_it_has_one(tmp_path: Path) -> None:
@@ -55,7 +69,7 @@ def test_a_template_can_be_named_by_its_file(tmp_path: Path) -> None:
 
 
 def test_a_name_or_checkpoint_without_a_template_is_refused_with_a_hint(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="known are qwen3-reranker, qwen3-reranker-chat"):
+    with pytest.raises(ConfigurationError, match=r"known are qwen3-reranker, .*, qwen3-reranker-chat"):
         load_template(tmp_path, "qwen4")
     write(tmp_path, "config.json", {"architectures": ["BertModel"]})
     with pytest.raises(ConfigurationError, match=r"put a template\.json"):

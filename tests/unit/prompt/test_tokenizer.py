@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, normalizers
 
 from rerankd.engine.base import HeadSpec
 from rerankd.errors import ConfigurationError, InvalidRequest, TooLarge
-from rerankd.prompt.template import TEMPLATES, Control, Head, Template, Text
+from rerankd.prompt.template import Control, Head, Template, Text
+from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import SLICE_CHARACTERS, PromptTokenizer, slices
 
 LINEAR = Head("linear")

@@ -4,10 +4,10 @@
 file                       concept                                        device, ISA           fallback
 ========================== ============================================== ===================== ====================
 engine.py                  the engine contract                            any
-config.py                  config.json, checked                           any
+config.py, rope_config.py  config.json, checked; what families differ in  any
 safetensors_reader.py      tensors by name, memory-mapped                 any
 weight_loader.py           tensors to layers                              any
-models/qwen3.py            the decoder and its last-token head            any
+models/decoder.py          the decoder and its last-token head            any
 rope.py                    RoPE, YaRN                                     any
 forward_batch.py           one batch laid out: tokens, positions          any
 kv_cache.py                keys and values of cached prefixes, by slot    any

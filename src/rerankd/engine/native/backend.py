@@ -20,7 +20,7 @@ Linear: TypeAlias = Callable[[LinearInput], Sequence[QuantizedTensor]]
 """(rows, in) -> (rows, out) for each matrix; slices of wider rows where the matrices lie side by side."""
 
 GateUp: TypeAlias = Callable[[LinearInput], LinearInput]
-"""(rows, hidden) -> (rows, intermediate): the first half of the MLP, silu(gate) * up, ready for the second."""
+"""(rows, hidden) -> (rows, intermediate): the first half of the MLP, gate times up, ready for the second."""
 
 Weights: TypeAlias = Sequence[torch.Tensor]
 """Matrices (out, in) of the checkpoint that share their input, as its files store them."""
@@ -63,7 +63,7 @@ class Backend(Protocol):
         ...
 
     def gate_up(self, gate: torch.Tensor, up: torch.Tensor) -> GateUp:
-        """silu(x gate^T) * (x up^T) of the matrices (intermediate, hidden)."""
+        """activation(x gate^T) * (x up^T) of the matrices (intermediate, hidden)."""
         ...
 
     def plan(self, batch: Batch) -> ForwardBatch:

@@ -2,62 +2,59 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal, TypeAlias
 
 from rerankd.checkpoint_files import CONFIG, read_config
 from rerankd.engine.base import DType
+from rerankd.engine.native.config_fields import Fields, Json, shown
+from rerankd.engine.native.rope_config import RopeScaling, YarnScaling, rope_of
 from rerankd.errors import ConfigurationError
 
-Json = Mapping[str, Any]
+Gate: TypeAlias = Literal["silu", "gelu_tanh"]
+"""The activation of the gated MLP; ``gelu_tanh`` is GELU by its approximation with a hyperbolic tangent."""
 
-_MAX_SIZE: Final = 2**31 - 1
-"""Largest size that config.json may name: ids and offsets are int32."""
 _MAX_LAYERS: Final = 1024
-_LONGEST_VALUE: Final = 60
-"""Characters of a refused value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How the attention of one model family differs from its relatives."""
+    """How one model family differs from its relatives: all are decoders with RMSNorm, RoPE and a gated MLP."""
 
-    qk_norm: bool
+    qk_norm: bool = False
     """RMSNorm of each query and key head."""
-    qkv_bias: bool
+    qkv_bias: bool = False
     """Biases of the query, key and value projections, whatever config.json says."""
+    optional_biases: bool = True
+    """``attention_bias`` of config.json adds biases to all four projections."""
+    gate: Gate = "silu"
+    gate_names: tuple[str, ...] = ("silu",)
+    """What ``hidden_act`` may call it; the first is what it means where it is not there."""
+    norm_offset: float = 0.0
+    """What is added to the stored weights of the norms."""
+    scales_embedding: bool = False
+    """Embeddings are multiplied by the square root of the hidden size."""
+    tied: bool = False
+    """``tie_word_embeddings`` where config.json does not say it."""
 
 
 _FAMILIES = {
-    "Qwen3": Family(qk_norm=True, qkv_bias=False),
-    "Qwen2": Family(qk_norm=False, qkv_bias=True),
+    "Qwen3": Family(qk_norm=True),
+    "Qwen2": Family(qkv_bias=True, optional_biases=False),
+    "Llama": Family(),
+    # "gelu" in the released files has always meant the approximation.
+    "Gemma": Family(
+        gate="gelu_tanh",
+        gate_names=("gelu_pytorch_tanh", "gelu"),
+        norm_offset=1.0,
+        scales_embedding=True,
+        tied=True,
+    ),
 }
+"""A family more is a row here, and a template in ``prompt/templates.py``."""
 _TASKS = {"ForCausalLM": False, "ForSequenceClassification": True}
 ARCHITECTURES = {family + task: (family, task) for family in _FAMILIES for task in _TASKS}
-
-
-@dataclass(frozen=True, slots=True)
-class YarnScaling:
-    """YaRN (https://arxiv.org/abs/2309.00071): RoPE stretched beyond the length that a model was trained on.
-
-    Attributes:
-        factor: how many times longer.
-        original_length: tokens that the model was trained on.
-        beta_fast, beta_slow: rotations over the original length from which a frequency is left alone, and up to
-            which it is divided by ``factor``; between them the two are blended.
-        attention_factor: what cosines and sines are multiplied by.
-        truncate: the bounds of the blend are whole dimensions.
-    """
-
-    factor: float
-    original_length: int
-    beta_fast: float
-    beta_slow: float
-    attention_factor: float
-    truncate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class ModelConfig:
     """The attention's output projection has a bias."""
     norm_eps: float
     rope_theta: float
-    yarn: YarnScaling | None
+    rope_scaling: RopeScaling | None
     max_length: int
     """Tokens of the longest pair that the model can read, YaRN included."""
     tied: bool
@@ -101,16 +98,15 @@ class ModelConfig:
         Raises:
             ConfigurationError: no readable config.json, or a model that the native engine cannot run.
         """
-        raw = _Fields(read_config(folder), folder / CONFIG)
+        raw = Fields(read_config(folder), folder / CONFIG)
         architecture = _architecture(raw.values)
         family_name, task = ARCHITECTURES[architecture]
         family = _FAMILIES[family_name]
-        _refuse_unsupported(raw.values)
+        _refuse_unsupported(raw.values, family)
         hidden, heads = raw.size("hidden_size"), raw.size("num_attention_heads")
-        has_bias = bool(raw.values.get("attention_bias")) and family_name == "Qwen3"
+        has_bias = bool(raw.values.get("attention_bias")) and family.optional_biases
         length = raw.size("max_position_embeddings", 32_768)
-        rope = _rope(raw.values)
-        yarn = _yarn(rope, length)
+        rope_theta, scaling = rope_of(raw.values, raw.path, length)
         config = cls(
             architecture=architecture,
             family=family,
@@ -125,10 +121,15 @@ class ModelConfig:
             qkv_bias=family.qkv_bias or has_bias,
             output_bias=has_bias,
             norm_eps=raw.positive("rms_norm_eps", 1e-6),
-            rope_theta=_Fields(rope, raw.path).positive("rope_theta", 10_000.0),
-            yarn=yarn,
-            max_length=max(length, int(yarn.factor * yarn.original_length)) if yarn else length,
-            tied=bool(raw.values.get("tie_word_embeddings", False)),
+            rope_theta=rope_theta,
+            rope_scaling=scaling,
+            # Llama's config.json counts what its scaling adds, those with YaRN do not.
+            max_length=(
+                max(length, int(scaling.factor * scaling.original_length))
+                if isinstance(scaling, YarnScaling)
+                else length
+            ),
+            tied=bool(raw.values.get("tie_word_embeddings", family.tied)),
             stored=_stored(raw.values),
         )
         if config.heads % config.kv_heads or config.head_dim % 2:
@@ -139,66 +140,26 @@ class ModelConfig:
         return config
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """Checked numbers of a JSON object."""
-
-    values: Json
-    path: Path
-
-    def size(self, name: str, default: int | None = None, most: int = _MAX_SIZE) -> int:
-        """A whole number from 1 to ``most``."""
-        value = self.values.get(name)
-        if value is None:
-            value = default
-        if value is None:
-            raise ConfigurationError(f"{self.path} does not say {name!r}")
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise ConfigurationError(
-                f"{self.path}: {name!r} has to be a whole number from 1 to {most}, not {_shown(value)}"
-            )
-        return value
-
-    def positive(self, name: str, default: float) -> float:
-        """A finite number above 0."""
-        value = self.values.get(name)
-        if value is None:
-            value = default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_positive(value):
-            raise ConfigurationError(f"{self.path}: {name!r} has to be a number above 0, not {_shown(value)}")
-        return float(value)
-
-
-def _is_positive(value: int | float) -> bool:
-    try:
-        return 0 < float(value) < math.inf
-    except OverflowError:
-        return False
-
-
-def _shown(value: object) -> str:
-    # A whole number of a million digits is not written out: that takes quadratic time, and nobody reads it.
-    if isinstance(value, int) and abs(value) >= 1 << 64:
-        return "a number of more than 64 bits"
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
-
-
 def _architecture(raw: Json) -> str:
     names = raw.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        shown = "(none named)" if name is None else _shown(name).strip("'")
-        raise ConfigurationError(f"the native engine cannot run the architecture {shown}; it runs {known}")
+        given = "(none named)" if name is None else shown(name).strip("'")
+        raise ConfigurationError(f"the native engine cannot run the architecture {given}; it runs {known}")
     return name
 
 
-def _refuse_unsupported(raw: Json) -> None:
+def _refuse_unsupported(raw: Json, family: Family) -> None:
     if raw.get("quantization_config"):
         raise ConfigurationError("the native engine reads unquantised checkpoints; use --engine vllm for this one")
-    if raw.get("hidden_act", "silu") != "silu":
-        raise ConfigurationError(f"the native engine knows the activation silu, not {_shown(raw['hidden_act'])}")
+    for name in ("hidden_act", "hidden_activation"):
+        activation = raw.get(name) or family.gate_names[0]
+        if activation not in family.gate_names:
+            known = " or ".join(family.gate_names)
+            raise ConfigurationError(f"the native engine knows the activation {known}, not {shown(activation)}")
+    if raw.get("use_bidirectional_attention"):
+        raise ConfigurationError("the native engine has causal attention alone (use_bidirectional_attention)")
     kinds = raw.get("layer_types") or ["full_attention"]
     if (
         raw.get("use_sliding_window")
@@ -220,64 +181,3 @@ def _stored(raw: Json) -> DType:
         case "float16":
             return "float16"
     return "float32"
-
-
-_ROPE_KEYS: Final = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-_YARN_KEYS: Final = {
-    "factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "mscale",
-    "mscale_all_dim", "truncate",
-}  # fmt: skip
-
-
-def _rope(raw: Json) -> dict[str, Any]:
-    """RoPE's parameters, as transformers merges them: ``rope_scaling`` (older releases, and the model cards) replaces
-    ``rope_parameters`` (transformers 5), and what they leave out stands beside them."""
-    scaling, parameters = (raw.get(name) or {} for name in ("rope_scaling", "rope_parameters"))
-    if not isinstance(scaling, dict) or not isinstance(parameters, dict):
-        raise ConfigurationError("rope_scaling and rope_parameters of config.json have to be objects")
-    rope = {name: value for name, value in (scaling or parameters).items() if value is not None}
-    outer = {name: raw[name] for name in ("rope_theta", "partial_rotary_factor") if raw.get(name) is not None}
-    if scaling and "rope_theta" not in {*rope, *outer} and parameters.get("rope_theta") not in (None, 10_000.0):
-        raise ConfigurationError(
-            "config.json has rope_theta in rope_parameters and a rope_scaling that replaces them; "
-            "put rope_theta into rope_scaling too, or the scaling into rope_parameters"
-        )
-    rope = {**outer, **rope}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "yarn"):
-        raise ConfigurationError(f"the native engine knows the rope_type default and yarn, not {_shown(kind)}")
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ConfigurationError("the native engine rotates whole heads (partial_rotary_factor)")
-    if unknown := set(rope) - _ROPE_KEYS - (_YARN_KEYS if kind == "yarn" else set()):
-        raise ConfigurationError(f"the native engine does not know {_shown(min(unknown))} of RoPE's parameters")
-    return {**rope, "rope_type": kind}
-
-
-def _yarn(rope: dict[str, Any], max_length: int) -> YarnScaling | None:
-    if rope["rope_type"] != "yarn":
-        return None
-    fields = _Fields(rope, Path("config.json (YaRN)"))
-    if "factor" not in rope:
-        raise ConfigurationError("config.json asks for YaRN and does not say 'factor'")
-    if fields.positive("rope_theta", 10_000.0) <= 1:
-        raise ConfigurationError("config.json: YaRN needs a rope_theta above 1")
-    factor = fields.positive("factor", 1.0)
-    return YarnScaling(
-        factor=factor,
-        original_length=fields.size("original_max_position_embeddings", max_length),
-        beta_fast=fields.positive("beta_fast", 32.0),
-        beta_slow=fields.positive("beta_slow", 1.0),
-        attention_factor=fields.positive("attention_factor", _attention_factor(fields, factor)),
-        truncate=bool(rope.get("truncate", True)),
-    )
-
-
-def _attention_factor(fields: _Fields, factor: float) -> float:
-    """0.1 ln(factor) + 1, as the paper recommends, or the quotient of two such terms (DeepSeek's ``mscale``)."""
-
-    def magnitude(scale: float) -> float:
-        return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
-
-    if fields.values.get("mscale") and fields.values.get("mscale_all_dim"):
-        return magnitude(fields.positive("mscale", 1.0)) / magnitude(fields.positive("mscale_all_dim", 1.0))
-    return magnitude(1.0)

@@ -14,7 +14,7 @@ from rerankd.engine.native.backend import Run, choose_backend
 from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.forward_batch import TokenLayout
 from rerankd.engine.native.malloc_tuning import returned_while_loading
-from rerankd.engine.native.models.qwen3 import Qwen3Reranker
+from rerankd.engine.native.models.decoder import Decoder
 from rerankd.engine.native.safetensors_reader import SafetensorsCheckpoint
 from rerankd.engine.native.token_budget import probe_batch, profile_max_batch_tokens
 from rerankd.engine.native.weight_loader import WeightLoader
@@ -25,7 +25,7 @@ _CHECKED_TOKENS = 64
 
 
 class NativeEngine:
-    """A Qwen3 reranker on a CPU or one CUDA device."""
+    """A decoder on a CPU or one CUDA device."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
@@ -137,7 +137,7 @@ class NativeEngine:
         self._backend.prepare(checkpoint.dtypes("_proj.weight"))
         loader = WeightLoader(self._config, checkpoint, self._backend)
         with torch.inference_mode():
-            self._model = Qwen3Reranker(self._config, loader, self._options.head, self._length)
+            self._model = Decoder(self._config, loader, self._options.head, self._length)
         checkpoint.require_all_read()
         self._parameters = loader.parameters
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import torch
+import torch.nn.functional as F
 
-from rerankd.engine.native.activations import LinearInput, QuantizedTensor
+from rerankd.engine.native.activations import LinearInput, QuantizedTensor, quantize
+from rerankd.engine.native.config import Gate
 
 CosSin: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each row's rotary angles, each float32 (rows, head_dim / 2)."""
@@ -37,3 +40,18 @@ class FusedOps(Protocol):
     def silu_and_mul(self, gate: QuantizedTensor, up: QuantizedTensor, dtype: torch.dtype) -> QuantizedTensor:
         """silu(gate) * up, both (rows, width), in ``dtype``."""
         ...
+
+
+Gated: TypeAlias = Callable[[QuantizedTensor, QuantizedTensor, torch.dtype], QuantizedTensor]
+"""activation(gate) * up, both (rows, width), in a dtype."""
+
+
+def gelu_tanh_and_mul(gate: QuantizedTensor, up: QuantizedTensor, dtype: torch.dtype) -> QuantizedTensor:
+    """gelu(gate) * up, both (rows, width), in ``dtype``; no kernel has it, so torch computes it on any device."""
+    activated = F.gelu(gate.dequantize().float(), approximate="tanh")
+    return quantize(activated.mul_(up.dequantize()), dtype)
+
+
+def gated(gate: Gate, ops: FusedOps) -> Gated:
+    """The operation between the two halves of a gated MLP."""
+    return ops.silu_and_mul if gate == "silu" else gelu_tanh_and_mul

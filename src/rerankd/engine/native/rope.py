@@ -6,8 +6,9 @@ import math
 
 import torch
 
-from rerankd.engine.native.config import ModelConfig, YarnScaling
+from rerankd.engine.native.config import ModelConfig
 from rerankd.engine.native.ops import CosSin
+from rerankd.engine.native.rope_config import Llama3Scaling, YarnScaling
 
 
 class RotaryEmbedding:
@@ -15,7 +16,8 @@ class RotaryEmbedding:
 
     def __init__(self, config: ModelConfig, length: int, device: torch.device) -> None:
         angles = torch.outer(torch.arange(length).float(), inverse_frequencies(config))
-        scale = config.yarn.attention_factor if config.yarn else 1.0
+        scaling = config.rope_scaling
+        scale = scaling.attention_factor if isinstance(scaling, YarnScaling) else 1.0
         self._cos = angles.cos().mul_(scale).to(device)
         self._sin = angles.sin().mul_(scale).to(device)
 
@@ -31,10 +33,11 @@ def inverse_frequencies(config: ModelConfig) -> torch.Tensor:
     """
     dim = config.head_dim
     wavelengths = config.rope_theta ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
-    if config.yarn is None:
-        return 1.0 / wavelengths
-    keeps = 1 - _interpolated_share(config.yarn, config.rope_theta, dim)
-    return (1.0 / (config.yarn.factor * wavelengths)) * (1 - keeps) + (1.0 / wavelengths) * keeps
+    scaling, frequencies = config.rope_scaling, 1.0 / wavelengths
+    if isinstance(scaling, YarnScaling):
+        keeps = 1 - _interpolated_share(scaling, config.rope_theta, dim)
+        return (1.0 / (scaling.factor * wavelengths)) * (1 - keeps) + frequencies * keeps
+    return frequencies if scaling is None else _llama3(scaling, frequencies)
 
 
 def _interpolated_share(yarn: YarnScaling, theta: float, dim: int) -> torch.Tensor:
@@ -51,3 +54,12 @@ def _interpolated_share(yarn: YarnScaling, theta: float, dim: int) -> torch.Tens
     if low == high:
         high += 0.001
     return ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+
+
+def _llama3(scaling: Llama3Scaling, frequencies: torch.Tensor) -> torch.Tensor:
+    """Slow frequencies divided by the factor, fast ones as they are, a blend between (Llama 3.1)."""
+    rotations = scaling.original_length / (2 * math.pi / frequencies)
+    keeps = (rotations - scaling.low) / (scaling.high - scaling.low)
+    blended = (1 - keeps) * frequencies / scaling.factor + keeps * frequencies
+    slow = torch.where(rotations < scaling.low, frequencies / scaling.factor, blended)
+    return torch.where(rotations > scaling.high, frequencies, slow)

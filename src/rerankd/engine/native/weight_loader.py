@@ -22,15 +22,15 @@ class WeightLoader:
         self._config = config
         self._checkpoint = checkpoint
 
-    def vector(self, name: str, size: int) -> torch.Tensor:
-        """A norm's weight, float32 (size,)."""
-        return self._read(name, size).to(self.backend.device, torch.float32)
+    def norm(self, name: str, size: int) -> torch.Tensor:
+        """What an RMSNorm multiplies with, float32 (size,)."""
+        return self._vector(f"{name}.weight", size) + self._config.family.norm_offset
 
     def head_norm(self, name: str, heads: int) -> torch.Tensor | None:
         """The norm of each head, float32 (heads, head_dim); None in families that have none."""
         if not self._config.family.qk_norm:
             return None
-        return self.vector(f"{name}.weight", self._config.head_dim).expand(heads, -1).contiguous()
+        return self.norm(name, self._config.head_dim).expand(heads, -1).contiguous()
 
     def embedding(self) -> torch.Tensor:
         """(vocabulary, hidden), in the file's format; on a CPU it stays in the file: only the rows used are read."""
@@ -49,7 +49,7 @@ class WeightLoader:
         """The layer of the matrices (out, ``size``) of these names, which share their input; see `Backend.linear`."""
         weights = [self._read(f"{name}.weight", out, size) for name, out in outputs.items()]
         dtype = self.backend.precision.compute_dtype
-        biases = [self.vector(f"{name}.bias", out).to(dtype) for name, out in outputs.items()] if bias else None
+        biases = [self._vector(f"{name}.bias", out).to(dtype) for name, out in outputs.items()] if bias else None
         return self.backend.linear(weights, biases, keep_unquantized=keep_unquantized, two_term_int8=two_term_int8)
 
     def gate_up(self, gate: str, up: str) -> GateUp:
@@ -87,6 +87,9 @@ class WeightLoader:
         if spec.negative is not None:
             head = head - matrix[spec.negative].float()
         return head.to(self.backend.device)
+
+    def _vector(self, name: str, size: int) -> torch.Tensor:
+        return self._read(name, size).to(self.backend.device, torch.float32)
 
     def _read(self, name: str, *shape: int) -> torch.Tensor:
         tensor = self._checkpoint.tensor(name, *shape)

@@ -16,6 +16,7 @@ from rerankd.engine.native.rope import RotaryEmbedding
 
 LAYOUT = Layout(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, head_dim=64)
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
 ROPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "the model card's": {"rope_scaling": YARN},
@@ -31,6 +32,7 @@ ROPES: dict[str, dict[str, Any]] = {
     },
     "magnitudes": {"rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},
     "a factor below one": {"rope_scaling": {**YARN, "factor": 0.5}},
+    "Llama 3.1": {"rope_scaling": {**LLAMA3, "low_freq_factor": 1.0, "high_freq_factor": 4.0}},
 }
 
 

@@ -10,9 +10,9 @@ import torch
 
 from rerankd.engine.native.activations import LinearInput
 from rerankd.engine.native.backend import GateUp, Linear, Weights
-from rerankd.engine.native.config import ModelConfig
+from rerankd.engine.native.config import Gate, ModelConfig
 from rerankd.engine.native.cpu.library import CpuKernels
-from rerankd.engine.native.ops import FusedOps
+from rerankd.engine.native.ops import FusedOps, gated
 from rerankd.engine.native.precision import Precision
 
 
@@ -25,19 +25,21 @@ class GemmTarget:
         precision: the dtypes of weights and activations.
         stored: the number formats of the matrices in the checkpoint, in safetensors' words (``BF16``).
         sides: the sizes of all sides of the matrices.
+        gate: the activation of the gated MLP.
     """
 
     kernels: CpuKernels | None
     precision: Precision
     stored: frozenset[str]
     sides: tuple[int, ...]
+    gate: Gate
 
     @classmethod
     def of(
         cls, kernels: CpuKernels | None, precision: Precision, stored: frozenset[str], config: ModelConfig
     ) -> GemmTarget:
         heads = (config.heads * config.head_dim, config.kv_heads * config.head_dim)
-        return cls(kernels, precision, stored, (config.hidden, config.intermediate, *heads))
+        return cls(kernels, precision, stored, (config.hidden, config.intermediate, *heads), config.family.gate)
 
     def has_sides_of(self, multiple: int) -> bool:
         return not any(side % multiple for side in self.sides)
@@ -69,10 +71,11 @@ class Gemm(ABC):
     def gate_up(self, gate: torch.Tensor, up: torch.Tensor, ops: FusedOps) -> GateUp:
         """Two products and an operation behind them; a GEMM with an epilogue of its own does better."""
         both, dtype = self.linear([gate, up]), self._target.precision.activation_dtype
+        multiply = gated(self._target.gate, ops)
 
         def gate_up(rows: LinearInput) -> LinearInput:
             left, right = both(rows)
-            return ops.silu_and_mul(left, right, dtype)
+            return multiply(left, right, dtype)
 
         return gate_up
 

@@ -96,6 +96,7 @@ class AmxGemm(Gemm):
             target.kernels is not None
             and target.kernels.has_amx
             and target.has_sides_of(_SIDE_MULTIPLE)
+            and target.gate == "silu"
             and (is_exact or precision.compute_dtype == torch.bfloat16)
         )
 

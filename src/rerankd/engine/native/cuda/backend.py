@@ -20,7 +20,7 @@ from rerankd.engine.native.cuda.graph_runner import CudaGraphRunner
 from rerankd.engine.native.cuda.linear import Fp8Linear, FusedLinear, has_fp8
 from rerankd.engine.native.forward_batch import ForwardBatch, TokenLayout, plan_batch
 from rerankd.engine.native.kv_cache import KVCache
-from rerankd.engine.native.ops import FusedOps
+from rerankd.engine.native.ops import FusedOps, gated
 from rerankd.engine.native.precision import Precision
 from rerankd.errors import ConfigurationError
 
@@ -45,6 +45,7 @@ class CudaBackend:
         self.precision = choose_precision(options.dtype, device)
         self.kv_cache = KVCache(config, options.prefix_cache_tokens, self.precision.compute_dtype, device)
         self.ops: FusedOps = TorchOps()
+        self._gate = config.family.gate
         self._runner: CudaGraphRunner | None = None
         if supports_packed(device, self.precision.compute_dtype, config.head_dim):
             # Imported here: without a CUDA device there need not be a Triton.
@@ -72,10 +73,11 @@ class CudaBackend:
 
     def gate_up(self, gate: torch.Tensor, up: torch.Tensor) -> GateUp:
         both, dtype = self.linear([gate, up]), self.precision.activation_dtype
+        multiply = gated(self._gate, self.ops)
 
         def gate_up(rows: LinearInput) -> LinearInput:
             left, right = both(rows)
-            return self.ops.silu_and_mul(left, right, dtype)
+            return multiply(left, right, dtype)
 
         return gate_up
 

@@ -81,8 +81,8 @@ class _Decoder:
 
 def build_qwen3(graph: GraphBuilder, config: ModelConfig, length: int) -> bytes:
     """``Qwen3ForSequenceClassification``: ``score.weight`` (1, hidden) on the last token of each sequence."""
-    if config.yarn:
-        raise ConfigurationError("the onnx engine has no scaled rotary positions (yarn); use the native engine")
+    if config.rope_scaling:
+        raise ConfigurationError("the onnx engine has no scaled rotary positions; use the native engine")
     decoder = _Decoder(graph, config, length)
     logits = graph.linear(decoder.decode(), "score", config.hidden, 1, bias=False, quantize=False)
     return graph.model(decoder.inputs.names, logits)

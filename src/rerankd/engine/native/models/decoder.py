@@ -1,8 +1,12 @@
-"""A decoder of the Qwen3 kind, from packed token ids to one raw score a pair."""
+"""A decoder with RMSNorm, RoPE and a gated MLP, from packed token ids to one raw score a pair.
+
+What Qwen3, Qwen2, Llama and Gemma do differently is data: `Family` in ``config.py``.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +45,7 @@ class ForwardState:
     pending_residual: QuantizedTensor | None = None
 
 
-class Qwen3Reranker:
+class Decoder:
     """Weights and the forward pass.
 
     Args:
@@ -57,7 +61,7 @@ class Qwen3Reranker:
         self._embedding = loader.embedding()
         self._rotary = RotaryEmbedding(config, length, loader.backend.device)
         self._layers = [DecoderLayer.load(config, loader, index) for index in range(config.layers)]
-        self._norm = loader.vector("model.norm.weight", config.hidden)
+        self._norm = loader.norm("model.norm", config.hidden)
         self._head = loader.head(head)
 
     def __call__(self, batch: ForwardBatch) -> torch.Tensor:
@@ -71,6 +75,8 @@ class Qwen3Reranker:
     def _embed(self, batch: ForwardBatch) -> ForwardState:
         config = self._config
         hidden_states = F.embedding(batch.ids, self._embedding).to(self._precision.residual_dtype)
+        if config.family.scales_embedding:
+            hidden_states = hidden_states * math.sqrt(config.hidden)
         tokens, cached = len(hidden_states), batch.prefix_kv.rows
 
         def buffer(rows: int, heads: int) -> torch.Tensor:
@@ -113,7 +119,7 @@ class DecoderLayer:
             index=index,
             config=config,
             backend=loader.backend,
-            input_norm=loader.vector(f"{base}.input_layernorm.weight", config.hidden),
+            input_norm=loader.norm(f"{base}.input_layernorm", config.hidden),
             # Attention averages many values: random errors of theirs average out, the quantisation error of their
             # weights does not. In one int8 term it took the largest error of 200 pairs from .016 to .022.
             qkv=loader.linear(
@@ -128,7 +134,7 @@ class DecoderLayer:
             output=loader.linear(
                 {f"{attention}.o_proj": config.hidden}, query, bias=config.output_bias, keep_unquantized=True
             ),
-            mlp_norm=loader.vector(f"{base}.post_attention_layernorm.weight", config.hidden),
+            mlp_norm=loader.norm(f"{base}.post_attention_layernorm", config.hidden),
             gate_up=loader.gate_up(f"{mlp}.gate_proj", f"{mlp}.up_proj"),
             down=loader.linear({f"{mlp}.down_proj": config.hidden}, config.intermediate),
         )
