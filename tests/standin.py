@@ -50,7 +50,7 @@ def served(name: str) -> SimpleNamespace:
             source=SimpleNamespace(model="tiny"),
             fingerprint="0123456789abcdef",
             template=SimpleNamespace(name="qwen3-reranker", revision="abc", has_instruction=True),
-            engine=SimpleNamespace(info=INFO),
+            engine=SimpleNamespace(info=INFO, state="ready"),
         ),
     )
 
@@ -67,6 +67,7 @@ class StandInService:
         self.calls: list[tuple[Sequence[RerankRequest], CallContext]] = []
         self.cancelled = 0
         self.flushed = 0
+        self.reloaded: list[str | None] = []
         self.reload_error: Exception | None = None
         if ready:
             self.lifecycle.move_to(State.READY)
@@ -86,7 +87,8 @@ class StandInService:
             raise
         return [answer(request) for request in requests]
 
-    async def reload(self) -> None:
+    async def reload(self, name: str | None = None) -> None:
+        self.reloaded.append(name)
         if self.reload_error is not None:
             raise self.reload_error
 

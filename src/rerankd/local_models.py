@@ -9,7 +9,7 @@ from __future__ import annotations
 from rerankd.reranker import Reranker
 from rerankd.service.long_documents import LongDocumentRule
 from rerankd.service.models import ModelSource, served_sources
-from rerankd.settings import Settings
+from rerankd.settings import ModelSettings, Settings
 
 
 def load_named(model: str, settings: Settings) -> Reranker:
@@ -27,18 +27,18 @@ def load_named(model: str, settings: Settings) -> Reranker:
     elif model in settings.models:
         source, row = served[model]
     else:
-        source = ModelSource(model, settings.revision, settings.template, settings.dtype)  # type: ignore[arg-type]
-        row = None
+        row = ModelSettings(model=model, revision=settings.revision, template=settings.template)
+        source = ModelSource.of(row, settings)
     reranker = Reranker(
         source.model,
         revision=source.revision,
         template=source.template,
-        engine=settings.engine,
+        engine=source.budget.engine,
         dtype=source.dtype,
-        device=settings.device,
-        threads=settings.threads,
-        max_pair_tokens=(row and row.max_pair_tokens) or settings.max_pair_tokens,
-        max_batch_tokens=settings.max_batch_tokens,
+        device=source.budget.device,
+        threads=source.budget.threads,
+        max_pair_tokens=row.max_pair_tokens or settings.max_pair_tokens,
+        max_batch_tokens=source.budget.max_batch_tokens,
     )
     reranker.long_documents = LongDocumentRule.of(settings, row)
     return reranker

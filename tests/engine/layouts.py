@@ -18,6 +18,12 @@ LAYOUTS = {
     "biases, no head norms": (replace(SMALL, architecture="Qwen2ForCausalLM"), 1),
     "biases and head norms": (replace(SMALL, attention_bias=True), 1),
     "YaRN": (replace(SMALL, yarn_factor=4.0), 1),
+    "Llama": (replace(SMALL, architecture="LlamaForCausalLM", tie_word_embeddings=False, llama3_factor=8.0), 1),
+    "Llama, biases, classifier": (
+        replace(SMALL, architecture="LlamaForSequenceClassification", attention_bias=True),
+        1,
+    ),
+    "Gemma": (replace(SMALL, architecture="GemmaForCausalLM", num_key_value_heads=1), 1),
 }
 """Each with its number of shards."""
 

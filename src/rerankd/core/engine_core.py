@@ -267,7 +267,8 @@ class EngineCore:
         """Try the parts of a failed batch again, or give its pairs up."""
         tokens = self._builder.tokens
         self._metrics.batch_failed(failure.kind)
-        _log.warning("a batch failed", kind=failure.kind, reason=failure.reason, pairs=len(pairs), tokens=tokens)
+        facts = {"kind": failure.kind, "reason": failure.reason, "pairs": len(pairs), "tokens": tokens}
+        _log.warning("a batch failed", model=self._metrics.model, **facts)
         if failure.kind is FailureKind.FAULT:
             raise EngineGone(failure.reason)
         now = time.monotonic()

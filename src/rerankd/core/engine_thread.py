@@ -273,7 +273,8 @@ class EngineThread:
         if self._watchdog is not None:
             self._watchdog.cancel()
         trace = None if isinstance(error, EngineGone) else error
-        _log.critical("the engine is dead", reason=reason, was_replaced=self._is_replaced, exc_info=trace)
+        facts = {"model": self._metrics.model, "reason": reason, "was_replaced": self._is_replaced}
+        _log.critical("the engine is dead", **facts, exc_info=trace)
         self._settle_all(server_is_stopping if self._is_replaced else engine_is_gone)
         if not self._is_replaced:
             self._on_death(reason)

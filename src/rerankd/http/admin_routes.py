@@ -1,4 +1,4 @@
-"""What only an admin key may do: load the models anew, look at the cached scores, forget them."""
+"""What only an admin key may do: load models anew, all or one, look at the cached scores, forget them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class AdminRoutes:
     def routes(self) -> list[MeasuredRoute]:
         actions = {
             "/reload": (self.reload, "Load the models anew"),
+            "/reload/{name:path}": (self.reload, "Load the model of one served name anew"),
             "/cache/flush": (self.flush, "Forget the cached scores"),
         }
         routes = [
@@ -37,14 +38,16 @@ class AdminRoutes:
         return [*routes, MeasuredRoute(f"{ADMIN_PREFIX}/cache", self.stats, tags=["administration"], summary=summary)]
 
     async def reload(self, request: Request) -> Response:
+        name = request.path_params.get("name")
         try:
-            await self._service.reload()
+            await self._service.reload(name)
         except ConfigurationError as error:
             # The reason may name folders of this machine, which are for its log.
-            _log.error("the reload failed", reason=error.message)
+            _log.error("the reload failed", model=name or "all", reason=error.message)
             raise ServiceError("the reload failed and the old models go on serving; the log says why") from error
         models = self._service.models
-        return JSONResponse({"status": "reloaded", "models": [model.name for model in models or ()]})
+        names = [model.name for model in models or ()] if name is None else [name]
+        return JSONResponse({"status": "reloaded", "models": names})
 
     async def stats(self, request: Request) -> Response:
         found, value = self._service.cache.describe(), self._service.metrics.registry.get_sample_value

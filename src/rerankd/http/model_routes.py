@@ -113,6 +113,7 @@ def public_name(model: str) -> str:
 
 
 def _card(model: ServedModel) -> dict[str, Any]:
+    engine = model.loaded.engine.info
     return {
         "name": model.name,
         "model": public_name(model.loaded.source.model),
@@ -122,4 +123,10 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "reads_instruction": model.loaded.template.has_instruction,
         "max_pair_tokens": model.max_pair_tokens,
         "max_documents": model.sizes.max_documents,
+        "engine": engine.engine,
+        "device": engine.device,
+        "dtype": engine.dtype,
+        "parameters": engine.parameters,
+        "max_batch_tokens": engine.max_batch_tokens,
+        "state": model.loaded.engine.state,
     }

@@ -105,14 +105,14 @@ class EngineMetrics:
         self.batch_tokens = metrics.batch_tokens.labels(model)
         self.forward_seconds = metrics.forward_seconds.labels(model)
         self.inflight_dedup = metrics.inflight_dedup.labels(model)
+        self.model = model
         self._metrics = metrics
-        self._model = model
 
     def pairs_dropped(self, reason: str, pairs: int) -> None:
-        self._metrics.dropped_pairs.labels(self._model, reason).inc(pairs)
+        self._metrics.dropped_pairs.labels(self.model, reason).inc(pairs)
 
     def batch_failed(self, kind: str) -> None:
-        self._metrics.engine_failures.labels(self._model, kind).inc()
+        self._metrics.engine_failures.labels(self.model, kind).inc()
 
     def pair_failed(self, code: str) -> None:
-        self._metrics.failed_pairs.labels(self._model, code).inc()
+        self._metrics.failed_pairs.labels(self.model, code).inc()

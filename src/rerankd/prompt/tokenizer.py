@@ -22,7 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from rerankd.checkpoint_files import MAX_TOKENIZER_BYTES
 from rerankd.engine.base import HeadSpec
 from rerankd.errors import ConfigurationError, InvalidRequest, ScoringError, TooLarge
-from rerankd.files import read_json_object
+from rerankd.files import json_object, read_text
 from rerankd.prompt.normalizer_growth import grows_ascii
 from rerankd.prompt.template import Control, Template, Text
 from rerankd.types import IdArray
@@ -57,10 +57,11 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer_json: Path, template: Template) -> None:
         self.template = template
-        definition = read_json_object(tokenizer_json, MAX_TOKENIZER_BYTES)
+        text = read_text(tokenizer_json, MAX_TOKENIZER_BYTES)
+        definition = json_object(text, tokenizer_json)
         with _failures_in_one_line(tokenizer_json):
             self._ascii_may_grow = grows_ascii(definition.get("normalizer"))
-            whole, self._plain, unknown = _load(definition)
+            whole, self._plain, unknown = _load(text, definition)
             self.vocabulary = _vocabulary(whole)
             self._head = _head_spec(whole, template)
             self.parts: tuple[IdArray | Text, ...] = tuple(
@@ -193,11 +194,10 @@ def _is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def _load(definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer, int | None]:
+def _load(text: str, definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer, int | None]:
     """The tokenizer as it is, the same without control tokens, and the id of what it does not know."""
-    whole = Tokenizer.from_str(json.dumps(definition))
-    spaces = [token for token in definition.get("added_tokens") or () if _is_space(token["content"])]
-    plain = Tokenizer.from_str(json.dumps({**_without_control_pieces(definition), "added_tokens": spaces}))
+    whole = Tokenizer.from_str(text)
+    plain = _without_control(whole, definition)
     for tokenizer in (whole, plain):
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -205,6 +205,19 @@ def _load(definition: Mapping[str, Any]) -> tuple[Tokenizer, Tokenizer, int | No
     # Unigram names the unknown token by its place, the other models by its text.
     unknown = model.get("unk_id") if model.get("unk_token") is None else whole.token_to_id(model["unk_token"])
     return whole, plain, unknown
+
+
+def _without_control(whole: Tokenizer, definition: Mapping[str, Any]) -> Tokenizer:
+    """A tokenizer of the same parts that knows no added tokens but runs of white space."""
+    if (definition.get("model") or {}).get("type") == "Unigram":
+        return Tokenizer.from_str(json.dumps({**_without_control_pieces(definition), "added_tokens": []}))
+    # The vocabulary is shared, not read a second time: that is most of what loading a tokenizer takes.
+    plain = Tokenizer(whole.model)
+    for part in ("normalizer", "pre_tokenizer"):
+        if (value := getattr(whole, part)) is not None:
+            setattr(plain, part, value)
+    plain.add_tokens([token for token in whole.get_added_tokens_decoder().values() if _is_space(token.content)])
+    return plain
 
 
 def _is_space(content: str) -> bool:

@@ -2,7 +2,8 @@
 
 A loaded model is one checkpoint with its template, tokenizer threads, engine, and the room before them. A served
 name is what a client asks for: a loaded model with a default instruction and limits of its own. Two names with the
-same checkpoint share one loaded model.
+same checkpoint and the same budget share one loaded model. What goes wrong in one loaded model, its death included,
+is no matter of the others.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -35,6 +37,38 @@ from rerankd.settings import ModelSettings, Settings
 _DRAIN_SECONDS = 60.0
 
 OnOutput: TypeAlias = Callable[[Admission, Output], None]
+OnDeath: TypeAlias = Callable[[str, str], None]
+"""Takes a loaded model's name and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one loaded model may use: settings of the server that a served name can have for itself."""
+
+    engine: str
+    device: str
+    threads: int
+    max_batch_tokens: int
+    prefix_cache_tokens: int
+    queue_requests: int
+    queue_tokens: int
+
+    @classmethod
+    def of(cls, row: ModelSettings, settings: Settings) -> Budget:
+        """The row's own values, and the server's where the row has none."""
+        own = {field.name: getattr(row, field.name) for field in dataclasses.fields(cls)}
+        return cls(
+            **{
+                name: getattr(settings, name) if value == getattr(_NOTHING_SAID, name) else value
+                for name, value in own.items()
+            }
+        )
+
+    def applied_to(self, settings: Settings) -> Settings:
+        return dataclasses.replace(settings, **dataclasses.asdict(self))
+
+
+_NOTHING_SAID = ModelSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +79,19 @@ class ModelSource:
     revision: str
     template: str
     dtype: DType
+    budget: Budget
+
+    @classmethod
+    def of(cls, row: ModelSettings, settings: Settings) -> ModelSource:
+        """What a served name stands for; a name without a model of its own is the server's."""
+        inherits = not row.model
+        return cls(
+            model=settings.model if inherits else row.model,
+            revision=settings.revision if inherits else row.revision,
+            template=settings.template if inherits and row.template == "auto" else row.template,
+            dtype=row.dtype or settings.dtype,  # type: ignore[arg-type]
+            budget=Budget.of(row, settings),
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -120,27 +167,21 @@ def served_sources(settings: Settings) -> dict[str, tuple[ModelSource, ModelSett
     )
     name = settings.served_name or settings.model.rstrip("/").rsplit("/", 1)[-1]
     rows = {name: own, **settings.models}
-    return {name: (_source(row, settings), row) for name, row in rows.items()}
-
-
-def _source(row: ModelSettings, settings: Settings) -> ModelSource:
-    inherits = not row.model
-    return ModelSource(
-        model=settings.model if inherits else row.model,
-        revision=settings.revision if inherits else row.revision,
-        template=settings.template if inherits and row.template == "auto" else row.template,
-        dtype=row.dtype or settings.dtype,  # type: ignore[arg-type]
-    )
+    return {name: (ModelSource.of(row, settings), row) for name, row in rows.items()}
 
 
 async def load_models(
     settings: Settings,
     metrics: Metrics,
     on_output: OnOutput,
-    on_death: Callable[[str], None],
+    on_death: OnDeath,
     report: Callable[[str, str], None],
+    kept: Mapping[ModelSource, LoadedModel] = types.MappingProxyType({}),
 ) -> ServedModels:
     """Load and warm every model that a served name needs, each once.
+
+    Args:
+        kept: models that are loaded already and stay as they are, whatever happens here.
 
     Raises:
         ConfigurationError: a checkpoint is missing or cannot be served as asked.
@@ -149,16 +190,16 @@ async def load_models(
     longest: dict[ModelSource, int] = {}
     for source, row in sources.values():
         longest[source] = max(longest.get(source, 0), row.max_pair_tokens or settings.max_pair_tokens)
-    loaded: dict[ModelSource, LoadedModel] = {}
+    loaded = dict(kept)
     served: dict[str, ServedModel] = {}
     try:
         for name, (source, row) in sources.items():
             if source not in loaded:
-                own = dataclasses.replace(settings, max_pair_tokens=longest[source])
+                own = dataclasses.replace(source.budget.applied_to(settings), max_pair_tokens=longest[source])
                 loaded[source] = await load_model(name, source, own, metrics, on_output, on_death, report)
             served[name] = _serve(name, loaded[source], row, settings)
     except BaseException:
-        await asyncio.gather(*(model.close() for model in loaded.values()))
+        await asyncio.gather(*(model.close() for source, model in loaded.items() if source not in kept))
         raise
     return ServedModels(served, strict=settings.strict_models)
 
@@ -183,15 +224,15 @@ async def load_model(
     settings: Settings,
     metrics: Metrics,
     on_output: OnOutput,
-    on_death: Callable[[str], None],
+    on_death: OnDeath,
     report: Callable[[str, str], None],
 ) -> LoadedModel:
     """One checkpoint from its folder to a warm engine, off the event loop where it takes long.
 
     Args:
-        settings: with the token limit of the longest name that this model is served under.
+        settings: with the model's own budget, and the token limit of the longest name that it is served under.
         on_output: told of every output on the event loop, late ones too, with the room that it had.
-        on_death: told why the engine is gone for good.
+        on_death: told the model's name and why its engine is gone for good.
         report: told of a part and of its trouble when some of several engines are missing, and when none is.
     """
     checkpoint = await asyncio.to_thread(Checkpoint.open, source.model, source.revision, source.template)
@@ -200,9 +241,10 @@ async def load_model(
     admission = Admission(settings, prompts.semaphore, own_metrics)
     options = CoreOptions(engine_timeout_seconds=settings.engine_timeout_seconds)
     take_output = functools.partial(on_output, admission)
+    die = functools.partial(on_death, name)
     engine: EngineThread | EngineReplicas
     if settings.replicas == 1:
-        engine = EngineThread(_engine(checkpoint, source, settings), own_metrics, options, take_output, on_death)
+        engine = EngineThread(_engine(checkpoint, source, settings), own_metrics, options, take_output, die)
     else:
         makers = [
             functools.partial(_engine, checkpoint, source, settings, place)
@@ -213,7 +255,7 @@ async def load_model(
             trouble = f"{missing} of {settings.replicas} engines are starting again" if missing else ""
             report(f"engines of {name}", trouble)
 
-        engine = EngineReplicas(makers, own_metrics, options, take_output, on_death, on_change)
+        engine = EngineReplicas(makers, own_metrics, options, take_output, die, on_change)
     await engine.start()
     return LoadedModel(name, source, checkpoint.fingerprint, checkpoint.template, prompts, engine, admission)
 

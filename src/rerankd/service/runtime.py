@@ -16,6 +16,7 @@ from rerankd.errors import (
     DeadlineExceeded,
     Draining,
     InvalidRequest,
+    NotFound,
     ServiceError,
     model_is_loading,
 )
@@ -24,7 +25,7 @@ from rerankd.service.admission import check_queries
 from rerankd.service.cascade import FIRST_STAGE
 from rerankd.service.instructions import Instructions
 from rerankd.service.lifecycle import Lifecycle, State
-from rerankd.service.models import ServedModels, load_models, served_sources
+from rerankd.service.models import LoadedModel, ServedModels, load_models, served_sources
 from rerankd.service.pipeline import RequestPipeline, take_output
 from rerankd.service.rates import RateLimiter
 from rerankd.settings import Settings
@@ -104,10 +105,14 @@ class RerankService:
         if self._rates is not None and (state := await self._rates.spend_passages(context.tenant, passages)):
             state.tell(context.response_headers)
 
-    async def reload(self) -> None:
-        """Load every model anew beside the old ones and swap; a failed load leaves the old ones serving.
+    async def reload(self, name: str | None = None) -> None:
+        """Load models anew beside the old ones and swap; a failed load leaves the old ones serving.
+
+        Args:
+            name: the served name whose model it is; the others go on as they are. None means all.
 
         Raises:
+            NotFound: no such name is served.
             ConfigurationError: the new models do not load.
             InvalidRequest: a reload is under way already.
         """
@@ -115,8 +120,12 @@ class RerankService:
             raise InvalidRequest("a reload is under way already")
         async with self._reloading:
             old = self._running()
-            self._pipeline = self._pipeline_of(await self._load(old.cache), old.cache)
-            await asyncio.gather(*(model.retire() for model in old.models.loaded))
+            kept = _others(old.models, name) if name is not None else []
+            self._pipeline = self._pipeline_of(await self._load(old.cache, kept), old.cache)
+            replaced = [model for model in old.models.loaded if model not in kept]
+            for model in replaced:
+                self.lifecycle.report(f"model {model.name}", "")
+            await asyncio.gather(*(model.retire() for model in replaced))
 
     async def exposition(self) -> bytes:
         """What ``/metrics`` answers."""
@@ -141,12 +150,17 @@ class RerankService:
             raise model_is_loading()
         return self._pipeline
 
-    async def _load(self, cache: ScoreCache) -> ServedModels:
+    async def _load(self, cache: ScoreCache, kept: Sequence[LoadedModel] = ()) -> ServedModels:
         _check_cascades(self.settings)
         _check_instructions(self.settings, self._instructions)
         on_output = functools.partial(take_output, cache)
         models = await load_models(
-            self.settings, self.metrics, on_output, self._on_engine_death, self.lifecycle.report
+            self.settings,
+            self.metrics,
+            on_output,
+            self._on_engine_death,
+            self.lifecycle.report,
+            {model.source: model for model in kept},
         )
         self.metrics.engine_kernels.clear()
         for loaded in models.loaded:
@@ -159,8 +173,20 @@ class RerankService:
     def _on_cache_change(self, is_out_of_reach: bool) -> None:
         self.lifecycle.report("cache", "the score cache is out of reach" if is_out_of_reach else "")
 
-    def _on_engine_death(self, reason: str) -> None:
-        self.lifecycle.move_to(State.DEAD, reason)
+    def _on_engine_death(self, name: str, reason: str) -> None:
+        """The process ends with its last engine; until then the others' models are served."""
+        if self.models is not None and any(model.engine.state != "dead" for model in self.models.loaded):
+            self.lifecycle.report(f"model {name}", f"the engine of {name} is gone: {reason}")
+        else:
+            self.lifecycle.move_to(State.DEAD, reason)
+
+
+def _others(models: ServedModels, name: str) -> list[LoadedModel]:
+    """All loaded models but the one behind a name."""
+    found = models.find(name)
+    if found is None:
+        raise NotFound("no model of that name is served here; GET /v1/models lists the names", param="name")
+    return [model for model in models.loaded if model is not found.loaded]
 
 
 def _check_instructions(settings: Settings, instructions: Instructions) -> None:

@@ -78,6 +78,7 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
 _LONG_DOCUMENTS = ("truncate", "chunk", "error")
 _AGGREGATIONS = ("max", "first", "mean", "min", "top_k_mean")
 _FUSION = ("none", "zscore", "rrf")
+_ENGINES = ("auto", "native", "onnx", "reference", "vllm", "fake")
 _TOKENS = 2**20
 _CHUNKS = 4096
 _THREADS = 1024
@@ -94,6 +95,17 @@ class ModelSettings:
     dtype: str = setting(
         "", "Number format of the weights; empty means the server's own `dtype`.", choices=("", *_DTYPES)
     )
+    engine: str = setting("", "Engine that scores; empty means the server's own.", choices=("", *_ENGINES))
+    device: str = setting("", "Device of the engine; empty means the server's own.")
+    threads: int = setting(0, "Threads of the engine on a CPU; 0 means the server's own.", most=_THREADS)
+    max_batch_tokens: int = setting(
+        0, "Tokens of one forward pass, which bound its memory; 0 means the server's own.", most=2**31 - 1
+    )
+    prefix_cache_tokens: int = setting(
+        -1, "Capacity of the prefix KV cache in tokens; -1 means the server's own.", least=-1, most=2**31 - 1
+    )
+    queue_requests: int = setting(0, "Requests that may wait or run; 0 means the server's own.")
+    queue_tokens: int = setting(0, "Tokens that may wait; 0 means the server's own.")
     max_pair_tokens: int = setting(0, "Tokens of one pair, prompt included; 0 means the server's own.", most=_TOKENS)
     max_documents: int = setting(0, "Documents in one request; 0 means the server's own limit.")
     long_documents: str = setting(
@@ -135,7 +147,7 @@ class Settings:
     engine: str = setting(
         "auto",
         "Engine that scores: `auto` takes `native` (torch) for decoders, `onnx` for encoders and without torch.",
-        choices=("auto", "native", "onnx", "reference", "vllm", "fake"),
+        choices=_ENGINES,
     )
     dtype: str = setting("auto", "Number format of the weights.", choices=_DTYPES)
     device: str = setting("auto", "Device of the engine: `auto`, `cpu`, `cuda` or `cuda:N`.")

@@ -19,6 +19,12 @@ async def test_an_admin_flushes_and_reloads(connect: Connect, service: StandInSe
     assert reloaded.json() == {"status": "reloaded", "models": ["tiny", "other"]}
 
 
+async def test_an_admin_reloads_one_model_by_its_name(connect: Connect, service: StandInService) -> None:
+    response = await connect(**KEYS).post("/admin/reload/org/other", headers=ADMIN)
+    assert response.json() == {"status": "reloaded", "models": ["org/other"]}
+    assert service.reloaded == ["org/other"]
+
+
 @pytest.mark.promise("P6")
 async def test_a_failed_reload_says_that_the_old_models_go_on(connect: Connect, service: StandInService) -> None:
     service.reload_error = ConfigurationError("/srv/models/secret is gone")
@@ -27,7 +33,7 @@ async def test_a_failed_reload_says_that_the_old_models_go_on(connect: Connect, 
     assert response.json()["message"] == "the reload failed and the old models go on serving; the log says why"
 
 
-@pytest.mark.parametrize("path", ["/admin/reload", "/admin/cache/flush"])
+@pytest.mark.parametrize("path", ["/admin/reload", "/admin/reload/tiny", "/admin/cache/flush"])
 async def test_a_user_key_is_not_enough(connect: Connect, service: StandInService, path: str) -> None:
     client = connect(**KEYS)
     assert (await client.post(path)).status_code == 401

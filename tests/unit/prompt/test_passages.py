@@ -12,7 +12,7 @@ from rerankd.model_hub import resolve_checkpoint
 from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.passages import ChunkRule, Span, Split, split
 from rerankd.prompt.sentences import bounds
-from rerankd.prompt.template import load_template
+from rerankd.prompt.template_choice import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import PairPrompt
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from tests.served import POISON_WORD, fake_of, poison_ids, until
 
-from rerankd.engine.fake import FakeEngine
+from rerankd.engine.fake import FakeEngine, FakeScript
 from rerankd.errors import (
     ConfigurationError,
     DeadlineExceeded,
+    EngineDead,
     InvalidDocument,
     InvalidRequest,
     NotFound,
@@ -23,6 +24,7 @@ from rerankd.errors import (
     TooLarge,
 )
 from rerankd.service.lifecycle import State
+from rerankd.service.models import LoadedModel
 from rerankd.service.runtime import RerankService
 from rerankd.settings import ModelSettings, Settings
 from rerankd.types import CallContext, RerankRequest, RerankResult
@@ -273,3 +275,75 @@ async def test_a_reload_to_scores_that_are_no_numbers_keeps_the_old_model(servic
     with pytest.raises(ConfigurationError, match="not numbers"):
         await service.reload()
     assert (await ask(service, request("a")))[0].scores[0].score is not None
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[RerankService]:
+    """Two loaded models of one checkpoint, each with its own budget."""
+    small = ModelSettings(max_batch_tokens=600, queue_requests=3, prefix_cache_tokens=0)
+    made = RerankService(Settings(engine="fake", cache="off", models={"small": small}))
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def loaded_of(service: RerankService, name: str) -> LoadedModel:
+    assert service.models is not None
+    return service.models.by_name[name].loaded
+
+
+async def test_a_name_with_a_budget_of_its_own_has_a_model_of_its_own(two: RerankService) -> None:
+    tiny, small = loaded_of(two, "tiny"), loaded_of(two, "small")
+    assert tiny is not small
+    assert small.engine.info.max_batch_tokens == 600
+    assert small.admission.requests.limit == 3
+    assert (tiny.admission.requests.limit, tiny.source.budget.prefix_cache_tokens) == (512, 512)
+    assert small.source.budget.prefix_cache_tokens == 0
+
+
+async def test_one_model_is_loaded_anew_and_the_other_serves_all_the_while(two: RerankService) -> None:
+    before = {name: loaded_of(two, name) for name in ("tiny", "small")}
+    reloaded = asyncio.Event()
+
+    async def go_on() -> int:
+        answered = 0
+        while not reloaded.is_set():
+            await ask(two, request(f"document {answered}"))
+            await ask(two, request(f"document {answered}", model="small"))
+            answered += 1
+        return answered
+
+    asking = asyncio.create_task(go_on())
+    await asyncio.sleep(0)
+    await two.reload("small")
+    reloaded.set()
+    assert await asking > 0
+    assert loaded_of(two, "tiny") is before["tiny"]
+    assert loaded_of(two, "small") is not before["small"]
+    with pytest.raises(NotFound):
+        await two.reload("large")
+
+
+async def test_a_model_that_fails_to_load_anew_touches_no_other(two: RerankService) -> None:
+    before = {name: loaded_of(two, name) for name in ("tiny", "small")}
+    wrong = ModelSettings(model="/no/such/folder", max_batch_tokens=600)
+    two.settings = Settings(engine="fake", cache="off", models={"small": wrong})
+    with pytest.raises(ConfigurationError):
+        await two.reload("small")
+    assert {name: loaded_of(two, name) for name in before} == before
+    await ask(two, request("a"))
+    await ask(two, request("a", model="small"))
+
+
+async def test_the_death_of_one_engine_is_not_that_of_the_server(two: RerankService) -> None:
+    fake_of(loaded_of(two, "small")).script = FakeScript(die_on=poison_ids())
+    [result] = await ask(two, request("a" + POISON_WORD, model="small"))
+    assert isinstance(result.scores[0].error, EngineDead)
+    assert two.lifecycle.state is State.DEGRADED
+    assert "the engine of small is gone" in two.lifecycle.reason
+    await ask(two, request("a"))
+    with pytest.raises(EngineDead):
+        await two.rerank([request("b", model="small")], context())
+    await two.reload("small")
+    assert two.lifecycle.state is State.READY
+    await ask(two, request("b", model="small"))
