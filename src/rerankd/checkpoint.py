@@ -30,14 +30,14 @@ class Checkpoint:
     tokenizer: PromptTokenizer
 
     @classmethod
-    def open(cls, model: str, revision: str = "", template: str = "auto") -> Self:
+    def open(cls, model: str, revision: str = "", template: str = "auto", dtype: DType = "auto") -> Self:
         """Find a checkpoint (``tiny``, a folder, a hub name) and read its small files.
 
         Raises:
             ConfigurationError: there is no such checkpoint or template, or a file of it is missing or broken; the
                 message says what was found and what to do.
         """
-        folder = resolve_checkpoint(model, revision)
+        folder = resolve_checkpoint(model, revision, dtype)
         check_layout(folder)
         chosen = load_template(folder, template)
         tokenizer = PromptTokenizer(folder / TOKENIZER, chosen)

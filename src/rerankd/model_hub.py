@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from rerankd.engine.base import DType
 from rerankd.errors import ConfigurationError
 
 EMBEDDED = "tiny"
@@ -14,13 +15,14 @@ _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "merges.txt"
 """All that is ever taken from a hub: weights without pickle, settings, the tokenizer. Never code."""
 
 
-def resolve_checkpoint(model: str, revision: str = "") -> Path:
+def resolve_checkpoint(model: str, revision: str = "", dtype: DType = "auto") -> Path:
     """The folder that holds ``model``'s files.
 
     Args:
         model: ``tiny``, a folder, or a hub name such as ``Qwen/Qwen3-Reranker-0.6B`` (downloaded once, then
             taken from the hub's cache; ``HF_HUB_OFFLINE=1`` never asks the network).
         revision: commit, tag or branch of a hub name; empty means the newest.
+        dtype: where a published graph has to be fetched, the one in this format.
 
     Raises:
         ConfigurationError: there is no such model, or the hub cannot be reached; the message says what to do.
@@ -30,7 +32,7 @@ def resolve_checkpoint(model: str, revision: str = "") -> Path:
         return local
     if _looks_like_a_path(model):
         raise ConfigurationError(f"there is no folder {model!r}; give a folder, a hub name or `{EMBEDDED}`")
-    return _download(model, revision)
+    return _download(model, revision, dtype)
 
 
 def local_checkpoint(model: str) -> Path | None:
@@ -52,7 +54,7 @@ def _looks_like_a_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or model.count("/") != 1 or "\\" in model
 
 
-def _download(model: str, revision: str) -> Path:
+def _download(model: str, revision: str, dtype: DType) -> Path:
     # Imported here: it costs 0.3 s that a local checkpoint need not pay.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -63,8 +65,16 @@ def _download(model: str, revision: str) -> Path:
         RevisionNotFoundError,
     )
 
+    from rerankd.engine.onnx.source import published_graphs
+
     try:
-        return Path(snapshot_download(model, revision=revision or None, allow_patterns=list(_PATTERNS)))
+        folder = Path(snapshot_download(model, revision=revision or None, allow_patterns=list(_PATTERNS)))
+        for name in published_graphs(folder, dtype):
+            # One of many variants, each as large as the weights; of the same commit as the rest.
+            snapshot_download(model, revision=folder.name, allow_patterns=[f"onnx/{name}", f"onnx/{name}_data"])
+            if (folder / "onnx" / name).is_file():
+                break
+        return folder
     except RevisionNotFoundError:
         reason = f"{model!r} has no revision {revision!r}"
     except GatedRepoError:

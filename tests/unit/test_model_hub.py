@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rerankd.engine.base import DType
 from rerankd.errors import ConfigurationError
 from rerankd.model_hub import resolve_checkpoint
 
@@ -30,6 +31,7 @@ def test_only_safetensors_and_json_are_taken_from_a_hub_at_the_revision(
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
     assert resolve_checkpoint("Qwen/Qwen3-Reranker-0.6B", "abc123") == tmp_path
     assert asked["revision"] == "abc123"
     patterns = asked["allow_patterns"]
@@ -49,3 +51,36 @@ def test_a_hub_out_of_reach_is_one_line_that_says_what_to_do(failure: str, monke
         resolve_checkpoint("Qwen/Qwen3-Reranker-0.6B")
     assert "\n" not in caught.value.message
     assert "copy the model's folder" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "fetched"),
+    [
+        ("DebertaV2ForSequenceClassification", "auto", ["model.onnx"]),
+        ("DebertaV2ForSequenceClassification", "float16", ["model_fp16.onnx"]),
+        ("DebertaV2ForSequenceClassification", "int8", ["model_quantized.onnx"]),
+        ("BertForSequenceClassification", "auto", []),
+        ("Qwen3ForCausalLM", "auto", []),
+    ],
+)
+def test_of_the_published_graphs_the_one_that_is_used_is_fetched(
+    architecture: str, dtype: DType, fetched: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_hub = ("model.onnx", "model_fp16.onnx", "model_quantized.onnx", "model_q4.onnx")
+    revisions = []
+
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        revisions.append(revision)
+        for file in on_hub:
+            if f"onnx/{file}" in allow_patterns:
+                (tmp_path / "onnx").mkdir(exist_ok=True)
+                (tmp_path / "onnx" / file).touch()
+        return str(tmp_path)
+
+    (tmp_path / "config.json").write_text(f'{{"architectures": ["{architecture}"]}}')
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    resolve_checkpoint("org/encoder", "main", dtype)
+    assert sorted(file.name for file in tmp_path.glob("onnx/*")) == fetched
+    assert revisions[0] == "main"
+    assert set(revisions[1:]) <= {tmp_path.name}

@@ -235,7 +235,9 @@ async def load_model(
         on_death: told the model's name and why its engine is gone for good.
         report: told of a part and of its trouble when some of several engines are missing, and when none is.
     """
-    checkpoint = await asyncio.to_thread(Checkpoint.open, source.model, source.revision, source.template)
+    checkpoint = await asyncio.to_thread(
+        Checkpoint.open, source.model, source.revision, source.template, source.dtype
+    )
     prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads)
     own_metrics = EngineMetrics(metrics, name)
     admission = Admission(settings, prompts.semaphore, own_metrics)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rerankd.checkpoint_files import architectures, read_config
+from rerankd.checkpoint_files import CONFIG, architectures, read_config
 from rerankd.engine.base import DType
 from rerankd.engine.native.config import ARCHITECTURES, ModelConfig
 from rerankd.engine.onnx.config import max_length_of, pad_id_of, require_one_label
@@ -105,6 +105,16 @@ def can_write(folder: Path, architecture: str, dtype: str) -> bool:
     if architecture not in GRAPHS or not has_weights(folder) or dtype not in ("float32", "int8"):
         return False
     return architecture not in ARCHITECTURES or ModelConfig.read(folder).weights <= MAX_DECODER_WEIGHTS
+
+
+def published_graphs(folder: Path, dtype: DType) -> tuple[str, ...]:
+    """Names of graphs of which one is needed beside the files that ``folder`` has; none where those are enough."""
+    if not (folder / CONFIG).is_file():
+        return ()
+    architecture, wanted = architecture_of(folder), "float32" if dtype == "auto" else dtype
+    if architecture in ARCHITECTURES or can_write(folder, architecture, wanted):
+        return ()
+    return PUBLISHED.get(wanted, ())
 
 
 def _published(folder: Path, architecture: str, dtype: str) -> Path:
