@@ -6,7 +6,6 @@ where the server has a thread, and the next prompts are made meanwhile.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +19,13 @@ from numpy.typing import NDArray
 
 from rerankd.cache.base import CachedScore
 from rerankd.checkpoint import Checkpoint
+from rerankd.client._calls import as_documents
+from rerankd.client.values import Document, Pair, Query, RankedResults
 from rerankd.core.engine_core import EngineCore, EngineGone, load_engine
 from rerankd.core.request import Output, ScoreRequest
 from rerankd.engine.base import DType, Engine, EngineInfo
-from rerankd.errors import EngineDead, ScoringError
+from rerankd.errors import EngineDead, ScoringError, ServiceError
+from rerankd.local_results import error_of, ranked_results, request_of, request_or_error
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.template import Template
@@ -151,24 +153,73 @@ class Reranker:
     def rank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Sequence[str | Document],
         instruction: str | None = None,
         top_n: int | None = None,
+        model: str | None = None,
+        *,
+        threshold: float | None = None,
+        raw_scores: bool = False,
         long_documents: LongDocuments = NO_WISH,
-    ) -> RerankResult:
-        """Order ``documents`` by how well each answers ``query``; without ``instruction`` by the template's own.
+    ) -> RankedResults:
+        """Order ``documents`` by how well each answers ``query``; the words and results are the client's.
+
+        Args:
+            instruction: what counts as relevant; None leaves it to the template.
+            top_n: how many results are kept; None for all.
+            model: this model's own name, or None.
+            threshold: the least score of a result; ``nothing_relevant`` says whether no document reached it.
+            raw_scores: logits instead of probabilities in 0..1.
+            long_documents: what happens to long documents, in place of the model's own rule.
 
         Raises:
             TooLong: a document is too long, and long ones are to be refused.
+            InvalidRequest: the query is blank, or there are no documents.
+            ScoringError: no document could be scored.
             EngineDead: the engine cannot score any more.
         """
-        started = time.monotonic()
-        request = RerankRequest(
-            query, tuple(documents), instruction=instruction, top_n=top_n, long_documents=long_documents
-        )
+        asked = Query(query, as_documents(documents), instruction, top_n, threshold)
+        request = replace(request_of(asked, self.name, model), long_documents=long_documents)
         (scored,) = self.score_many([request])
-        timings = Timings(total=time.monotonic() - started)
-        return self.result_of(request, scored, timings)
+        answer = self.result_of(request, scored, Timings())
+        if len(answer.errors) == len(answer.scores):
+            raise error_of(answer)
+        return ranked_results(asked, answer, raw_scores)
+
+    def rank_many(self, queries: Sequence[Query], model: str | None = None) -> list[RankedResults | ServiceError]:
+        """Rank several queries, scored together; a query that fails alone is its error in the list."""
+        checked = [request_or_error(query, self.name, model) for query in queries]
+        scored = self.score_many(request for request in checked if isinstance(request, RerankRequest))
+        return [
+            request
+            if isinstance(request, ServiceError)
+            else ranked_results(query, self.result_of(request, next(scored), Timings()), False)
+            for query, request in zip(queries, checked, strict=True)
+        ]
+
+    def score(
+        self,
+        pairs: Sequence[Pair],
+        instruction: str | None = None,
+        model: str | None = None,
+        *,
+        raw_scores: bool = False,
+    ) -> list[float]:
+        """The score of each (query, document), in order. A pair that has none is an error of the whole call."""
+        asked = [Query(query, (document,), instruction) for query, document in pairs]
+        requests = [request_of(query, self.name, model) for query in asked]
+        answers = [
+            self.result_of(request, scored, Timings())
+            for request, scored in zip(requests, self.score_many(requests), strict=True)
+        ]
+        for answer in answers:
+            if answer.errors:
+                raise error_of(answer)
+        return [
+            result.score
+            for query, answer in zip(asked, answers, strict=True)
+            for result in ranked_results(query, answer, raw_scores)
+        ]
 
     def result_of(self, request: RerankRequest, scored: LocalScores, timings: Timings) -> RerankResult:
         """The answer that raw scores of :meth:`score_many` make."""

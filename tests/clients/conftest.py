@@ -12,11 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from tests.clients import table
-from tests.clients.environments import FOLDER, node_environment, python_environment
+from tests.clients.environments import FOLDER, PYTHON_ENVIRONMENTS, node_environment, python_environment
 from tests.clients.proxy import recording_proxy
 from tests.live import running_server
 
 Report = dict[str, Any]
+PATIENT = ("--deadline-seconds", "300", "--engine-timeout-seconds", "600")
+"""A machine that is busy with something else makes a client wait, and not fail."""
 SHOWN = pytest.StashKey[list[str]]()
 
 
@@ -25,11 +27,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """Addresses by what they do: rank with the embedded model, want a key, have no room left."""
     folder = tmp_path_factory.mktemp("servers")
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(running_server(log=folder / "open.log"))
+        opened = stack.enter_context(running_server(*PATIENT, log=folder / "open.log"))
         locked = stack.enter_context(
-            running_server(
-                "--engine", "fake", log=folder / "locked.log", env={"RERANKD_API_KEYS": "test:the-right-key"}
-            )
+            running_server(*PATIENT, log=folder / "locked.log", env={"RERANKD_API_KEYS": "test:the-right-key"})
         )
         busy = stack.enter_context(
             running_server("--engine", "fake", log=folder / "busy.log", env={"RERANKD_RATE_LIMIT": "1/day"})
@@ -43,7 +43,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 @pytest.fixture(scope="session")
 def reports(servers: dict[str, str], pytestconfig: pytest.Config) -> dict[str, list[Report]]:
     """What every call of every environment met; the table is written from it."""
-    found = {name: run(python_environment(name), servers) for name in ("sdks", "frameworks", "gateways")}
+    found = {name: run(python_environment(name), servers) for name in PYTHON_ENVIRONMENTS}
     if shutil.which("node"):
         found["node"] = run(node_environment(), servers)
     rows = [report for reports in found.values() for report in reports]

@@ -13,6 +13,8 @@ LISTS = Path(__file__).parent / "environments"
 CALLS = Path(__file__).parent / "calls"
 FOLDER = Path(os.environ.get("RERANKD_CLIENT_ENVIRONMENTS") or Path(__file__).parents[2] / ".venv-clients")
 
+PYTHON_ENVIRONMENTS = ("sdks", "frameworks", "gateways", "stores", "adapters", "load", "older", "shapes")
+
 
 def python_environment(name: str) -> list[str]:
     """The command that runs the calls of a Python environment."""

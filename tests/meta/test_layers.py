@@ -28,7 +28,7 @@ FORBIDDEN = {
     "observe": {"torch", *FRONT, "rerankd.service", "rerankd.core", "rerankd.engine"},
 }
 """What a folder on a request's way may not import; each stands on the ones below it."""
-BESIDE = {"cli", "client", "cluster", "evaluate", "models", "resilience", "settings"}
+BESIDE = {"cli", "client", "cluster", "evaluate", "integrations", "models", "resilience", "settings"}
 """Folders that are not on a request's way; the client has a test of its own."""
 
 

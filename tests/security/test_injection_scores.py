@@ -52,7 +52,7 @@ def tiny() -> Iterator[Reranker]:
 
 def scores(tiny: Reranker, addition: str) -> NDArray[np.float64]:
     documents = [f"{document} {addition}" for document in DOCUMENTS]
-    return np.array([[place.score for place in tiny.rank(query, documents).scores] for query in QUERIES])
+    return np.array([list(tiny.rank(query, documents).scores) for query in QUERIES])
 
 
 def escaped(text: str) -> str:

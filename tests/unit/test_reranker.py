@@ -92,9 +92,8 @@ def test_a_batch_that_does_not_fit_is_split(reranker: Reranker, engine: FakeEngi
 def test_a_bad_document_fails_alone(reranker: Reranker, builder: PromptBuilder, engine: FakeEngine) -> None:
     engine.script = FakeScript(fail_on=tuple(pair_of(builder, reranker, "q", "Paris").ids.tolist()))
     result = reranker.rank("q", ["Paris", "France", "\udbff"])
-    assert [type(row.error) for row in result.errors] != []
-    assert [row.index for row in result.errors] == [0, 2]
-    assert [row.index for row in result.ranked] == [1]
+    assert [error.index for error in result.errors] == [0, 2]
+    assert [row.index for row in result] == [1]
 
 
 def test_one_pair_that_does_not_fit_is_an_error_that_says_what_to_do(reranker: Reranker, engine: FakeEngine) -> None:
@@ -126,7 +125,7 @@ def test_an_instruction_that_the_prompt_has_no_place_for_is_warned_of(reranker: 
 
 @pytest.mark.promise("S6")
 def test_an_empty_instruction_is_the_default_one(reranker: Reranker) -> None:
-    logits = [reranker.rank("q", ["Paris"], instruction=given).scores[0].logit for given in (None, "", " ")]
+    logits = [reranker.score([("q", "Paris")], instruction=given, raw_scores=True)[0] for given in (None, "", " ")]
     assert len(set(logits)) == 1
 
 
@@ -151,10 +150,10 @@ def test_ranking_gives_probabilities_by_the_templates_scale(reranker: Reranker, 
     template = reranker.template
     raw = expected(builder, reranker, RerankRequest("capital", tuple(documents)))
     logits = [template.scale * logit + template.bias for logit in raw]
-    assert [score.logit for score in result.scores] == pytest.approx(logits)
-    assert result.scores[0].score == pytest.approx(1 / (1 + math.exp(-logits[0])))
-    assert [place.index for place in result.ranked] == sorted(range(4), key=lambda index: -logits[index])[:2]
-    assert (result.model, len(result.ranked)) == ("fake", 2)
+    assert reranker.rank("capital", documents, raw_scores=True).scores == pytest.approx(logits)
+    assert result.scores[0] == pytest.approx(1 / (1 + math.exp(-logits[0])))
+    assert [place.index for place in result] == sorted(range(4), key=lambda index: -logits[index])[:2]
+    assert (result.model, len(result)) == ("fake", 2)
 
 
 def test_a_score_that_is_not_a_number_is_reported(
@@ -163,4 +162,4 @@ def test_a_score_that_is_not_a_number_is_reported(
     engine.script = FakeScript(nan_on=tuple(pair_of(builder, reranker, "q", "Paris").ids.tolist()))
     result = reranker.rank("q", ["Paris", "France"])
     assert [error.index for error in result.errors] == [0]
-    assert [place.index for place in result.ranked] == [1]
+    assert [place.index for place in result] == [1]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rerankd.cli.records.source import Format
     from rerankd.client import Result
     from rerankd.settings import Settings
-    from rerankd.types import DocumentScore
 
 _MODEL_SETTINGS = (
     "model", "revision", "template", "engine", "dtype", "device", "threads", "max_pair_tokens",
@@ -175,7 +174,7 @@ def _ask_model(query: str, texts: list[str], settings: Settings, options: Mappin
 
     asked = _own_instruction(settings, options)
     found = load_named(settings.model, settings).rank(query, texts, instruction=asked, top_n=options["top_n"])
-    return found.model, [_Row(row.index, row.score or 0.0, _best(row)) for row in found.ranked]
+    return found.model, [_Row(row.index, row.score, _best(row)) for row in found]
 
 
 def _ask_server(query: str, texts: list[str], settings: Settings, options: Mapping[str, Any]) -> _Ranked:
@@ -211,7 +210,7 @@ def _lines(documents: IO[str], most: int) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def _best(row: DocumentScore | Result) -> tuple[int, int, float] | None:
+def _best(row: Result) -> tuple[int, int, float] | None:
     best = row.best_passage
     return None if best is None else (best.start, best.end, best.score)
 

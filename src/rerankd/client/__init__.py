@@ -2,8 +2,18 @@
 
 from rerankd.client.async_client import AsyncClient
 from rerankd.client.errors import ClientError
+from rerankd.client.json_client import RerankerClient
 from rerankd.client.sync_client import Client
-from rerankd.client.values import Document, DocumentError, Query, RankedResults, Result, Timeout, Usage
+from rerankd.client.values import (
+    Document,
+    DocumentError,
+    Query,
+    RankedResults,
+    Result,
+    ServedModel,
+    Timeout,
+    Usage,
+)
 
 __all__ = [
     "AsyncClient",
@@ -13,7 +23,9 @@ __all__ = [
     "DocumentError",
     "Query",
     "RankedResults",
+    "RerankerClient",
     "Result",
+    "ServedModel",
     "Timeout",
     "Usage",
 ]

@@ -1,4 +1,4 @@
-"""What both clients share: calls are built, answers read and errors told apart by plain functions."""
+"""What both clients share below a call: address, headers, timeouts, the bytes of an answer, and errors told apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 
 from rerankd.client import errors
 from rerankd.client._error_table import BY_CODE, BY_STATUS
-from rerankd.client.values import Document, DocumentError, Passage, Query, RankedResults, Result, Timeout, Usage
+from rerankd.client.values import Timeout
 
 T = TypeVar("T")
 Json: TypeAlias = Any
@@ -44,6 +44,8 @@ class Call(Generic[T]):
     path: str
     body: Json
     read: Callable[[Json], T]
+    also_answers: tuple[int, ...] = ()
+    """Statuses beside 2xx whose body is the answer."""
 
     @property
     def method(self) -> str:
@@ -97,34 +99,6 @@ def attempt_timeout(timeout: Timeout, remaining: float | None) -> httpx.Timeout:
     )
 
 
-def rank_call(query: Query, *, model: str | None, raw_scores: bool) -> Call[RankedResults]:
-    documents = _as_documents(query.documents)
-    body = _item(query, documents, model) | {"return_documents": False}
-    if raw_scores:
-        body["raw_scores"] = True
-    return Call("/rerank", body, lambda answer: _ranked(_as_object(answer), documents, query.top_n))
-
-
-def rank_many_call(queries: Sequence[Query], *, model: str | None) -> Call[list[RankedResults | errors.StatusError]]:
-    sent = [_as_documents(query.documents) for query in queries]
-    pairs = [_item(query, documents, model) for query, documents in zip(queries, sent, strict=True)]
-
-    def read(answer: Json) -> list[RankedResults | errors.StatusError]:
-        items = _as_object(answer).get("results")
-        if not isinstance(items, list) or len(items) != len(sent):
-            raise errors.InvalidResponse("the answer has not one result for every query")
-        return [
-            _batch_item(_as_object(item), documents, query.top_n)
-            for item, documents, query in zip(items, sent, queries, strict=True)
-        ]
-
-    return Call("/batch_rerank", {"pairs": pairs}, read)
-
-
-def info_call() -> Call[dict[str, Json]]:
-    return Call("/info", None, _as_object)
-
-
 def encoded(call: Call[Any]) -> bytes | None:
     """The body of a call as JSON; None for a call without one.
 
@@ -171,9 +145,19 @@ def total_is_over() -> errors.CallTimeout:
     return errors.ReadTimeout("the call was not over in its total time")
 
 
+def seconds_until(until: float | None) -> float | None:
+    """What is left of a call's time; raises CallTimeout where nothing is."""
+    if until is None:
+        return None
+    left = until - time.monotonic()
+    if left <= 0:
+        raise total_is_over()
+    return left
+
+
 def read_answer(call: Call[T], response: httpx.Response, content: bytes) -> T:
     """The answer's value; raises the error that the response stands for."""
-    if not response.is_success:
+    if not response.is_success and response.status_code not in call.also_answers:
         raise status_error(response, content)
     return call.read(_decode(content))
 
@@ -190,7 +174,7 @@ def status_error(response: httpx.Response, content: bytes) -> errors.StatusError
         body = _decode(content)
     except errors.InvalidResponse:
         body = None
-    code, message, param = _error_facts(body)
+    code, message, param = error_facts(body)
     kind = BY_CODE.get(code) or BY_STATUS.get(response.status_code) or _general_kind(response.status_code)
     return kind(
         message or f"the server answered {response.status_code} {response.reason_phrase}".rstrip(),
@@ -220,38 +204,22 @@ def _general_kind(status: int) -> type[errors.StatusError]:
     return errors.ServerError if status >= 500 else errors.StatusError
 
 
-def _error_facts(body: Json) -> tuple[str, str, str | None]:
+def error_facts(body: Json) -> tuple[str, str, str | None]:
     """(code, message, param) of an error body, as far as it has them.
 
     Our own answers say all at the top; inside ``error`` other services say it, with a status for a ``code``.
     """
     if not isinstance(body, dict):
-        return "", _text(body), None
+        return "", text_of(body), None
     inner = body.get("error")
     inner = inner if isinstance(inner, dict) else {"message": inner}
-    code = _text(body.get("code")) or _text(inner.get("code"))
-    message = _text(body.get("message")) or _text(inner.get("message")) or _text(body.get("detail"))
-    return code, message, _text(inner.get("param")) or None
+    code = text_of(body.get("code")) or text_of(inner.get("code"))
+    message = text_of(body.get("message")) or text_of(inner.get("message")) or text_of(body.get("detail"))
+    return code, message, text_of(inner.get("param")) or None
 
 
-def _text(value: Json) -> str:
+def text_of(value: Json) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _as_documents(documents: Sequence[str | Document]) -> tuple[Document, ...]:
-    if isinstance(documents, str):
-        # A string is a sequence of strings too, and every letter would be scored.
-        raise TypeError("documents has to be a list of texts, not one text")
-    return tuple(Document(document) if isinstance(document, str) else document for document in documents)
-
-
-def _item(query: Query, documents: Sequence[Document], model: str | None) -> dict[str, Json]:
-    """One query as the wire has it; what was not given is left out, so that the server's default applies."""
-    given = {"instruction": query.instruction, "top_n": query.top_n, "model": model}
-    texts = [document.text for document in documents]
-    return {**query.options, "query": query.text, "documents": texts} | {
-        key: value for key, value in given.items() if value is not None
-    }
 
 
 def _decode(content: bytes) -> Json:
@@ -259,99 +227,3 @@ def _decode(content: bytes) -> Json:
         return json.loads(content)
     except (ValueError, RecursionError):
         raise errors.InvalidResponse("the answer is not JSON; is this the address of a rerankd server?") from None
-
-
-def _as_object(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise errors.InvalidResponse("the answer is not the JSON object that rerankd sends")
-    return value
-
-
-def _batch_item(
-    item: dict[str, Json], documents: tuple[Document, ...], top_n: int | None
-) -> RankedResults | errors.StatusError:
-    if "error" not in item:
-        return _ranked(item, documents, top_n)
-    code, message, param = _error_facts(item)
-    return BY_CODE.get(code, errors.InvalidRequest)(message or "the query failed", status=0, code=code, param=param)
-
-
-def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], top_n: int | None) -> RankedResults:
-    scores = answer.get("scores")
-    if not isinstance(scores, list) or len(scores) != len(documents) or not all(map(_is_score, scores)):
-        raise errors.InvalidResponse("the answer has not one score for every document")
-    passages = _passages(answer.get("results"))
-    scored = [
-        Result(index, scores[index], document, *passages.get(index, ()))
-        for index, document in enumerate(documents)
-        if scores[index] is not None
-    ]
-    # sorted() is stable, so that equal scores keep input order, as the server's own ranking does.
-    results = sorted(scored, key=lambda result: -result.score)[: len(scored) if top_n is None else top_n]
-    return RankedResults(
-        tuple(results),
-        tuple(scores),
-        model=_text(answer.get("model")),
-        id=_text(answer.get("id")),
-        usage=_usage(answer.get("usage")),
-        errors=_document_errors(answer.get("errors")),
-        warnings=_warnings(answer.get("meta")),
-        meta=meta if isinstance(meta := answer.get("meta"), dict) else {},
-    )
-
-
-def _passages(rows: Json) -> dict[int, tuple[Passage | None, tuple[Passage, ...]]]:
-    """The best passage and the relevant spans of each document that has any, by its index."""
-    found = {}
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict) and isinstance(row.get("index"), int):
-            spans = row.get("relevant_spans")
-            spans = [_passage(span) for span in spans] if isinstance(spans, list) else []
-            found[row["index"]] = _passage(row.get("best_passage")), tuple(span for span in spans if span)
-    return found
-
-
-def _passage(value: Json) -> Passage | None:
-    if not isinstance(value, dict):
-        return None
-    start, end, score = (value.get(name) for name in ("start", "end", "score"))
-    if isinstance(start, int) and isinstance(end, int) and score is not None and _is_score(score):
-        return Passage(start, end, score)
-    return None
-
-
-def _warnings(meta: Json) -> tuple[str, ...]:
-    found = meta.get("warnings") if isinstance(meta, dict) else None
-    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
-
-
-def _is_score(value: Json) -> bool:
-    if value is None:
-        return True
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _document_errors(values: Json) -> tuple[DocumentError, ...]:
-    if not isinstance(values, list | None):
-        raise errors.InvalidResponse("the errors of the answer are no list")
-    return tuple(map(_document_error, values or ()))
-
-
-def _document_error(value: Json) -> DocumentError:
-    facts = _as_object(value)
-    index = facts.get("index")
-    return DocumentError(
-        index if isinstance(index, int) else -1, _text(facts.get("code")), _text(facts.get("message"))
-    )
-
-
-def _usage(value: Json) -> Usage | None:
-    if not isinstance(value, dict):
-        return None
-    prompt, total = value.get("prompt_tokens"), value.get("total_tokens")
-    return Usage(prompt, total) if isinstance(prompt, int) and isinstance(total, int) else None

@@ -9,11 +9,12 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from rerankd.client import _core
+from rerankd.client import _core, _parts
+from rerankd.client._calls import info_call, models_call
 from rerankd.client._within import within
 from rerankd.client.errors import ClientError, StatusError
 from rerankd.client.retry import MOST_RETRIES, Attempts, RetryBudget, check_retries
-from rerankd.client.values import Document, Query, RankedResults, Timeout
+from rerankd.client.values import Document, Pair, Query, RankedResults, ServedModel, Timeout
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class Client:
         self._retries = check_retries(retries)
         self._most = max_response_bytes
         self._budget = RetryBudget()
+        self._limits = _parts.KnownLimits()
         self._http = httpx.Client(headers=_core.default_headers(api_key), transport=transport)
 
     def rank(
@@ -62,31 +64,65 @@ class Client:
         top_n: int | None = None,
         model: str | None = None,
         *,
+        threshold: float | None = None,
         raw_scores: bool = False,
         **options: Any,
     ) -> RankedResults:
-        """Order ``documents`` by how well each answers ``query``.
+        """Order ``documents`` by how well each answers ``query``. More than one request may hold go in parts.
 
         Args:
             instruction: what counts as relevant; None leaves it to the served name.
             top_n: how many results are kept; None for all.
             model: a served name; None for the server's first.
+            threshold: the least score of a result; ``nothing_relevant`` says whether no document reached it.
             raw_scores: logits instead of probabilities in 0..1.
             options: further fields of the request, by their names in the API: ``long_documents="chunk"``.
         """
-        asked = Query(query, documents, instruction, top_n, options)
-        return self._send(_core.rank_call(asked, model=model, raw_scores=raw_scores))
+        asked = Query(query, documents, instruction, top_n, threshold, options)
+        return self.run(_parts.rank_plan(self._limits, asked, model=model, raw_scores=raw_scores))
 
     def rank_many(self, queries: Sequence[Query], model: str | None = None) -> list[RankedResults | StatusError]:
-        """Rank several queries in one call, scored together; a query that fails alone is its error in the list."""
-        return self._send(_core.rank_many_call(queries, model=model))
+        """Rank several queries, scored together; a query that fails alone is its error in the list."""
+        return self.run(_parts.rank_many_plan(self._limits, queries, model=model))
+
+    def score(
+        self,
+        pairs: Sequence[Pair],
+        instruction: str | None = None,
+        model: str | None = None,
+        *,
+        raw_scores: bool = False,
+    ) -> list[float]:
+        """The score of each (query, document), in order. A pair that has none is an error of the whole call."""
+        plan = _parts.score_plan(self._limits, pairs, instruction=instruction, model=model, raw_scores=raw_scores)
+        return self.run(plan)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        """The names that the server answers to, its default first."""
+        return self.run(_parts.call_plan(models_call()))
 
     def info(self) -> dict[str, Any]:
         """What the server says of itself: served names, revisions, limits."""
-        return self._send(_core.info_call())
+        return self.run(_parts.call_plan(info_call()))
 
-    def _send(self, call: _core.Call[T]) -> T:
-        attempts = Attempts(self._retries, self._budget, self._timeout.total)
+    def run(self, plan: _parts.Plan[T]) -> T:
+        """Makes the calls of a plan, all within the time of one call."""
+        until = None if self._timeout.total is None else time.monotonic() + self._timeout.total
+        try:
+            call = next(plan)
+            while True:
+                try:
+                    answer = self._send(call, until)
+                except ClientError as error:
+                    call = plan.throw(error)
+                else:
+                    call = plan.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _send(self, call: _core.Call[T], until: float | None) -> T:
+        attempts = Attempts(self._retries, self._budget, _core.seconds_until(until))
         while True:
             try:
                 return self._attempt(call, attempts.remaining)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+if TYPE_CHECKING:
+    import pandas
+
+Pair: TypeAlias = tuple[str, str]
+"""A query and a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,17 @@ class Query:
     documents: Sequence[str | Document]
     instruction: str | None = None
     top_n: int | None = None
+    threshold: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request, by their names in the API: ``{"long_documents": "chunk"}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A name that the server answers to; longer pairs are cut to ``max_pair_tokens``."""
+
+    name: str
+    max_pair_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +92,7 @@ class RankedResults(Sequence[Result]):
     """Documents from the best to the worst; equal scores in input order.
 
     Attributes:
-        results: the best ``top_n``, or all.
+        results: the best ``top_n``, or all; none with a score below the threshold.
         scores: one score a document in input order, ``None`` where the server failed on that document.
         model: name of the model that scored.
         id: the server's id of the answer.
@@ -85,6 +100,7 @@ class RankedResults(Sequence[Result]):
         errors: the documents that have no score, and why.
         warnings: what the server says beside the scores, such as how many pairs it had to cut.
         meta: what else the server says of the call, such as what became of long documents.
+        nothing_relevant: whether no document reached the threshold; None where there was none.
     """
 
     results: tuple[Result, ...]
@@ -95,6 +111,7 @@ class RankedResults(Sequence[Result]):
     errors: tuple[DocumentError, ...] = ()
     warnings: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    nothing_relevant: bool | None = None
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)
@@ -112,6 +129,22 @@ class RankedResults(Sequence[Result]):
     def top(self, k: int) -> tuple[Result, ...]:
         """The best ``k``, fewer when there are fewer."""
         return self.results[: max(k, 0)]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row a result, best first: ``index``, ``score``, ``text``, ``id``, and ``metadata.KEY`` for each key.
+
+        Raises:
+            ImportError: pandas is not installed; ``pip install rerankd[pandas]`` brings it.
+        """
+        import pandas
+
+        rows = [
+            {"index": result.index, "score": result.score, "text": result.document.text, "id": result.document.id}
+            | {f"metadata.{key}": value for key, value in result.document.metadata.items()}
+            for result in self.results
+        ]
+        # Without rows pandas would know no columns.
+        return pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=["index", "score", "text", "id"])
 
 
 @dataclass(frozen=True, slots=True)

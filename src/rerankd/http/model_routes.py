@@ -63,6 +63,7 @@ class ModelRoutes:
                 "version": rerankd.__version__,
                 "sha": None,
                 "docker_label": None,
+                "limits": self._limits(),
                 "state": self._service.lifecycle.state,
                 "engine": engine.engine,
                 "device": engine.device,
@@ -74,6 +75,17 @@ class ModelRoutes:
                 "models": [_card(other) for other in models],
             }
         )
+
+    def _limits(self) -> dict[str, int]:
+        """What a request may have, by the settings' names; ``max_documents`` is each model's own, in its card."""
+        settings = self._settings
+        return {
+            "max_queries": min(settings.max_queries, settings.queue_requests),
+            "max_document_characters": settings.max_document_characters,
+            "max_query_characters": settings.max_query_characters,
+            "max_request_characters": settings.max_request_characters,
+            "max_body_bytes": settings.max_body_bytes,
+        }
 
     async def list_models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._openai_card(model) for model in self._models()]})

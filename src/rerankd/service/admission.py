@@ -57,16 +57,13 @@ def check_queries(queries: int, settings: Settings) -> None:
 
 
 def check_sizes(request: RerankRequest, limits: SizeLimits) -> None:
-    """Refuse what is empty or too large. An empty document is allowed: it gets a (low) score like any other.
+    """Refuse what is empty or too large.
 
     Raises:
         InvalidRequest: no query, or no documents.
         TooLarge: names the limit, the value measured and the setting that moves the limit.
     """
-    if not request.query or request.query.isspace():
-        raise InvalidRequest("query must not be empty or blank", param="query")
-    if not request.documents:
-        raise InvalidRequest("documents must not be empty", param="documents")
+    check_not_empty(request)
     if len(request.documents) > limits.max_documents:
         raise _too_large("the request", len(request.documents), "documents", limits.max_documents, "max_documents")
     for name, text in (("query", request.query), ("instruction", request.instruction or "")):
@@ -78,6 +75,14 @@ def check_sizes(request: RerankRequest, limits: SizeLimits) -> None:
         raise _too_large(name, longest, "characters", limits.max_document_characters, "max_document_characters")
     if (total := sum(lengths)) > limits.max_request_characters:
         raise _too_large("documents", total, "characters", limits.max_request_characters, "max_request_characters")
+
+
+def check_not_empty(request: RerankRequest) -> None:
+    """Raises InvalidRequest without a query or documents. An empty document gets a (low) score like any other."""
+    if not request.query or request.query.isspace():
+        raise InvalidRequest("query must not be empty or blank", param="query")
+    if not request.documents:
+        raise InvalidRequest("documents must not be empty", param="documents")
 
 
 def _too_large(name: str, value: int, unit: str, limit: int, setting: str) -> TooLarge:

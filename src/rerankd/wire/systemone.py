@@ -5,6 +5,7 @@ What the state is to a question:
 * an object with ``query`` and a document that the question names (`` `document` ``, ``documents.D00``, ``passage``),
   or that is the only one there: the question is the instruction, with the name of the document made the same for all,
   so that a hundred questions about a hundred documents are one request;
+* an object of instructions that holds a document of its own (``{"question", "document"}``) is about that one;
 * anything else: the question is the query, the whole state the document.
 """
 
@@ -36,6 +37,9 @@ from rerankd.wire.questions import (
 KINDS: Mapping[str, Kind] = {"noul": "yes_or_no", "choice": "choice", "score": "score"}
 DOCUMENT_NAMES = ("document", "passage", "text", "content", "candidate", "chunk")
 """Fields of a state that hold its only document."""
+
+QUESTION_NAMES = ("question", "instructions", "instruction")
+"""Keys of the question in an object of instructions."""
 
 _NAMED = re.compile(r"`([^`\n]{1,200})`|\b((?:documents|passages|candidates|chunks)(?:\.|\[)[\w\"'.-]{1,100}\]?)")
 _INDEX = re.compile("[0-9]{1,6}")
@@ -101,13 +105,22 @@ def _question(name: str, row: Json, state: _State) -> Question:
     kind = KINDS.get(given.get("type", "noul")) if isinstance(given.get("type", "noul"), str) else None
     if kind is None:
         values.refuse(f"{where}.type", f"has to be one of {', '.join(KINDS)}")
-    instructions = read_instructions(given.get("instructions"), f"{where}.instructions")
+    instructions, document = _instructions(given.get("instructions"), f"{where}.instructions")
     criteria = given.get("criteria")
     if kind == "yes_or_no":
-        return Question(name, kind, state.ask(_with_criteria(instructions, criteria)))
+        return Question(name, kind, state.ask(_with_criteria(instructions, criteria), document))
     names = ("criteria", "options", "choices", "levels")
     options = next((given[name] for name in names if given.get(name) is not None), None)
-    return Question(name, kind, state.ask(instructions), read_options(options, f"{where}.criteria"))
+    return Question(name, kind, state.ask(instructions, document), read_options(options, f"{where}.criteria"))
+
+
+def _instructions(value: Json, where: str) -> tuple[str, str | None]:
+    """The question, and the document of an object that holds both."""
+    if not isinstance(value, dict):
+        return read_instructions(value, where), None
+    question = next((value[name] for name in QUESTION_NAMES if name in value), None)
+    document = next((value[name] for name in DOCUMENT_NAMES if isinstance(value.get(name), str)), None)
+    return read_instructions(value if question is None else question, where), None if question is None else document
 
 
 def _with_criteria(instructions: str, criteria: Json) -> str:
@@ -123,7 +136,14 @@ class _State:
         query = state.get("query") if isinstance(state, dict) else None
         self._query = query if isinstance(query, str) and query.strip() else None
 
-    def ask(self, instructions: str) -> Ask:
+    def ask(self, instructions: str, document: str | None) -> Ask:
+        if document is not None:
+            query = self._query
+            return (
+                Ask(PLAIN_INSTRUCTION, instructions, document)
+                if query is None
+                else Ask(instructions, query, document)
+            )
         if self._query is not None and (found := self._document(instructions)) is not None:
             return Ask(found[0], self._query, found[1])
         if self._whole is None:

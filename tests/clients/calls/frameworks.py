@@ -93,6 +93,20 @@ def langchain_nvidia(url: str, key: str, query: str) -> Sequence[int]:
     return compressed(NVIDIARerank(base_url=f"{url}/v1", model=MODEL, api_key=key, top_n=3), query)
 
 
+@call("langchain-voyageai", "VoyageAIRerank")
+def langchain_voyage(url: str, key: str, query: str) -> Sequence[int]:
+    from langchain_voyageai import VoyageAIRerank
+
+    return compressed(VoyageAIRerank(api_key=key, base_url=f"{url}/voyage/v1", model=MODEL), query)
+
+
+@call("llama-index-postprocessor-contextual-rerank", "ContextualRerank")
+def llama_contextual(url: str, key: str, query: str) -> Sequence[int]:
+    from llama_index.postprocessor.contextual_rerank import ContextualRerank
+
+    return processed(ContextualRerank(base_url=f"{url}/v1", api_key=key, model=MODEL, top_n=3), query)
+
+
 @call("llama-index-postprocessor-cohere-rerank", "CohereRerank")
 def llama_cohere(url: str, key: str, query: str) -> Sequence[int]:
     from llama_index.postprocessor.cohere_rerank import CohereRerank

@@ -35,6 +35,36 @@ def haystack_tei(url: str, key: str, query: str) -> Sequence[int]:
     return ranked(HuggingFaceTEIRanker(url=url, token=Secret.from_token(key), max_retries=0), query)
 
 
+@call("vllm-haystack", "VLLMRanker")
+def haystack_vllm(url: str, key: str, query: str) -> Sequence[int]:
+    from haystack.utils import Secret
+    from haystack_integrations.components.rankers.vllm import VLLMRanker
+
+    return ranked(VLLMRanker(model=MODEL, api_key=Secret.from_token(key), api_base_url=f"{url}/v1"), query)
+
+
+@call("nvidia-haystack", "NvidiaRanker")
+def haystack_nvidia(url: str, key: str, query: str) -> Sequence[int]:
+    from haystack.utils import Secret
+    from haystack_integrations.components.rankers.nvidia import NvidiaRanker
+
+    ranker = NvidiaRanker(model=MODEL, api_key=Secret.from_token(key), api_url=f"{url}/v1", top_k=3)
+    ranker.warm_up()
+    return ranked(ranker, query)
+
+
+@call("voyage-embedders-haystack", "VoyageRanker")
+def haystack_voyage(url: str, key: str, query: str) -> Sequence[int]:
+    import voyageai
+    from haystack.utils import Secret
+    from haystack_integrations.components.rankers.voyage import VoyageRanker
+
+    ranker = VoyageRanker(model=MODEL, api_key=Secret.from_token(key))
+    # It takes no address; its client is replaced.
+    ranker._client = voyageai.Client(api_key=key, base_url=f"{url}/v1", max_retries=0)
+    return ranked(ranker, query)
+
+
 def ranked(ranker: object, query: str) -> Sequence[int]:
     """The order that a Haystack ranker gives to the documents."""
     from haystack import Document

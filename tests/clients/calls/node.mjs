@@ -55,6 +55,47 @@ const calls = [
     const { createTogetherAI } = await load("@ai-sdk/togetherai");
     return ranking(createTogetherAI({ apiKey, baseURL: `${url}/v1` }), query);
   }],
+  ["@llamaindex/cohere", "CohereRerank", async (url, apiKey, query) => {
+    const { CohereRerank } = await load("@llamaindex/cohere");
+    const { TextNode } = await load("@llamaindex/core/schema");
+    const nodes = DOCUMENTS.map((text) => ({ node: new TextNode({ text }), score: 0 }));
+    const reranker = new CohereRerank({ apiKey, baseUrl: url, model: MODEL, topN: 3 });
+    const rows = await reranker.postprocessNodes(nodes, query);
+    return rows.map((row) => DOCUMENTS.indexOf(row.node.getContent()));
+  }],
+  ["@pinecone-database/pinecone", "Pinecone.inference.rerank", async (url, apiKey, query) => {
+    const { Pinecone } = await load("@pinecone-database/pinecone");
+    const client = new Pinecone({ apiKey, controllerHostUrl: url, maxRetries: 0 });
+    const answer = await client.inference.rerank({ model: MODEL, query, documents: DOCUMENTS, topN: 3 });
+    return answer.data.map((row) => row.index);
+  }],
+  ["contextual-client", "ContextualAI.rerank.create", async (url, apiKey, query) => {
+    const { default: ContextualAI } = await load("contextual-client");
+    const client = new ContextualAI({ apiKey, baseURL: `${url}/v1`, maxRetries: 0 });
+    const answer = await client.rerank.create({ model: MODEL, query, documents: DOCUMENTS });
+    return answer.results.map((row) => row.index);
+  }],
+  ["zeroentropy", "ZeroEntropy.models.rerank", async (url, apiKey, query) => {
+    const { default: ZeroEntropy } = await load("zeroentropy");
+    const client = new ZeroEntropy({ apiKey, baseURL: `${url}/v1`, maxRetries: 0 });
+    const answer = await client.models.rerank({ model: MODEL, query, documents: DOCUMENTS });
+    return answer.results.map((row) => row.index);
+  }],
+  ["together-ai", "Together.rerank.create", async (url, apiKey, query) => {
+    const { default: Together } = await load("together-ai");
+    const client = new Together({ apiKey, baseURL: url, maxRetries: 0 });
+    const answer = await client.rerank.create({ model: MODEL, query, documents: DOCUMENTS });
+    return answer.results.map((row) => row.index);
+  }],
+  ["openai", "OpenAI.decisions.create", async (url, apiKey, query) => {
+    const { default: OpenAI } = await load("openai");
+    const client = new OpenAI({ apiKey, baseURL: `${url}/v1`, maxRetries: 0 });
+    const questions = DOCUMENTS.map((text, place) => (
+      { type: "predicate", name: String(place), instructions: `Does this text answer the query? ${text}` }
+    ));
+    const { answers } = await client.decisions.create({ model: MODEL, input: query, questions });
+    return answers.sort((one, other) => other.probability - one.probability).map((answer) => Number(answer.name));
+  }],
 ];
 
 async function ranking(provider, query) {

@@ -33,16 +33,17 @@ class ClientCall:
     package: str
     name: str
     rank: Rank
+    version: str | None
 
 
 CALLS: list[ClientCall] = []
 
 
-def call(package: str, name: str) -> Callable[[Rank], Rank]:
-    """Register a function that ranks DOCUMENTS through a package."""
+def call(package: str, name: str, version: str | None = None) -> Callable[[Rank], Rank]:
+    """Register a function that ranks DOCUMENTS through a package; ``version`` of what is no package here."""
 
     def register(rank: Rank) -> Rank:
-        CALLS.append(ClientCall(package, name, rank))
+        CALLS.append(ClientCall(package, name, rank, version))
         return rank
 
     return register
@@ -65,7 +66,7 @@ def report(client: ClientCall, servers: dict[str, str]) -> dict[str, Any]:
     order, paths = attempt(client, servers["open"], "any-key", QUERY)
     return {
         "package": client.package,
-        "version": importlib.metadata.version(client.package),
+        "version": client.version or importlib.metadata.version(client.package),
         "call": client.name,
         "order": order,
         "paths": paths,

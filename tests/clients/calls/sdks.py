@@ -100,6 +100,63 @@ def xinference(url: str, key: str, query: str) -> Sequence[int]:
     return [row["index"] for row in answer["results"]]
 
 
+@call("pinecone", "Pinecone.inference.rerank")
+def pinecone(url: str, key: str, query: str) -> Sequence[int]:
+    from pinecone import Pinecone, RetryConfig
+
+    client = Pinecone(api_key=key, host=url, retry_config=RetryConfig(max_retries=0))
+    answer = client.inference.rerank(model=MODEL, query=query, documents=DOCUMENTS, top_n=3)
+    assert [row.document["text"] for row in answer.data] == [DOCUMENTS[row.index] for row in answer.data]
+    return [row.index for row in answer.data]
+
+
+@call("zeroentropy", "ZeroEntropy.models.rerank")
+def zeroentropy(url: str, key: str, query: str) -> Sequence[int]:
+    from zeroentropy import ZeroEntropy
+
+    client = ZeroEntropy(api_key=key, base_url=f"{url}/v1", max_retries=0)
+    return [row.index for row in client.models.rerank(model=MODEL, query=query, documents=DOCUMENTS).results]
+
+
+@call("isaacus", "Isaacus.rerankings.create")
+def isaacus(url: str, key: str, query: str) -> Sequence[int]:
+    from isaacus import Isaacus
+
+    client = Isaacus(api_key=key, base_url=f"{url}/v1", max_retries=0)
+    answer = client.rerankings.create(model="kanon-2-reranker", query=query, texts=DOCUMENTS)
+    return [row.index for row in answer.results]
+
+
+@call("contextual-client", "ContextualAI.rerank.create")
+def contextual(url: str, key: str, query: str) -> Sequence[int]:
+    from contextual import ContextualAI
+
+    client = ContextualAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
+    answer = client.rerank.create(model=MODEL, query=query, documents=DOCUMENTS, instruction="Find the answer")
+    return [row.index for row in answer.results]
+
+
+@call("together", "Together.rerank.create")
+def together(url: str, key: str, query: str) -> Sequence[int]:
+    from together import Together
+
+    client = Together(api_key=key, base_url=url, max_retries=0)
+    return [row.index for row in client.rerank.create(model=MODEL, query=query, documents=DOCUMENTS).results]
+
+
+@call("openai", "OpenAI.decisions.create")
+def openai_decisions(url: str, key: str, query: str) -> Sequence[int]:
+    from openai import OpenAI
+
+    client = OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
+    questions = [
+        {"type": "predicate", "name": str(place), "instructions": f"Does this text answer the query? {document}"}
+        for place, document in enumerate(DOCUMENTS)
+    ]
+    answers = client.decisions.create(model=MODEL, input=query, questions=questions).answers
+    return [int(answer.name) for answer in sorted(answers, key=lambda answer: -answer.probability)]
+
+
 def rerankers_call(provider: str, path: str) -> None:
     """One provider of the package rerankers, whose ``url`` is the whole address."""
 

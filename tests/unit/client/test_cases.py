@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -29,7 +30,7 @@ class Stage:
         self.waits: list[float] = []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        self.sent.append({"path": request.url.path, "body": json.loads(request.content)})
+        self.sent.append({"path": request.url.path, "body": json.loads(request.content or "null")})
         self.headers.append(request.headers)
         exchange = next(self.exchanges)
         if "fault" in exchange:
@@ -78,7 +79,8 @@ def play_async(case: dict[str, Any], stage: Stage, monkeypatch: pytest.MonkeyPat
 def described(item: RankedResults | errors.StatusError) -> dict[str, Any]:
     if isinstance(item, errors.StatusError):
         return {"error": type(item).__name__, "message": item.message}
-    return {
+    verdict = {} if item.nothing_relevant is None else {"nothing_relevant": item.nothing_relevant}
+    return verdict | {
         "order": [result.index for result in item],
         "scores": list(item.scores),
         "texts": [result.document.text for result in item],
@@ -101,6 +103,8 @@ def test_both_clients_do_the_same(case: dict[str, Any], play: Any, monkeypatch: 
             name: getattr(outcome, name) for name in expected if name != "kind"
         }
         assert found == expected
+    elif "answer" in case:
+        assert json.loads(json.dumps(outcome, default=dataclasses.asdict)) == case["answer"]
     else:
         assert not isinstance(outcome, ClientError), outcome
         items = outcome if isinstance(outcome, list) else [outcome]

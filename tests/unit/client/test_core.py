@@ -9,7 +9,7 @@ import pytest
 
 import rerankd.client
 from rerankd import errors as server_errors
-from rerankd.client import Client, Query, Timeout, _core, errors
+from rerankd.client import Client, Query, Timeout, _calls, _core, errors
 
 
 def subclasses(kind: type) -> set[type]:
@@ -76,7 +76,7 @@ def test_an_address_without_a_scheme_is_refused_at_once(address: str) -> None:
 
 def test_one_text_in_the_place_of_a_list_is_refused() -> None:
     with pytest.raises(TypeError, match="list of texts"):
-        _core.rank_call(Query("q", "not a list"), model=None, raw_scores=False)
+        _calls.rank_call(Query("q", "not a list"), model=None, raw_scores=False)
 
 
 def test_no_phase_is_longer_than_the_whole_call_still_has() -> None:

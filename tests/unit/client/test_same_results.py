@@ -1,0 +1,107 @@
+"""One file of cases, asked of a server by both clients and of the model in this process: the results are the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.live import LiveServer
+
+from rerankd import Reranker
+from rerankd.client import AsyncClient, Client, ClientError, Document, Query, RankedResults
+from rerankd.errors import ServiceError
+
+CASES = json.loads((Path(__file__).parent / "ranked_cases.json").read_text(encoding="utf-8"))
+
+Ask = Callable[[str, dict[str, Any]], Any]
+
+
+def documents_of(values: list[Any]) -> list[str | Document]:
+    return [Document(**one) if isinstance(one, dict) else one for one in values]
+
+
+def arguments(given: dict[str, Any]) -> dict[str, Any]:
+    given = dict(given)
+    if "documents" in given:
+        given["documents"] = documents_of(given["documents"])
+    if "queries" in given:
+        given["queries"] = [Query(**query) for query in given["queries"]]
+    if "pairs" in given:
+        given["pairs"] = [tuple(pair) for pair in given["pairs"]]
+    return given
+
+
+@pytest.fixture(scope="module")
+def reranker() -> Iterator[Reranker]:
+    with Reranker("tiny") as model:
+        yield model
+
+
+@pytest.fixture(params=["client", "async client", "in process"])
+def ask(request: pytest.FixtureRequest, tiny_server: LiveServer, reranker: Reranker) -> Ask:
+    def by_client(method: str, given: dict[str, Any]) -> Any:
+        with Client(tiny_server.url) as client:
+            return getattr(client, method)(**given)
+
+    def by_async_client(method: str, given: dict[str, Any]) -> Any:
+        async def call() -> Any:
+            async with AsyncClient(tiny_server.url) as client:
+                return await getattr(client, method)(**given)
+
+        return asyncio.run(call())
+
+    def in_process(method: str, given: dict[str, Any]) -> Any:
+        return getattr(reranker, method)(**given)
+
+    return {"client": by_client, "async client": by_async_client, "in process": in_process}[request.param]
+
+
+def described(outcome: Any) -> Any:
+    """All but the answer's id; scores to six places, for batches are cut in more than one way."""
+    if isinstance(outcome, list | tuple) and not isinstance(outcome, RankedResults):
+        return [described(item) for item in outcome]
+    if isinstance(outcome, float):
+        return pytest.approx(outcome, abs=1e-6)
+    if isinstance(outcome, ClientError | ServiceError):
+        return type(outcome).__name__, str(outcome)
+    return {
+        "results": [(row.index, pytest.approx(row.score, abs=1e-6), row.document) for row in outcome],
+        "scores": described(list(outcome.scores)),
+        "model": outcome.model or "tiny",
+        "errors": outcome.errors,
+        "warnings": outcome.warnings,
+        "nothing_relevant": outcome.nothing_relevant,
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_the_results_are_those_of_a_server(case: dict[str, Any], ask: Ask, tiny_server: LiveServer) -> None:
+    given = arguments(case["given"])
+
+    def outcome(ask: Ask) -> Any:
+        try:
+            return ask(case["method"], given)
+        except (ClientError, ServiceError) as error:
+            return error
+
+    def reference(method: str, given: dict[str, Any]) -> Any:
+        with Client(tiny_server.url) as client:
+            return getattr(client, method)(**given)
+
+    found, expected = outcome(ask), outcome(reference)
+    if "error" in case:
+        assert type(found).__name__ == type(expected).__name__ == case["error"]
+    elif case["method"] == "rank":
+        assert found.usage == expected.usage
+    assert described(found) == described(expected)
+    assert ("error" in case) == isinstance(found, ClientError | ServiceError)
+
+
+def test_a_name_that_is_not_served_in_process_is_not_found(reranker: Reranker) -> None:
+    with pytest.raises(ServiceError, match="tiny") as caught:
+        reranker.rank("q", ["a"], model="docs")
+    assert caught.value.code == "not_found"
