@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from rerankd.client import errors
-from rerankd.client._calls import as_documents, info_call, rank_call, rank_many_call, results_of, score_call
+from rerankd.client._calls import (
+    Passages,
+    as_documents,
+    info_call,
+    rank_call,
+    rank_many_call,
+    results_of,
+    score_call,
+)
 from rerankd.client._core import Call
 from rerankd.client.values import Document, Pair, Query, RankedResults, Usage
 
@@ -197,7 +205,8 @@ def _merged(query: Query, documents: Sequence[Document], answers: Sequence[Ranke
     if len(answers) == 1:
         return answers[0]
     scores = [score for answer in answers for score in answer.scores]
-    failed, passages, begin = [], {}, 0
+    failed, begin = [], 0
+    passages: dict[int, Passages] = {}
     for answer in answers:
         failed += [replace(error, index=begin + error.index) for error in answer.errors]
         passages |= {begin + result.index: (result.best_passage, result.relevant_spans) for result in answer}
