@@ -259,8 +259,8 @@ def _rank_records(query: str | None, settings: Settings, options: Mapping[str, A
         top_n=options["top_n"],
         most_characters=settings.max_request_characters,
     )
-    given = open_input(input_file)
     kind = options["kind"] or format_of(input_file)
+    given = open_input(input_file)
     limit = _BYTES_PER_CHARACTER * settings.max_request_characters
     with contextlib.closing(open_source(given.stream, kind, size=given.size, limit=limit)) as source:
         target, columns = _target(kind, output_file, source.columns, fields.score)

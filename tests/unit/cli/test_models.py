@@ -62,11 +62,20 @@ class Answer(http.server.BaseHTTPRequestHandler):
             rows = [{"rfilename": name} for name in self.server.files]
             self._send(200, json.dumps({"id": NAME, "sha": COMMIT, "siblings": rows}).encode(), {})
             return
+        if re.match(f"/api/models/{NAME}/tree/", self.path):
+            self._send(200, json.dumps([self._entry(name) for name in self.server.files]).encode(), {})
+            return
         found = re.match(f"/{NAME}/resolve/[^/]+/([^?]+)", self.path)
         if found is None or found[1] not in self.server.files:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
             return
         self._file(found[1], with_body=with_body)
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        """A file as a listing of the hub has it."""
+        size, etag = len(self.server.files[name]), self.server.etag(name)
+        row = {"type": "file", "path": name, "size": size, "oid": etag[:40]}
+        return row | ({"lfs": {"oid": etag, "size": size, "pointerSize": 134}} if name == LARGE else {})
 
     def _file(self, name: str, *, with_body: bool) -> None:
         content, first = self.server.files[name], 0

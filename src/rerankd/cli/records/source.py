@@ -91,9 +91,11 @@ def open_source(stream: IO[bytes], kind: Format, *, size: int | None, limit: int
     """
     if kind == "jsonl":
         return JsonLines(stream, size, limit)
-    if kind == "parquet":
-        return Parquet(stream)
-    return Delimited(stream, size, limit, is_tsv=kind == "tsv")
+    try:
+        return Parquet(stream) if kind == "parquet" else Delimited(stream, size, limit, is_tsv=kind == "tsv")
+    except BaseException:
+        stream.close()
+        raise
 
 
 class _Lines:
