@@ -16,7 +16,7 @@ from rerankd.errors import RerankdError
 from rerankd.reranker import Reranker, WindowSize
 from rerankd.types import RerankRequest, Timings
 
-WINDOW = WindowSize(documents=1024, documents_first=8192, characters=2_000_000)
+WINDOW = WindowSize(documents=512, documents_first=512, characters=2_000_000)
 """Smaller than for an evaluation: what was scored is written at the end of each window."""
 
 _CALLS_AT_ONCE = 4
