@@ -121,6 +121,20 @@ async def test_a_killed_engine_loses_only_its_requests_and_comes_back(measured: 
         await service.stop()
 
 
+async def test_an_idle_engines_end_costs_no_request() -> None:
+    service = await started()
+    try:
+        pid = pid_of(service, 0)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: service.lifecycle.state is State.DEGRADED)
+        for number in range(6):
+            assert await scores(service, f"q{number}")
+        await until(lambda: service.lifecycle.state is State.READY, seconds=60)
+        assert pid_of(service, 0) != pid
+    finally:
+        await service.stop()
+
+
 async def test_the_last_engines_death_is_the_servers() -> None:
     service = await started()
     try:

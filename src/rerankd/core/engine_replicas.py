@@ -20,10 +20,12 @@ from rerankd.core.engine_thread import EngineState, EngineThread, Scores
 from rerankd.core.request import Output, ScoreRequest, computed_tokens
 from rerankd.core.token_budget import Pace
 from rerankd.engine.base import Engine, EngineInfo
+from rerankd.engine.process.engine import ProcessEngine
 from rerankd.errors import engine_is_gone, model_is_loading, server_is_stopping
 from rerankd.observe.metrics import EngineMetrics
 
 _log = structlog.get_logger(__name__)
+_WATCH_SECONDS = 0.2
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two tries to start an engine again, doubled each time."""
 
@@ -96,6 +98,7 @@ class EngineReplicas:
         self._empty.set()
         self._revivals: dict[int, asyncio.Task[None]] = {}
         self._is_replaced = False
+        self._watching: asyncio.Task[None] | None = None
         self.replicas = [_Replica(index, self._thread(index)) for index in range(len(engines))]
 
     def _thread(self, index: int) -> EngineThread:
@@ -147,6 +150,16 @@ class EngineReplicas:
             await self.stop()
             raise
         self.state = "ready"
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Find an idle engine's end at once, and not by the request that would be lost to it."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            for replica in self.alive:
+                engine = replica.thread.engine
+                if isinstance(engine, ProcessEngine) and engine.has_ended:
+                    replica.thread.fail("the engine's process ended")
 
     def check_accepting(self) -> None:
         """Raise the error of engines that take no requests just now."""
@@ -219,8 +232,9 @@ class EngineReplicas:
     async def stop(self) -> None:
         """Answer whoever still waits with an error and give the engines back."""
         self.state = "stopped"
-        for task in self._revivals.values():
-            task.cancel()
+        for task in (self._watching, *self._revivals.values()):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(replica.thread.stop() for replica in self.replicas))
         # One that died, hangs or did not start has nobody else who gives it back.
         await asyncio.gather(*(asyncio.to_thread(replica.thread.engine.close) for replica in self.replicas))

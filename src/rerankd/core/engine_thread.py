@@ -180,6 +180,10 @@ class EngineThread:
         if not self._waiting:
             self._empty.set()
 
+    def fail(self, reason: str) -> None:
+        """The engine is known to be gone, though no pass has met it yet."""
+        self._die(EngineGone(reason))
+
     def replace(self) -> None:
         """Another engine has taken over: whatever becomes of this one is nobody's end."""
         self._is_replaced = True

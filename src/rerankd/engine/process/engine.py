@@ -51,6 +51,11 @@ class ProcessEngine:
         assert self._process is not None, "the engine has been loaded"
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        """Has the child gone, while nobody asked it anything?"""
+        return self._process is not None and self._process.poll() is not None
+
     def load(self) -> None:
         """Start the child; it loads and warms the real engine.
 
