@@ -7,70 +7,39 @@ import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from rerankd.cache.base import CachedScore, ScoreCache
-from rerankd.cache.key import keys_for, scope_of
-from rerankd.core.engine_thread import Scores
+from rerankd.cache.key import scope_of
 from rerankd.core.request import Output, ScoreRequest
-from rerankd.errors import ScoringError, ServiceError
+from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.fit import PromptLimits
 from rerankd.service import cascade
 from rerankd.service.admission import Admission, Ticket, check_sizes
 from rerankd.service.cascade import CascadeRule
-from rerankd.service.fusion import NO_FUSION, FusionRule
+from rerankd.service.fusion import NO_FUSION
 from rerankd.service.instructions import Instructions
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels
+from rerankd.service.prepared_request import (
+    PreparedRequest,
+    by_model,
+    characters,
+    in_portions,
+    let_others_run,
+    make_keys,
+    take_scores,
+)
 from rerankd.service.ranking import rerank_result
 from rerankd.service.relevant_spans import SPAN_RULE, with_spans
 from rerankd.service.routing import choose
 from rerankd.settings import Settings
 from rerankd.types import CallContext, PairPrompt, PairRef, RerankRequest, RerankResult, Stage, Timings
 
-_FEW_DOCUMENTS = 500
-"""Work for so many documents is done without a look at the event loop in between."""
-_FEW_CHARACTERS = 200_000
-"""Characters whose keys are made on the event loop; those of more are made in a thread."""
-
 OnPassages: TypeAlias = Callable[[int, CallContext], Awaitable[None]]
 """Told how many passages a call's documents were split into beyond what it was let in with; may refuse them."""
-
-
-@dataclass(slots=True, eq=False)
-class PreparedRequest:
-    """A request on its way, and what is known of its pairs."""
-
-    request: RerankRequest
-    model: ServedModel
-    limits: PromptLimits
-    rule: LongDocumentRule
-    fusion: FusionRule
-    instruction: str
-    scope: bytes
-    """A digest over everything that the scores depend on, but the documents."""
-    started: float
-    texts: Sequence[str] = ()
-    """The text of each pair: a document, or a passage of one."""
-    refs: Sequence[PairRef] = ()
-    """Which part of which document each text is."""
-    keys: list[bytes] = field(default_factory=list)
-    """A digest of each pair; equal pairs have equal keys, and are scored once."""
-    split: SplitDocuments | None = None
-    """The passages, where long documents are split."""
-    known: dict[bytes, CachedScore | ScoringError] = field(default_factory=dict)
-    """What is known of the pairs, by key."""
-    unknown: dict[bytes, int] = field(default_factory=dict)
-    """The place of one pair of each key that the cache did not know."""
-    cached: int = 0
-    """Documents that the cache knew."""
-    tokenise_seconds: float = 0.0
-    error: ServiceError | None = None
-    """Why the request has no answer, if it alone has none."""
-    score_request: ScoreRequest | None = None
-    scores: Scores | None = None
 
 
 class RequestPipeline:
@@ -179,7 +148,7 @@ class RequestPipeline:
         if rule.mode != "chunk":
             prepared.texts = request.documents
             prepared.refs = tuple(map(PairRef, range(len(request.documents))))
-            await _make_keys(prepared)
+            await make_keys(prepared)
         return prepared
 
     async def _split(self, prepared: Sequence[PreparedRequest], context: CallContext, counted: bool) -> None:
@@ -189,7 +158,7 @@ class RequestPipeline:
             counted: has the caller's rate taken each document for one already?
         """
         with contextlib.ExitStack() as room:
-            for model, ones in _by_model(prepared).items():
+            for model, ones in by_model(prepared).items():
                 model.engine.check_accepting()
                 ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
                 ticket.take_texts(len(ones), sum(sum(map(len, one.request.documents)) for one in ones))
@@ -210,7 +179,7 @@ class RequestPipeline:
             return
         one.split = SplitDocuments.of(documents, splits)
         one.texts, one.refs = one.split.texts, one.split.refs
-        await _make_keys(one)
+        await make_keys(one)
 
     async def _add_spans(
         self, results: dict[PreparedRequest, RerankResult | ServiceError], context: CallContext
@@ -224,7 +193,7 @@ class RequestPipeline:
         await self._run(list(inner), context, counted=False)
         for asked, (one, result) in inner.items():
             if asked.error is None and asked.split is not None:
-                _take_scores(asked)
+                take_scores(asked)
                 pairs = [asked.known[key] for key in asked.keys]
                 results[one] = with_spans(result, one.request, asked.split, pairs, one.model.loaded.template)
             else:
@@ -261,10 +230,10 @@ class RequestPipeline:
         """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
         with contextlib.ExitStack() as room:
             tickets: list[tuple[LoadedModel, Ticket, list[PreparedRequest]]] = []
-            for model, ones in _by_model(prepared).items():
+            for model, ones in by_model(prepared).items():
                 model.engine.check_accepting()
                 ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
-                ticket.take_texts(len(ones), sum([_characters(one) for one in ones]))
+                ticket.take_texts(len(ones), sum([characters(one) for one in ones]))
                 tickets.append((model, ticket, ones))
             for portion in in_portions(prepared):
                 await gather_per_request([self._tokenise(one, context, alone=len(prepared) == 1) for one in portion])
@@ -323,7 +292,7 @@ class RequestPipeline:
 
     def _result(self, one: PreparedRequest) -> RerankResult:
         queue = engine = 0.0
-        _take_scores(one)
+        take_scores(one)
         if one.scores is not None:
             if truncated := len([pair for pair in one.scores.request.pairs if pair.truncated]):
                 self._metrics.truncated_pairs.inc(truncated)
@@ -396,25 +365,6 @@ def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None
     cache.put_many(scores)
 
 
-def in_portions(prepared: Sequence[PreparedRequest]) -> list[list[PreparedRequest]]:
-    """The requests of a call, some hundred documents at a time."""
-    portions: list[list[PreparedRequest]] = []
-    documents = _FEW_DOCUMENTS
-    for one in prepared:
-        if documents >= _FEW_DOCUMENTS:
-            portions.append([])
-            documents = 0
-        portions[-1].append(one)
-        documents += len(one.keys)
-    return portions
-
-
-async def let_others_run(portion: Sequence[PreparedRequest]) -> None:
-    """A look at the event loop behind a portion that took a while."""
-    if sum([len(one.keys) for one in portion]) >= _FEW_DOCUMENTS:
-        await asyncio.sleep(0)
-
-
 async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
     """All at once; the first error ends all."""
     if len(work) == 1:
@@ -426,38 +376,3 @@ async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _make_keys(one: PreparedRequest) -> None:
-    """A key for each text, in a thread where there is much to hash."""
-    if sum(map(len, one.texts)) > _FEW_CHARACTERS:
-        one.keys = await asyncio.to_thread(keys_for, one.scope, one.texts)
-    else:
-        one.keys = keys_for(one.scope, one.texts)
-        if len(one.keys) > _FEW_DOCUMENTS:
-            await asyncio.sleep(0)
-
-
-def _take_scores(one: PreparedRequest) -> None:
-    """What the engine said is known from now on."""
-    scores = one.scores
-    if scores is None:
-        return
-    for key, pair, outcome in zip(scores.request.keys or (), scores.request.pairs, scores.outcomes, strict=True):
-        if isinstance(outcome, float):
-            one.known[key] = CachedScore(outcome, len(pair.prefix) + len(pair.tail), pair.truncated)
-        elif outcome is not None:
-            one.known[key] = outcome
-
-
-def _by_model(prepared: Sequence[PreparedRequest]) -> dict[LoadedModel, list[PreparedRequest]]:
-    models: dict[LoadedModel, list[PreparedRequest]] = {}
-    for one in prepared:
-        models.setdefault(one.model.loaded, []).append(one)
-    return models
-
-
-def _characters(one: PreparedRequest) -> int:
-    """What is to be tokenised of a request, each pair once."""
-    texts = [len(one.texts[place]) for place in one.unknown.values()]
-    return len(one.request.query) + len(one.instruction) + sum(texts)
