@@ -20,7 +20,7 @@ from training.teacher import BM25, COSINE, ENCODERS, MAXSIM, Mixture, Scores, Te
 
 EVERY = dict.fromkeys([BM25, *(f"{encoder}.{score}" for encoder in ENCODERS for score in (COSINE, MAXSIM))], 1.0)
 ALL_TEACHERS: Mixture = {"en": EVERY, "code": EVERY, "zh": {name: 1.0 for name in EVERY if "minilm" not in name}}
-# Scores to about one standard deviation within a list.
+# Roughly a standard deviation of each score within a list of English; only the pull towards zero depends on it.
 UNITS = {BM25: 4.0, COSINE: 0.1, MAXSIM: 0.05}
 # Pull towards zero, per unit: few lists, many scores that say nearly the same.
 DECAY = 0.02
