@@ -3,6 +3,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -119,6 +121,52 @@ def test_the_backlog_bounds_what_is_served_before_a_request_is_done() -> None:
     assert backlog.until_done("a", 50) == 50 + 10
     assert (backlog.remove("nobody", "a"), backlog.remove("small", "nowhere"), backlog.total) == (0, 0, 10)
     assert (backlog.remove("small", "b"), backlog.total, list(backlog)) == (10, 0, ["large"])
+
+
+def test_a_share_is_that_of_processor_sharing_and_never_less() -> None:
+    rng = random.Random(3)
+    sizes = [int(rng.lognormvariate(6, 2)) for _ in range(2000)]
+    backlog: Backlog[int] = Backlog()
+    for number, size in enumerate(sizes):
+        backlog.add(number, "a", size)
+    for size in (1, 15, 16, 17, 100, 1000, 12_345, 10**7):
+        exact = size + sum(min(size, other) for other in sizes)
+        assert exact <= backlog.own_share("a", size) <= 1.031 * exact
+    for number in range(len(sizes)):
+        backlog.serve(number, "a", 100)
+    assert backlog.own_share("a", 10**8) == 10**8 + sum(max(size - 100, 0) for size in sizes)
+    for number in range(len(sizes)):
+        backlog.remove(number, "a")
+    assert (backlog.own_share("a", 7), backlog.until_done("b", 7), backlog.total) == (7, 7, 0)
+
+
+def calls_in(function: Callable[[], object]) -> int:
+    """Calls of functions, builtin ones too, and turns of generators."""
+    count = 0
+
+    def note(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_the_work_for_a_request_does_not_grow_with_what_waits() -> None:
+    def come_and_go(requests: int) -> None:
+        queue: FairQueue[str] = FairQueue()
+        for number in range(requests):
+            push(queue, f"a/{number}", 100 + number % 50)
+            queue.backlog.until_done("a", 100)
+            queue.backlog.until_done("b", 100)
+        drain(queue, 60)
+
+    small, large = (calls_in(lambda n=n: come_and_go(n)) for n in (250, 2000))  # type: ignore[misc]
+    assert large < 10 * small, "eight times as many"
 
 
 @pytest.mark.promise("S12")
