@@ -6,79 +6,37 @@ where the server has a thread, and the next prompts are made meanwhile.
 
 from __future__ import annotations
 
-import uuid
+import itertools
+import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from operator import attrgetter
 from types import TracebackType
-from typing import Self, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Self
 
 from rerankd.cache.base import CachedScore
 from rerankd.checkpoint import Checkpoint
 from rerankd.client._calls import as_documents
 from rerankd.client.values import Document, Pair, Query, RankedResults
 from rerankd.core.engine_core import EngineCore, EngineGone, load_engine
-from rerankd.core.request import Output, ScoreRequest
+from rerankd.core.request import ScoreRequest
 from rerankd.engine.base import DType, Engine, EngineInfo
 from rerankd.errors import EngineDead, ScoringError, ServiceError
 from rerankd.local_results import error_of, ranked_results, request_of, request_or_error
+from rerankd.local_windows import LocalScores, Place, Window, WindowSize
 from rerankd.observe.metrics import EngineMetrics, Metrics
-from rerankd.prompt.build import PromptBuilder, PromptLimits
+from rerankd.prompt.build import PromptBuilder, PromptLimits, RequestPrompts
 from rerankd.prompt.template import Template
-from rerankd.service.long_documents import LongDocumentRule, SplitDocuments, combine
+from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.ranking import rerank_result
 from rerankd.settings import Settings
 from rerankd.types import NO_WISH, LongDocuments, PairPrompt, RerankRequest, RerankResult, Timings
 
 _DEFAULTS = Settings()
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSize:
-    """How many requests are tokenised together, while those before are scored.
-
-    A window ends with the request that brings it to so many documents, or characters. Where the prompt begins with
-    the document, queries share the work on the documents that they have in common, so that a longer window is less
-    work; characters bound its ids to some 100 MB.
-    """
-
-    documents: int = 2048
-    documents_first: int = 65_536
-    characters: int = 64_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class LocalScores:
-    """What became of one request, in input order.
-
-    Attributes:
-        pairs: of each document the raw score with its tokens, or an error.
-        passages: the same of each passage of ``split``, where long documents were split.
-    """
-
-    pairs: tuple[CachedScore | ScoringError, ...]
-    passages: tuple[CachedScore | ScoringError, ...] = ()
-    split: SplitDocuments | None = None
-
-    @property
-    def logits(self) -> NDArray[np.float32]:
-        """The raw scores, float32, shape (documents,); NaN where there is none."""
-        scores = [pair.logit if isinstance(pair, CachedScore) else np.nan for pair in self.pairs]
-        return np.array(scores, dtype=np.float32)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all scored pairs as the model reads them, prompt included."""
-        return sum(pair.tokens for pair in self.pairs if isinstance(pair, CachedScore))
-
-    @property
-    def truncated(self) -> int:
-        """Pairs that were cut to the model's limit."""
-        return sum(pair.truncated for pair in self.pairs if isinstance(pair, CachedScore))
+_ASKED = attrgetter("query", "instruction", "truncate", "long_documents")
+"""What the prompts of a request depend on, but for its documents."""
 
 
 class Reranker:
@@ -226,7 +184,15 @@ class Reranker:
         rule = self.long_documents.for_request(request)
         pairs = scored.pairs if scored.split is None else scored.passages
         return rerank_result(
-            uuid.uuid4().hex, self.name, self.template, request, pairs, 0, timings, rule, scored.split
+            f"{random.getrandbits(128):032x}",
+            self.name,
+            self.template,
+            request,
+            pairs,
+            0,
+            timings,
+            rule,
+            scored.split,
         )
 
     def score_many(self, requests: Iterable[RerankRequest]) -> Iterator[LocalScores]:
@@ -237,7 +203,7 @@ class Reranker:
         Raises:
             EngineDead: the engine cannot score any more.
         """
-        running: deque[_Window] = deque()
+        running: deque[Window] = deque()
         windows = self._windows(requests)
         with ThreadPoolExecutor(1, thread_name_prefix="prompts") as thread:
             ahead = self._prepare_next(thread, windows)
@@ -267,62 +233,81 @@ class Reranker:
 
     def _prepare_next(
         self, thread: ThreadPoolExecutor, windows: Iterator[list[RerankRequest]]
-    ) -> Future[_Window] | None:
+    ) -> Future[Window] | None:
         window = next(windows, None)
         return None if window is None else thread.submit(self._prepare, window)
 
-    def _prepare(self, requests: Sequence[RerankRequest]) -> _Window:
+    def _prepare(self, requests: Sequence[RerankRequest]) -> Window:
         """The prompts of a window, those together that begin alike: a query's, or a document's."""
-        window = _Window()
-        alike: dict[int | str, list[tuple[PairPrompt, _Place]]] = {}
-        for number, request in enumerate(requests):
-            window.pairs.append([])
-            texts, pairs = self._pairs(request, window)
+        window = Window()
+        alike: dict[int | str, list[tuple[PairPrompt, Place]]] = {}
+        for number, (texts, pairs) in enumerate(self._pairs(requests, window)):
+            known: list[CachedScore | ScoringError | None] = []
+            window.pairs.append(known)
             for document, pair in zip(texts, pairs, strict=True):
                 if isinstance(pair, PairPrompt):
                     key = document if self._document_first else number
-                    alike.setdefault(key, []).append((pair, (number, len(window.pairs[number]))))
-                    window.missing += 1
-                    window.pairs[number].append(None)
+                    alike.setdefault(key, []).append((pair, (number, len(known))))
+                    known.append(None)
                 else:
-                    window.pairs[number].append(pair)
-        for rows in alike.values():
-            window.places[ScoreRequest(tuple(pair for pair, _ in rows))] = [place for _, place in rows]
+                    known.append(pair)
+        # Pairs of about one length meet in a batch, for engines that pad. The window is one request to the core: less
+        # work than many.
+        groups = sorted(alike.values(), key=lambda rows: rows[0][0].tokens)
+        rows = [row for group in groups for row in group]
+        if rows:
+            window.request = ScoreRequest(tuple([pair for pair, _ in rows]))
+            window.places = [place for _, place in rows]
+            window.missing = len(rows)
         return window
 
     def _pairs(
-        self, request: RerankRequest, window: _Window
-    ) -> tuple[Sequence[str], Sequence[PairPrompt | ScoringError]]:
-        """The texts of a request, documents or passages of them, and their prompts."""
-        rule = self.long_documents.for_request(request)
-        window.rules.append(rule)
-        window.splits.append(None)
-        if not request.documents:
-            return (), ()
+        self, requests: Sequence[RerankRequest], window: Window
+    ) -> Iterator[tuple[Sequence[str], Sequence[PairPrompt | ScoringError]]]:
+        """Of each request the texts, documents or passages of them, and their prompts.
+
+        Requests in a row that ask the same of other documents are tokenised together.
+        """
+        for _, alike in itertools.groupby(requests, _ASKED):
+            run = list(alike)
+            rule = self.long_documents.for_request(run[0])
+            window.rules += [rule] * len(run)
+            if rule.mode != "chunk":
+                window.splits += [None] * len(run)
+                documents = [text for request in run for text in request.documents]
+                indices = [index for request in run for index in range(len(request.documents))]
+                found = iter(self._prompts(run[0], rule).pairs(documents, indices) if documents else ())
+                for request in run:
+                    yield request.documents, list(itertools.islice(found, len(request.documents)))
+                continue
+            for request in run:
+                if not request.documents:
+                    window.splits.append(None)
+                    yield (), ()
+                    continue
+                prompts = self._prompts(request, rule)
+                split = SplitDocuments.of(request.documents, prompts.split(request.documents, rule.chunks))
+                window.splits.append(split)
+                yield split.texts, prompts.pairs(split.texts, [ref.document for ref in split.refs])
+
+    def _prompts(self, request: RerankRequest, rule: LongDocumentRule) -> RequestPrompts:
         given = request.instruction
         instruction = given if given and not given.isspace() else self.template.default_instruction
         limits = replace(self.limits, truncate=request.truncate is not False and rule.mode != "error")
-        prompts = self._builder.begin(request.query, instruction, limits)
-        if rule.mode != "chunk":
-            return request.documents, prompts.pairs(request.documents, range(len(request.documents)))
-        split = window.splits[-1] = SplitDocuments.of(
-            request.documents, prompts.split(request.documents, rule.chunks)
-        )
-        return split.texts, prompts.pairs(split.texts, [ref.document for ref in split.refs])
+        return self._builder.begin(request.query, instruction, limits)
 
-    def _begin(self, window: _Window) -> _Window:
-        for request in window.places:
-            self._core.add(request)
+    def _begin(self, window: Window) -> Window:
+        if window.request is not None:
+            self._core.add(window.request)
         return window
 
-    def _step(self, running: Iterable[_Window]) -> None:
+    def _step(self, running: Iterable[Window]) -> None:
         try:
             outputs = self._core.step()
         except EngineGone as error:
             raise EngineDead(f"the engine is gone: {error}") from None
         for output in outputs:
-            window = next(window for window in running if output.request in window.places)
-            window.take(output)
+            next(window for window in running if window.request is output.request).take(output)
 
     def close(self) -> None:
         self._engine.close()
@@ -334,42 +319,3 @@ class Reranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-_Place: TypeAlias = tuple[int, int]
-"""A pair's request within its window, and its text within that request."""
-
-
-@dataclass(slots=True)
-class _Window:
-    """Requests that are scored together."""
-
-    pairs: list[list[CachedScore | ScoringError | None]] = field(default_factory=list)
-    """What is known of each text of each request: of its documents, or of their passages."""
-    rules: list[LongDocumentRule] = field(default_factory=list)
-    splits: list[SplitDocuments | None] = field(default_factory=list)
-    """The passages of each request, where its documents are split."""
-    places: dict[ScoreRequest, list[_Place]] = field(default_factory=dict)
-    """Whose the pairs are."""
-    missing: int = 0
-    """Pairs without an outcome."""
-
-    def take(self, output: Output) -> None:
-        places = self.places[output.request]
-        for index, outcome in output.outcomes.items():
-            number, document = places[index]
-            pair = output.request.pairs[index]
-            if isinstance(outcome, float):
-                self.pairs[number][document] = CachedScore(outcome, pair.tokens, pair.truncated)
-            else:
-                self.pairs[number][document] = outcome
-        self.missing -= len(output.outcomes)
-
-    def scores(self) -> Iterator[LocalScores]:
-        """The answers, once nothing is missing."""
-        for known, rule, split in zip(self.pairs, self.rules, self.splits, strict=True):
-            pairs = tuple(pair for pair in known if pair is not None)
-            if split is None:
-                yield LocalScores(pairs)
-            else:
-                yield LocalScores(combine(rule, split, pairs).pairs, pairs, split)

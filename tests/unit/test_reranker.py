@@ -11,11 +11,12 @@ import pytest
 
 from rerankd.engine.fake import FakeEngine, FakeScript, fake_logit
 from rerankd.errors import EngineDead, ScoringError
+from rerankd.local_windows import WindowSize
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Control, Head, Template, Text
 from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
-from rerankd.reranker import Reranker, WindowSize
+from rerankd.reranker import Reranker
 from rerankd.types import PairPrompt, RerankRequest
 
 DOCUMENT_FIRST = Template(

@@ -26,6 +26,8 @@ from rerankd.files import UnreadableFile, read_json_object
 from rerankd.printable import printable
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
+BUFFER_BYTES = 1 << 20
+"""Each read or write gives up the GIL, and gets it back when the thread that makes prompts is done with its turn."""
 _TSV_ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -175,7 +177,7 @@ class FileOutput:
 
 
 def _opened(file: Path, size: int) -> IO[bytes]:
-    stream = file.open("r+b" if file.exists() else "w+b")
+    stream = file.open("r+b" if file.exists() else "w+b", buffering=BUFFER_BYTES)
     stream.truncate(size)
     stream.seek(size)
     with contextlib.suppress(ImportError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rerankd.cli.records.fields import BadRecord, Fields, Scored
-from rerankd.cli.records.output import FileOutput, Output, StreamOutput, delimited, written
+from rerankd.cli.records.output import BUFFER_BYTES, FileOutput, Output, StreamOutput, delimited, written
 from rerankd.cli.records.progress import Progress
 from rerankd.cli.records.scorers import RecordScorer
 from rerankd.cli.records.source import Format, Row, Source
@@ -43,7 +43,7 @@ def open_input(file: Path | None) -> Input:
     if file is None:
         return Input(sys.stdin.buffer, None, None)
     try:
-        stream = file.open("rb")
+        stream = file.open("rb", buffering=BUFFER_BYTES)
         size = os.fstat(stream.fileno()).st_size
         if not stream.seekable():
             return Input(stream, None, None)

@@ -13,7 +13,8 @@ from rerankd.cli.records.fields import Scored
 from rerankd.client import Client, ClientError, Query, RankedResults, Timeout
 from rerankd.client.errors import NotFound, StatusError
 from rerankd.errors import RerankdError
-from rerankd.reranker import Reranker, WindowSize
+from rerankd.local_windows import WindowSize
+from rerankd.reranker import Reranker
 from rerankd.types import RerankRequest, Timings
 
 WINDOW = WindowSize(documents=512, documents_first=512, characters=2_000_000)
