@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from prometheus_client import generate_latest
+
 from rerankd.cache.base import NoCache
 from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError
@@ -91,6 +93,9 @@ class StandInService:
         self.reloaded.append(name)
         if self.reload_error is not None:
             raise self.reload_error
+
+    async def exposition(self) -> bytes:
+        return generate_latest(self.metrics.registry)
 
     async def flush_cache(self) -> None:
         self.flushed += 1

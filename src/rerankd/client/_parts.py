@@ -137,7 +137,7 @@ def score_plan(
         ]
 
     characters = sum(len(query) + len(text) for query, text in pairs)
-    is_small = len(pairs) <= SMALL_ITEMS and characters <= SMALL_CHARACTERS
+    is_small = (len(pairs) <= SMALL_ITEMS and characters <= SMALL_CHARACTERS) or len(pairs) == 1
     answers: list[list[float]] = yield from _in_parts(known, model, is_small, calls)
     return [score for answer in answers for score in answer]
 
@@ -177,6 +177,9 @@ def _each(calls: Iterable[Call[T]]) -> Plan[list[T]]:
 def _is_small(queries: Sequence[Query]) -> bool:
     characters = sum(len(query.text) + sum(map(_length, query.documents)) for query in queries)
     most = max((len(query.documents) for query in queries), default=0)
+    # One document of one query cannot be cut, however long it is: there is nothing to ask for.
+    if len(queries) == 1 and most == 1:
+        return True
     return max(most, len(queries)) <= SMALL_ITEMS and characters <= SMALL_CHARACTERS
 
 

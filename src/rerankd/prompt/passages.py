@@ -117,18 +117,22 @@ class _Cutter:
 
     def passages(self) -> Iterator[Span]:
         token = start = count = 0
+        begun = -1  # where the last passage begins
         while True:
             last = token + (self._rule.enough or self._rule.tokens) >= len(self._starts)
             end_token, end = (len(self._starts), self._end) if last else self._passage_end(token)
             if span := self._stripped(start, end):
                 yield span
-                count += 1
+                begun, count = span.start, count + 1
             if last:
                 return
             if count == self._rule.most:
                 self.left_out = bool(self._text[end : self._end].strip())
                 return
             token, start = self._next_start(end_token, end)
+            if start <= begun:
+                # A passage that is shorter than the overlap would be repeated as a whole.
+                token, start = end_token, end
 
     def _passage_end(self, token: int) -> tuple[int, int]:
         """The last good place in what a passage may hold: the end of a paragraph, a sentence or a word."""

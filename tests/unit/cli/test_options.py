@@ -15,7 +15,7 @@ from rerankd.settings import Settings, fields_of
 
 def test_every_setting_is_a_flag_of_serve() -> None:
     flags = {option.name for option in serve.params}
-    assert flags == {*fields_of(Settings), "config"}
+    assert flags == {*fields_of(Settings), "config", "on_ray"}
 
 
 def test_help_shows_what_each_flag_does_and_its_variable() -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rerankd.cli.main import cli
-from rerankd.types import RerankResult
+from rerankd.client import RankedResults
 
 QUERY = "What is the capital of France?"
 LINES = "Berlin is the capital of Germany.\n\nParis is the capital of France.\nBananas are yellow.\n"
@@ -82,9 +82,9 @@ def test_the_instruction_comes_from_the_settings_as_in_the_server(
         def __init__(self, model: str, **options: object) -> None:
             self.model = model
 
-        def rank(self, query: str, texts: list[str], instruction: str | None, top_n: int | None) -> RerankResult:
+        def rank(self, query: str, texts: list[str], instruction: str | None, top_n: int | None) -> RankedResults:
             asked.append((self.model, instruction))
-            return RerankResult("id", "m", (), (), 0)
+            return RankedResults((), (), "m")
 
     monkeypatch.setattr("rerankd.local_models.Reranker", Loaded)
     file = tmp_path / "rerankd.toml"
