@@ -15,7 +15,15 @@ import exports
 from rerankd.cli.main import cli
 from rerankd.cli.options import flag_of
 from rerankd.observe.metrics import Metrics
-from rerankd.settings import ENVIRONMENT_PREFIX, FILE_NAME, ModelSettings, Settings, fields_of
+from rerankd.settings import (
+    ENVIRONMENT_PREFIX,
+    FILE_NAME,
+    ArmSettings,
+    ExperimentSettings,
+    ModelSettings,
+    Settings,
+    fields_of,
+)
 from rerankd.wire.error_shapes import DOCUMENTS_STATUS
 from rerankd.wire.fields import COMMON
 from rerankd.wire.registry import ROUTES
@@ -40,9 +48,15 @@ def settings_page() -> str:
     lines += _settings_table(name for name, row in rows.items() if not row.metadata["advanced"])
     lines += ["", "## For special cases", "", "Flags too, but left out of `rerankd serve --help`.", ""]
     lines += _settings_table(name for name, row in rows.items() if row.metadata["advanced"])
-    lines += ["", "## `[models.NAME]`", "", "| key | default | what it does |", "| --- | --- | --- |"]
-    for name, row in fields_of(ModelSettings).items():
-        lines.append(f"| `{name}` | {_shown(row.default)} | {_help(row.metadata)} |")
+    tables = {
+        "models.NAME": ModelSettings,
+        "experiments.NAME": ExperimentSettings,
+        "experiments.NAME.arms.ARM": ArmSettings,
+    }
+    for title, table in tables.items():
+        lines += ["", f"## `[{title}]`", "", "| key | default | what it does |", "| --- | --- | --- |"]
+        for name, row in fields_of(table).items():
+            lines.append(f"| `{name}` | {_shown(row.default)} | {_help(row.metadata)} |")
     return "\n".join([*lines, ""])
 
 

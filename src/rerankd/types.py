@@ -17,6 +17,10 @@ Outcome: TypeAlias = "float | ScoringError"
 """What became of one pair: its logit (the raw score, finite), or why there is none."""
 
 
+ArmKey: TypeAlias = tuple[str, str]
+"""Name of an experiment, and of one of its arms."""
+
+
 class PairRef(NamedTuple):
     """Which part of which document a pair scores. A document that is not split has one passage, 0."""
 
@@ -135,6 +139,8 @@ class RerankRequest:
     fusion_weight: float | None = None
     """The model's share of the fused score, 0..1."""
     cascade: Cascade | None = None
+    arm: ArmKey | None = None
+    """The experiment and its arm that the request was put in, which say what answers it."""
 
 
 class Stage(NamedTuple):
@@ -155,6 +161,8 @@ class CallContext:
     tenant: str = ""
     """Name of the key, else the client's address; queue shares are kept per tenant."""
     use_cache: bool = True
+    experiment_key: str = ""
+    """What experiments assign the call by; empty where the caller does not say."""
     response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Takes the headers that the answer carries whatever becomes of the call: where the caller's rate stands."""
     stages: list[Stage] = field(default_factory=list)
@@ -201,6 +209,8 @@ class DocumentScore:
     """The model's own score, where ``score`` is fused with the first stage's."""
     rescored: bool | None = None
     """Under a cascade: did the model score it? Where not, ``score`` only says its place below those it did."""
+    team: str | None = None
+    """The arm whose document it is, where the rankings of two are interleaved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +231,16 @@ class CascadeReport:
     """Documents that the model scored."""
     confidence: float | None = None
     """The probability, as far as it can be told, that the first ``top_n`` are those of the model alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentReport:
+    """The experiment that a request was part of."""
+
+    name: str
+    arm: str
+    """The arm that answered, or both with ``+`` between them."""
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +277,8 @@ class RerankResult:
     """None where no document was long and nothing was asked of long ones."""
     fusion: FusionReport | None = None
     cascade: CascadeReport | None = None
+    experiment: ExperimentReport | None = None
+    """None where it was part of none."""
 
     @property
     def errors(self) -> tuple[DocumentScore, ...]:

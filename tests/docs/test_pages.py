@@ -43,6 +43,10 @@ def test_the_blocks_of_a_page_work(page: Path, tiny_server: LiveServer, tmp_path
 @pytest.mark.parametrize("page", [in_its_run(page) for page in ASKED if server_flags(page) is not None])
 def test_the_blocks_of_a_page_work_with_the_server_that_it_asks_for(page: Path, tmp_path: Path) -> None:
     flags = server_flags(page) or []
+    # Experiments stand in a file alone, which the server finds in its folder.
+    for block in blocks(page):
+        if block.title == "rerankd.toml":
+            (tmp_path / "rerankd.toml").write_text(block.text, encoding="utf-8")
     with running_server(*flags, log=tmp_path / "server.log") as server:
         (tmp_path / "page").mkdir()
         play(page, Runner(server.url, tmp_path / "page"))

@@ -24,6 +24,7 @@ FORBIDDEN = {
     "prompt": {"torch", *FRONT, "rerankd.service"},
     "core": {"torch", "tokenizers", *FRONT, "rerankd.service", "rerankd.cache", "rerankd.prompt", NATIVE},
     "engine": {*FRONT, "rerankd.service", "rerankd.cache", "rerankd.prompt", "rerankd.core"},
+    "experiments": {"torch", *FRONT, "rerankd.service", "rerankd.core", "rerankd.engine", "rerankd.prompt"},
     "limits": {"torch", *FRONT, "rerankd.service", "rerankd.core", "rerankd.engine"},
     "observe": {"torch", *FRONT, "rerankd.service", "rerankd.core", "rerankd.engine"},
 }

@@ -10,6 +10,7 @@ from rerankd.cli.cache import cache
 from rerankd.cli.completion import completion
 from rerankd.cli.doctor import doctor
 from rerankd.cli.evaluate import evaluate
+from rerankd.cli.experiments import experiments
 from rerankd.cli.models import models
 from rerankd.cli.rank import rank
 from rerankd.cli.serve import serve
@@ -37,6 +38,7 @@ cli.add_command(serve)
 cli.add_command(rank)
 cli.add_command(evaluate)
 cli.add_command(bench)
+cli.add_command(experiments)
 cli.add_command(doctor)
 cli.add_command(models)
 cli.add_command(cache)

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rerankd.cluster.ingress import ClusterService, ReplicaLost
 from rerankd.cluster.messages import Ask, Call, ModelCard, Reply, Status
 from rerankd.cluster.replica import EngineReplica
-from rerankd.errors import Draining, Overloaded
+from rerankd.errors import ConfigurationError, Draining, Overloaded
 from rerankd.http.app import create_app
 from rerankd.observe.logs import configure_logs
 from rerankd.observe.tracing import open_tracer
@@ -146,8 +146,12 @@ def application(settings: Settings) -> serve.Application:
     """The deployments, bound to each other.
 
     Raises:
-        ConfigurationError: the API keys cannot be read.
+        ConfigurationError: the API keys cannot be read, or there are experiments.
     """
+    if settings.experiments:
+        raise ConfigurationError(
+            "experiments do not work on a Ray cluster: a replica keeps no answers ('experiments')"
+        )
     most = max(settings.ray_min_replicas, settings.ray_max_replicas)
     calls = settings.queue_requests + _SPARE_CALLS
     engine = serve.deployment(

@@ -26,6 +26,7 @@ from rerankd.errors import (
 )
 from rerankd.observe.metrics import Metrics
 from rerankd.service.admission import check_queries
+from rerankd.service.experiments import Experiments, no_experiments
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels, served_sources
 from rerankd.service.rates import RateLimiter
@@ -97,6 +98,11 @@ class ClusterService:
         self._rates: RateLimiter | None = None
         self._sources = served_sources(settings)
         self._default = next(iter(self._sources))
+
+    @property
+    def experiments(self) -> Experiments:
+        """See :meth:`RerankService.experiments`; there are none on a cluster."""
+        raise no_experiments()
 
     async def start(self) -> None:
         """Open the rate limits and ask a replica what is served.

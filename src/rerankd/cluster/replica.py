@@ -190,6 +190,7 @@ class EngineReplica:
 def _own_values(row: ModelSettings, settings: Settings) -> dict[str, Any]:
     return {
         "instruction": row.instruction,
+        "calibration": row.calibration,
         "max_pair_tokens": row.max_pair_tokens or settings.max_pair_tokens,
         "max_documents": row.max_documents or settings.max_documents,
     }

@@ -111,6 +111,8 @@ def _write_line(method: str, state: RequestState, seconds: float) -> None:
             "cached": state.cached,
             "tokens": state.tokens,
         }
+    if state.experiment:
+        facts["experiment"] = state.experiment
     if state.code:
         facts["code"] = state.code
     if state.route in _PROBES:

@@ -24,6 +24,7 @@ from rerankd.http.admin_routes import AdminRoutes
 from rerankd.http.auth import Authentication, KeyRing
 from rerankd.http.docs_routes import docs_routes
 from rerankd.http.error_handler import ErrorHandler
+from rerankd.http.experiment_routes import ExperimentRoutes
 from rerankd.http.forwarded import TrustedProxies
 from rerankd.http.hosts import AllowedHosts
 from rerankd.http.in_flight import InFlight
@@ -43,7 +44,15 @@ from rerankd.wire.registry import ROUTES
 if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
 
-_EXPOSED = ("X-Request-Id", "X-Warnings", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+_EXPOSED = (
+    "X-Request-Id",
+    "X-Warnings",
+    "X-Experiment",
+    "Retry-After",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+)
 
 
 class Application(FastAPI):
@@ -86,6 +95,7 @@ def create_app(
         *ModelRoutes(settings, service).routes(),
         *instruction_routes(Instructions.of(settings.instructions_folder)),
         *AdminRoutes(service).routes(),
+        *ExperimentRoutes(settings, service).routes(),
         *docs_routes(),
         *(playground_routes() if settings.playground else ()),
         _openapi_route(app, settings),

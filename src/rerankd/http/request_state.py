@@ -24,6 +24,8 @@ class RequestState:
     tenant: str = ""
     model: str = ""
     """The served name that answered."""
+    experiment: str = ""
+    """The experiment and the arm that answered."""
     dialect: Dialect | None = None
     status: int = 0
     code: str = ""

@@ -105,9 +105,14 @@ class RerankCalls:
             deadline=deadline.deadline_from(given, settings.deadline_seconds, settings.max_deadline_seconds),
             tenant=state.tenant,
             use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
+            experiment_key=_experiment_key(scope),
             response_headers=state.response_headers,
             stages=state.stages,
         )
+
+
+def _experiment_key(scope: Scope) -> str:
+    return (header(scope, b"x-experiment-key") or b"").decode("utf-8", "surrogateescape")
 
 
 def _note(state: RequestState, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> None:
@@ -118,6 +123,8 @@ def _note(state: RequestState, call: ParsedCall, results: Sequence[RerankResult 
             state.model = result.model
             state.tokens += result.prompt_tokens
             state.cached += result.cached_documents
+            if result.experiment is not None:
+                state.experiment = f"{result.experiment.name}={result.experiment.arm}"
             warnings |= dict.fromkeys(result.warnings)
     if warnings:
         text = "; ".join(warnings)[:MAX_WARNINGS_HEADER]

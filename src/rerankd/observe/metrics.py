@@ -9,6 +9,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKENS = (16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
+_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 _PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
 
 
@@ -20,6 +21,7 @@ class Metrics:
         self._declare_requests()
         self._declare_engines()
         self._declare_cache()
+        self._declare_experiments()
 
     def _declare_requests(self) -> None:
         of = self.registry
@@ -91,6 +93,46 @@ class Metrics:
         )
         self.cache_errors = Counter(
             "reranker_cache_errors", "Look-ups and writes that failed, by kind.", ["kind"], registry=of
+        )
+
+    def _declare_experiments(self) -> None:
+        of, arm = self.registry, ["experiment", "arm"]
+        self.experiment_seconds = Histogram(
+            "reranker_experiment_seconds", "Seconds of an answer, by arm.", arm, buckets=_SECONDS, registry=of
+        )
+        self.experiment_score = Histogram(
+            "reranker_experiment_score", "Score of the first document, by arm.", arm, buckets=_SHARES, registry=of
+        )
+        self.experiment_rank_change = Histogram(
+            "reranker_experiment_rank_change",
+            "Mean places by which the first ten documents moved from the order in which they were sent, by arm.",
+            arm,
+            buckets=(0, 1, 2, 5, 10, 20, 50, 100),
+            registry=of,
+        )
+        self.experiment_lost = Counter(
+            "reranker_experiment_lost",
+            "Answers that were not kept, because too much waited for the disk.",
+            registry=of,
+        )
+        self.shadow_requests = Counter(
+            "reranker_shadow_requests",
+            "Requests of shadow arms: scored, dropped for want of spare time, or failed.",
+            [*arm, "outcome"],
+            registry=of,
+        )
+        self.shadow_tau = Histogram(
+            "reranker_shadow_tau",
+            "Kendall's tau between a shadow arm and the arm that answered.",
+            arm,
+            buckets=(-0.5, 0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1),
+            registry=of,
+        )
+        self.shadow_first_changed = Counter(
+            "reranker_shadow_first_changed",
+            "Answers to which a shadow arm had another first document.",
+            arm,
+            registry=of,
         )
 
 

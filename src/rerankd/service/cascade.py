@@ -130,7 +130,7 @@ async def _first(
         scores = request.first_stage_scores or (None,) * len(request.documents)
         lowest = min((score for score in scores if score is not None), default=0.0)
         return np.array([lowest if score is None else score for score in scores], dtype=np.float64), []
-    result = await rank(replace(plain, model=rule.first))
+    result = await rank(replace(plain, model=rule.first, arm=None))
     if isinstance(result, ServiceError):
         return result
     logits = [place.logit for place in result.scores if place.logit is not None]

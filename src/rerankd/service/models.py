@@ -24,6 +24,7 @@ from rerankd.core.engine_thread import EngineThread
 from rerankd.core.request import Output
 from rerankd.engine.base import DType, Engine
 from rerankd.engine.process.placement import Place, places
+from rerankd.errors import ConfigurationError
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
@@ -33,6 +34,7 @@ from rerankd.service.cascade import CascadeRule
 from rerankd.service.fusion import FusionRule
 from rerankd.service.long_documents import LongDocumentRule
 from rerankd.settings import ModelSettings, Settings
+from rerankd.types import ArmKey
 
 _DRAIN_SECONDS = 60.0
 
@@ -139,8 +141,12 @@ class ServedModel:
 class ServedModels:
     """All served names; the first is the default."""
 
-    def __init__(self, models: dict[str, ServedModel], *, strict: bool) -> None:
+    def __init__(
+        self, models: dict[str, ServedModel], *, strict: bool, arms: Mapping[ArmKey, ServedModel] | None = None
+    ) -> None:
         self.by_name = models
+        self.arms = arms or {}
+        """What answers for each arm of each experiment, under the served name that it stands for."""
         self.default = next(iter(models.values()))
         self.strict = strict
         """Is a name that is not served refused?"""
@@ -151,7 +157,7 @@ class ServedModels:
     @property
     def loaded(self) -> list[LoadedModel]:
         """The distinct models behind the names."""
-        return list({id(model.loaded): model.loaded for model in self}.values())
+        return list({id(model.loaded): model.loaded for model in (*self, *self.arms.values())}.values())
 
     def find(self, name: str | None) -> ServedModel | None:
         return self.by_name.get(name) if name else None
@@ -164,10 +170,37 @@ def served_sources(settings: Settings) -> dict[str, tuple[ModelSource, ModelSett
         revision=settings.revision,
         template=settings.template,
         instruction=settings.instruction,
+        calibration=settings.calibration,
     )
     name = settings.served_name or settings.model.rstrip("/").rsplit("/", 1)[-1]
     rows = {name: own, **settings.models}
     return {name: (ModelSource.of(row, settings), row) for name, row in rows.items()}
+
+
+def arm_sources(settings: Settings) -> dict[ArmKey, tuple[str, ModelSource, ModelSettings]]:
+    """Every arm of an experiment with its served name and the model that it stands for.
+
+    An arm is its served name with another template or calibration; what it says of instructions and long documents
+    is put into the requests.
+
+    Raises:
+        ConfigurationError: an arm's name is not served.
+    """
+    served = served_sources(settings)
+    default = next(iter(served))
+    found: dict[ArmKey, tuple[str, ModelSource, ModelSettings]] = {}
+    for experiment, rule in settings.experiments.items():
+        for name, arm in rule.arms.items():
+            model = arm.model or rule.model or default
+            if model not in served:
+                where = f"'model' of the arm {name} of the experiment {experiment}"
+                raise ConfigurationError(f"{where} has to be one of {', '.join(served)}")
+            row = served[model][1]
+            row = dataclasses.replace(
+                row, template=arm.template or row.template, calibration=arm.calibration or row.calibration
+            )
+            found[experiment, name] = model, ModelSource.of(row, settings), row
+    return found
 
 
 async def load_models(
@@ -187,21 +220,29 @@ async def load_models(
         ConfigurationError: a checkpoint is missing or cannot be served as asked.
     """
     sources = served_sources(settings)
+    arms = arm_sources(settings)
     longest: dict[ModelSource, int] = {}
-    for source, row in sources.values():
+    for source, row in (*sources.values(), *((source, row) for _, source, row in arms.values())):
         longest[source] = max(longest.get(source, 0), row.max_pair_tokens or settings.max_pair_tokens)
     loaded = dict(kept)
     served: dict[str, ServedModel] = {}
+    of_arms: dict[ArmKey, ServedModel] = {}
+
+    async def load(name: str, source: ModelSource) -> LoadedModel:
+        if source not in loaded:
+            own = dataclasses.replace(source.budget.applied_to(settings), max_pair_tokens=longest[source])
+            loaded[source] = await load_model(name, source, own, metrics, on_output, on_death, report)
+        return loaded[source]
+
     try:
         for name, (source, row) in sources.items():
-            if source not in loaded:
-                own = dataclasses.replace(source.budget.applied_to(settings), max_pair_tokens=longest[source])
-                loaded[source] = await load_model(name, source, own, metrics, on_output, on_death, report)
-            served[name] = _serve(name, loaded[source], row, settings)
+            served[name] = _serve(name, await load(name, source), row, settings)
+        for arm, (name, source, row) in arms.items():
+            of_arms[arm] = _serve(name, await load(".".join(arm), source), row, settings)
     except BaseException:
         await asyncio.gather(*(model.close() for source, model in loaded.items() if source not in kept))
         raise
-    return ServedModels(served, strict=settings.strict_models)
+    return ServedModels(served, strict=settings.strict_models, arms=of_arms)
 
 
 def _serve(name: str, loaded: LoadedModel, row: ModelSettings, settings: Settings) -> ServedModel:

@@ -8,11 +8,15 @@ from rerankd.types import CallContext, RerankRequest
 
 
 def choose(models: ServedModels, request: RerankRequest, context: CallContext) -> ServedModel:
-    """The model for a request of a caller; foreign names get the default, because many clients cannot omit one.
+    """The model for a request of a caller: that of the arm that it was put in, else the one that it names.
+
+    Foreign names get the default, because many clients cannot omit one.
 
     Raises:
         NotFound: the name is not served, and the server is strict.
     """
+    if request.arm is not None:
+        return models.arms[request.arm]
     found = models.by_name.get(request.model) if request.model else None
     if found is None and request.model and models.strict:
         known = ", ".join(model.name for model in models)

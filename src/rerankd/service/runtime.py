@@ -23,6 +23,7 @@ from rerankd.errors import (
 from rerankd.observe.metrics import Metrics
 from rerankd.service.admission import check_queries
 from rerankd.service.cascade import FIRST_STAGE
+from rerankd.service.experiments import Experiments, no_experiments
 from rerankd.service.instructions import Instructions
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import LoadedModel, ServedModels, load_models, served_sources
@@ -46,6 +47,8 @@ class RerankService:
         self._rates: RateLimiter | None = None
         """Who may ask how often; None when every caller may ask as often as it wants."""
         self._pipeline: RequestPipeline | None = None
+        self._experiments: Experiments | None = None
+        """None where the settings have none."""
         self._reloading = asyncio.Lock()
         self._instructions = Instructions.of(settings.instructions_folder)
 
@@ -67,6 +70,8 @@ class RerankService:
         """
         self._cache = await open_cache(self.settings, self.metrics, self._on_cache_change)
         self._rates = await RateLimiter.open(self.settings)
+        if self.settings.experiments:
+            self._experiments = Experiments(self.settings, self.metrics, list(served_sources(self.settings)))
         self._pipeline = self._pipeline_of(await self._load(self._cache), self._cache)
         self.lifecycle.move_to(State.READY)
 
@@ -86,15 +91,33 @@ class RerankService:
                 await self._spend_rate(requests, context)
                 pipeline = self._running()
                 try:
-                    return await pipeline.rerank(requests, context)
+                    return await self._answer(pipeline, requests, context)
                 except Draining:
                     if pipeline is self._pipeline:
                         raise
                     # A reload swapped the models while this request was on its way to the old ones.
-                    return await self._running().rerank(requests, context)
+                    return await self._answer(self._running(), requests, context)
         except TimeoutError:
             message = "the deadline passed before the scores were there"
             raise DeadlineExceeded(message, setting="deadline_seconds") from None
+
+    async def _answer(
+        self, pipeline: RequestPipeline, requests: Sequence[RerankRequest], context: CallContext
+    ) -> list[RerankResult | ServiceError]:
+        if self._experiments is None:
+            return await pipeline.rerank(requests, context)
+        return await self._experiments.rerank(pipeline.rerank, pipeline.models, requests, context)
+
+    @property
+    def experiments(self) -> Experiments:
+        """The experiments, and what users did with their answers.
+
+        Raises:
+            NotFound: the settings have none.
+        """
+        if self._experiments is None:
+            raise no_experiments()
+        return self._experiments
 
     async def _spend_rate(self, requests: Sequence[RerankRequest], context: CallContext) -> None:
         if self._rates is not None:
@@ -137,6 +160,8 @@ class RerankService:
 
     async def stop(self) -> None:
         """Give everything back; what still waits is answered with an error."""
+        if self._experiments is not None:
+            await self._experiments.close()
         if self._pipeline is not None:
             await asyncio.gather(*(model.close() for model in self._pipeline.models.loaded))
         if self._cache is not None:
@@ -191,12 +216,14 @@ def _others(models: ServedModels, name: str) -> list[LoadedModel]:
 
 def _check_instructions(settings: Settings, instructions: Instructions) -> None:
     """Default instructions may be named; a wrong name would fail every request."""
-    rows = {"": settings.instruction, **{name: row.instruction for name, row in settings.models.items()}}
-    for name, instruction in rows.items():
+    rows = {"": settings.instruction}
+    rows |= {f" of the served name {name}": row.instruction for name, row in settings.models.items()}
+    for experiment, rule in settings.experiments.items():
+        rows |= {f" of the arm {name} of {experiment}": arm.instruction for name, arm in rule.arms.items()}
+    for of, instruction in rows.items():
         try:
             instructions.resolve(instruction)
         except InvalidRequest as error:
-            of = f" of the served name {name}" if name else ""
             raise ConfigurationError(f"the setting 'instruction'{of}: {error.message}") from None
 
 

@@ -11,12 +11,14 @@ A value comes from a command-line flag, else from the environment (``RERANKD_`` 
 """
 
 from rerankd.settings.sources import ENVIRONMENT_PREFIX, FILE_NAME, load_settings
-from rerankd.settings.table import RENAMED, ModelSettings, Settings, fields_of
+from rerankd.settings.table import RENAMED, ArmSettings, ExperimentSettings, ModelSettings, Settings, fields_of
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "FILE_NAME",
     "RENAMED",
+    "ArmSettings",
+    "ExperimentSettings",
     "ModelSettings",
     "Settings",
     "fields_of",

@@ -11,7 +11,7 @@ from typing import Any
 
 from rerankd.errors import ConfigurationError
 from rerankd.files import read_text
-from rerankd.settings.table import RENAMED, ModelSettings, Settings, fields_of
+from rerankd.settings.table import RENAMED, ArmSettings, ExperimentSettings, ModelSettings, Settings, fields_of
 from rerankd.settings.values import Given, convert, nearest
 
 ENVIRONMENT_PREFIX = "RERANKD_"
@@ -48,7 +48,7 @@ def load_settings(
     Raises:
         ConfigurationError: an unknown key, or a value of the wrong type; the message says where it stands.
     """
-    values, models = _from_file(file)
+    values, models, experiments = _from_file(file)
     values |= _from_environment(os.environ if environ is None else environ, warn or (lambda _: None))
     values |= {
         name: Given(value, f"flag --{name.replace('_', '-')}")
@@ -56,7 +56,7 @@ def load_settings(
         if value is not None
     }
     checked = {name: convert(Settings, name, given) for name, given in values.items()}
-    settings = Settings(**checked, models=models)
+    settings = Settings(**checked, models=models, experiments=experiments)
     _check_together(settings, values)
     return settings
 
@@ -90,10 +90,10 @@ def _from_environment(environ: Mapping[str, str], warn: Callable[[str], None]) -
     return found
 
 
-def _from_file(file: Path | None) -> tuple[dict[str, Given], dict[str, ModelSettings]]:
+def _from_file(file: Path | None) -> tuple[dict[str, Given], dict[str, ModelSettings], dict[str, ExperimentSettings]]:
     path = file or Path(FILE_NAME)
     if file is None and not path.exists():
-        return {}, {}
+        return {}, {}, {}
     text = read_text(path)
     try:
         rows = tomllib.loads(text)
@@ -107,17 +107,45 @@ def _from_file(file: Path | None) -> tuple[dict[str, Given], dict[str, ModelSett
         line = lines.get(keys)
         return f"{path}, line {line}" if line else str(path)
 
-    tables = rows.pop("models", {})
+    models = {name: _model(name, row, place) for name, row in _tables(rows, ("models",), place).items()}
+    tables = _tables(rows, ("experiments",), place)
+    experiments = {name: _experiment(name, row, place) for name, row in tables.items()}
+    values = {name: Given(value, place(name)) for name, value in rows.items()}
+    return values, models, experiments
+
+
+def _tables(row: dict[str, Any], path: tuple[str, ...], place: Callable[..., str]) -> dict[str, Any]:
+    """A table of tables, taken out of the row that holds it under the last name of ``path``."""
+    tables = row.pop(path[-1], {})
     if not isinstance(tables, dict):
-        raise ConfigurationError(f"models has to be a table of tables, [models.NAME] ({place('models')})")
-    models = {name: _model(name, row, place) for name, row in tables.items()}
-    return {name: Given(value, place(name)) for name, value in rows.items()}, models
+        name = ".".join(path)
+        raise ConfigurationError(f"{name} has to be a table of tables, [{name}.NAME] ({place(*path)})")
+    return tables
+
+
+def _experiment(name: str, row: Any, place: Callable[..., str]) -> ExperimentSettings:
+    path = ("experiments", name)
+    _check_is_table(row, path, place)
+    arms = {}
+    for arm, own in _tables(row, (*path, "arms"), place).items():
+        whole = (*path, "arms", arm)
+        _check_is_table(own, whole, place)
+        given = {key: Given(value, place(*whole, key)) for key, value in own.items()}
+        arms[arm] = ArmSettings(**{key: convert(ArmSettings, key, value) for key, value in given.items()})
+    given = {key: Given(value, place(*path, key)) for key, value in row.items()}
+    return ExperimentSettings(
+        **{key: convert(ExperimentSettings, key, value) for key, value in given.items()}, arms=arms
+    )
+
+
+def _check_is_table(row: Any, path: tuple[str, ...], place: Callable[..., str]) -> None:
+    if not isinstance(row, dict):
+        name = ".".join(path)
+        raise ConfigurationError(f"{name} has to be a table, [{name}] ({place(*path)})")
 
 
 def _model(name: str, row: Any, place: Callable[..., str]) -> ModelSettings:
-    where = place("models", name)
-    if not isinstance(row, dict):
-        raise ConfigurationError(f"models.{name} has to be a table, [models.{name}] ({where})")
+    _check_is_table(row, ("models", name), place)
     known = fields_of(ModelSettings)
     for key, value in row.items():
         if isinstance(value, dict) and key not in known:

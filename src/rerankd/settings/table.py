@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 _DAY = 86_400.0
 _MAX_INT = 2**53
@@ -127,6 +127,39 @@ class ModelSettings:
         0.0, "Score on until the first `top_n` are settled with this probability; 0 goes by the depth.", most=0.9999
     )
     chunk_top_k: int = setting(0, "Passages that `top_k_mean` averages; 0 means the server's own.", most=_CHUNKS)
+    calibration: str = setting("", "File that `rerankd calibrate` wrote; empty means the model's own scores.")
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSettings:
+    """One arm of an experiment: the table ``[experiments.NAME.arms.ARM]``. The first that answers is the control."""
+
+    weight: float = setting(1.0, "Its share of the keys, beside the weights of the others.", most=1e6)
+    model: str = setting("", "Served name that answers; empty means the experiment's own.")
+    instruction: str = setting("", "Stands in the place of what requests say; empty leaves that as it is.")
+    long_documents: str = setting(
+        "", "Stands in the place of what requests say of long documents.", choices=("", *_LONG_DOCUMENTS)
+    )
+    template: str = setting("", "Prompt template by name; empty means the served name's own.")
+    calibration: str = setting("", "File that `rerankd calibrate` wrote; empty means the served name's own.")
+    shadow: bool = setting(False, "Never answer; score in spare time what the others answered, and compare.")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentSettings:
+    """One experiment: the table ``[experiments.NAME]``."""
+
+    model: str = setting("", "Served name whose requests take part; empty means the default.")
+    method: str = setting(
+        "split",
+        "Each key falls to one arm, or two arms make one ranking by team draft.",
+        choices=("split", "interleave"),
+    )
+    assign_by: str = setting(
+        "query", "What a request without `X-Experiment-Key` is assigned by.", choices=("query", "caller")
+    )
+    traffic: float = setting(1.0, "Share of the keys that take part.", most=1)
+    arms: Mapping[str, ArmSettings] = field(default_factory=dict, metadata={"help": "Its arms by name."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +172,7 @@ class Settings:
     served_name: str = setting("", "Name under which the model is served; empty means its own.")
     template: str = setting("auto", "Prompt template by name, or `auto` to choose by the checkpoint.")
     instruction: str = setting("", "Default instruction; empty means the template's own.")
+    calibration: str = setting("", "File that `rerankd calibrate` wrote for the default name; empty means none.")
     instructions_folder: str = setting(
         "", "Folder of instructions by name, `NAME.toml` each, read again when it changes."
     )
@@ -298,6 +332,14 @@ class Settings:
     ray_model_idle_seconds: float = seconds(
         600.0, "Seconds after which a Ray replica lets a model go that is not the default.", advanced=True
     )
+    # Experiments
+    feedback_file: str = setting(
+        "rerankd-feedback.sqlite",
+        "Where answers of experiments and feedback are kept, for all replicas of a machine.",
+    )
+    feedback_days: float = setting(
+        90.0, "Days after which answers and their feedback are deleted.", most=3650, positive=True, advanced=True
+    )
     # Logs
     log_format: str = setting("auto", "Log lines for a machine or a person.", choices=("auto", "json", "console"))
     log_level: str = setting("info", "Least level that is logged.", choices=("debug", "info", "warning", "error"))
@@ -305,8 +347,14 @@ class Settings:
     models: Mapping[str, ModelSettings] = field(
         default_factory=dict, metadata={"help": "More served names, each a table `[models.NAME]`."}
     )
+    experiments: Mapping[str, ExperimentSettings] = field(
+        default_factory=dict, metadata={"help": "Experiments, each a table `[experiments.NAME]`."}
+    )
 
 
-def fields_of(table: type[Settings] | type[ModelSettings]) -> dict[str, dataclasses.Field[Any]]:
+Table: TypeAlias = type[Settings] | type[ModelSettings] | type[ExperimentSettings] | type[ArmSettings]
+
+
+def fields_of(table: Table) -> dict[str, dataclasses.Field[Any]]:
     """The rows of a settings table that take one value, by name."""
-    return {row.name: row for row in dataclasses.fields(table) if row.name != "models"}
+    return {row.name: row for row in dataclasses.fields(table) if "least" in row.metadata}

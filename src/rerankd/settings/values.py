@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rerankd.errors import ConfigurationError
-from rerankd.settings.table import RENAMED, ModelSettings, Settings, fields_of
+from rerankd.settings.table import RENAMED, Settings, Table, fields_of
 
 _SHOWN_CHARACTERS = 40
 
@@ -25,7 +25,7 @@ class Given:
     place: str
 
 
-def convert(table: type[Settings] | type[ModelSettings], name: str, given: Given) -> Any:
+def convert(table: Table, name: str, given: Given) -> Any:
     """The value of a row, checked.
 
     Raises:
@@ -45,7 +45,7 @@ def convert(table: type[Settings] | type[ModelSettings], name: str, given: Given
     return value
 
 
-def _row(table: type[Settings] | type[ModelSettings], name: str, place: str) -> dataclasses.Field[Any]:
+def _row(table: Table, name: str, place: str) -> dataclasses.Field[Any]:
     rows = fields_of(table)
     if name in rows:
         return rows[name]
@@ -55,9 +55,9 @@ def _row(table: type[Settings] | type[ModelSettings], name: str, place: str) -> 
     raise ConfigurationError(f"there is no setting {name!r}{_hint(table, name)} ({place})")
 
 
-def _hint(table: type[Settings] | type[ModelSettings], name: str) -> str:
-    if table is ModelSettings and name in fields_of(Settings):
-        return " of a served name: it belongs above the first [table]"
+def _hint(table: Table, name: str) -> str:
+    if table is not Settings and name in fields_of(Settings):
+        return " of a served name or an experiment: it belongs above the first [table]"
     return nearest(name, fields_of(table))
 
 

@@ -69,6 +69,8 @@ class RenderContext:
                 row["best_passage"] = self.passage(place.best_passage)
             if place.model_score is not None:
                 row["model_score"] = place.model_score
+            if place.team is not None:
+                row["team"] = place.team
             if place.rescored is not None:
                 row["rescored"] = place.rescored
             if place.relevant_spans:
@@ -150,6 +152,8 @@ class RenderContext:
             meta["fusion"] = asdict(self.result.fusion)
         if self.result.cascade is not None:
             meta["cascade"] = asdict(self.result.cascade)
+        if self.result.experiment is not None:
+            meta["experiment"] = asdict(self.result.experiment)
         if (long := self.result.long_documents) is not None:
             meta["long_documents"] = {"mode": long.mode, "truncated_documents": long.truncated}
             if long.mode == "chunk":
