@@ -74,6 +74,9 @@ def test_an_address_where_nothing_listens_is_one_line(tmp_path: Path) -> None:
 def test_a_redis_is_looked_at_and_only_its_scores_are_forgotten(redis_server: RedisServer, tmp_path: Path) -> None:
     with running_server("--cache", redis_server.url, log=tmp_path / "server.log") as server:
         httpx.post(f"{server.url}/rerank", json=BODY, timeout=30).raise_for_status()
+        # Scores are written behind the answer; a server that is told to end writes what waits.
+        server.process.terminate()
+        server.process.wait(timeout=60)
     redis_server.send("SET", "another", "key")
     assert json.loads(run("stats", redis_server.url, "--json").stdout) == {"cache": "redis", "entries": 3}
     assert run("clear", redis_server.url, "--yes").stdout == "3 scores forgotten\n"
