@@ -6,7 +6,7 @@ made in :mod:`rerankd.prompt`, batches in :mod:`rerankd.core`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
@@ -48,6 +48,8 @@ class Batch:
     leaves: IdArray
     cached: BoolArray
     slots: IdArray
+    tokens: int = field(init=False, compare=False)
+    """Tokens that a forward pass computes: each segment once, cached ones not at all."""
 
     @property
     def pairs(self) -> int:
@@ -57,12 +59,11 @@ class Batch:
     def segments(self) -> int:
         return len(self.parents)
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that a forward pass computes: each segment once, cached ones not at all."""
-        if not self.cached.any():
-            return len(self.token_ids)
-        return len(self.token_ids) - int((self.offsets[1:] - self.offsets[:-1])[self.cached].sum())
+    def __post_init__(self) -> None:
+        tokens = len(self.token_ids)
+        if self.cached.any():
+            tokens -= int((self.offsets[1:] - self.offsets[:-1])[self.cached].sum())
+        object.__setattr__(self, "tokens", tokens)
 
     def starts(self) -> IdArray:
         """The position of each segment's first token, int32 (segments,)."""

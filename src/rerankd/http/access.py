@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rerankd.http import request_id
@@ -17,6 +19,8 @@ from rerankd.service.lifecycle import Lifecycle, State
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 """Asked every few seconds by machines: logged at debug."""
+
+_KEPT_METRICS = 256
 
 _CLOSE = (b"connection", b"close")
 _log = structlog.get_logger(__name__)
@@ -47,6 +51,7 @@ class Access:
         self._metrics = metrics
         self._lifecycle = lifecycle
         self._tracer = tracer
+        self._measured = functools.lru_cache(_KEPT_METRICS)(self._metrics_of)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,11 +66,17 @@ class Access:
         finally:
             self._finish(scope, state)
 
+    def _metrics_of(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """The metrics of such requests; finding them by their labels costs more than counting."""
+        metrics = self._metrics
+        return metrics.requests.labels(method, route, str(status)), metrics.request_duration.labels(method, route)
+
     def _finish(self, scope: Scope, state: RequestState) -> None:
         seconds = time.monotonic() - state.started
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        self._metrics.requests.labels(method, state.route, str(state.status)).inc()
-        self._metrics.request_duration.labels(method, state.route).observe(seconds)
+        requests, duration = self._measured(method, state.route, state.status)
+        requests.inc()
+        duration.observe(seconds)
         if state.code:
             self._metrics.rejections.labels(state.code).inc()
         _write_line(method, state, seconds)

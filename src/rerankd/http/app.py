@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import rerankd
 from rerankd.http.access import Access
@@ -58,9 +59,12 @@ _EXPOSED = (
 class Application(FastAPI):
     """FastAPI's router and OpenAPI document within layers of our own.
 
-    Its own layers serve injected parameters and handlers of exceptions. There are none here, and every rerank call
-    would pay for all of them.
+    Its own layers serve injected parameters, handlers of exceptions and telemetry. There are none here, and every
+    rerank call would pay for all of them.
     """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Starlette.__call__(self, scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router

@@ -89,7 +89,9 @@ class RerankCalls:
             decoded = decode_json(body, settings.max_json_depth)
             state.dialect = dialect = route.choose(decoded.value)
             call = dialect.parse(route.with_path(decoded.value, parameters), self._limits)
-            return decoded, dialect, replace(call, warnings=decoded.warnings + call.warnings)
+            if decoded.warnings:
+                call = replace(call, warnings=decoded.warnings + call.warnings)
+            return decoded, dialect, call
 
         decoded, dialect, call = await self._offload.run(len(body), read)
         # What it takes in memory counts, and not only what it took on the wire.

@@ -65,11 +65,15 @@ class QueryPrompt:
 
     def encode(self, documents: Sequence[str]) -> list[Encoded]:
         """The parts with a document, of each document."""
-        columns = [
-            list(self._tokenizer.encode([part.fill({**self._values, "document": text}) for text in documents]))
-            for part in self._texts
-        ]
+        columns = [list(self._tokenizer.encode(self._filled(part, documents))) for part in self._texts]
         return list(zip(*columns, strict=True))
+
+    def _filled(self, part: Text, documents: Sequence[str]) -> list[str]:
+        around = part.around("document", self._values)
+        if around is None:
+            return [part.fill({**self._values, "document": text}) for text in documents]
+        before, behind = around
+        return [f"{before}{text}{behind}" for text in documents]
 
     def tokens(self, encoded: Encoded) -> int:
         """Tokens of the whole prompt."""

@@ -85,6 +85,17 @@ class Text:
         """The text with its fields filled in, in one pass: braces in a value mean nothing."""
         return "".join([piece if isinstance(piece, str) else piece.fill(values) for piece in self._pieces])
 
+    def around(self, field: str, values: Mapping[str, str]) -> tuple[str, str] | None:
+        """What stands before and behind a field that stands here once and as it is, the others filled in."""
+        at = [index for index, piece in enumerate(self._pieces) if isinstance(piece, _Field) and piece.name == field]
+        if len(at) != 1 or self._pieces[at[0]] != _Field("", field, "", ""):
+            return None
+        before, behind = (
+            "".join([piece if isinstance(piece, str) else piece.fill(values) for piece in pieces])
+            for pieces in (self._pieces[: at[0]], self._pieces[at[0] + 1 :])
+        )
+        return before, behind
+
     def names(self) -> list[str]:
         """The fields in the order of the text, as often as they stand there."""
         return [piece.name for piece in self._pieces if isinstance(piece, _Field)]
