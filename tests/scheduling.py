@@ -142,7 +142,7 @@ class Bench:
         """The way of a request through admission and engine, as the service goes it."""
         with contextlib.ExitStack() as room:
             self.thread.check_accepting()
-            ticket = room.enter_context(self.admission.enter(request.tenant, request.deadline))
+            ticket = room.enter_context(contextlib.closing(self.admission.enter(request.tenant, request.deadline)))
             ticket.take_texts(1, 0)
             shares_prefix = self.thread.info.shares_prefix
             ticket.take_tokens([request], self.thread.status, shares_prefix=shares_prefix)

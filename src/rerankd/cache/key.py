@@ -6,6 +6,7 @@ as they came, because tokenising them first would cost more than the look-up sav
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -35,13 +36,25 @@ def scope_of(
         truncation: every limit that may cut a pair.
         tenant: a salt that keeps callers apart; empty shares the cache.
     """
-    fields = (model, revision, template, dtype, engine, instruction, query, truncation, tenant)
+    digest = _digest_of_model(model, revision, template, dtype, engine).copy()
+    _update(digest, instruction, query, truncation, tenant)
+    return digest.digest()
+
+
+@functools.lru_cache(256)
+def _digest_of_model(*fields: str) -> hashlib._Hash:
+    """The beginning of every scope of one model."""
     digest = hashlib.sha256()
+    _update(digest, *fields)
+    return digest
+
+
+def _update(digest: hashlib._Hash, *fields: str) -> None:
+    parts: list[bytes] = []
     for field in fields:
         data = field.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.digest()
+        parts += (len(data).to_bytes(8, "little"), data)
+    digest.update(b"".join(parts))
 
 
 def keys_for(scope: bytes, documents: Sequence[str]) -> list[bytes]:

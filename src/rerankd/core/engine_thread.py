@@ -55,6 +55,10 @@ class Scores:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nobody waits for the scores any more."""
         self._leave(self)
 
     def take(self, output: Output) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 from rerankd.core.engine_core import CoreStatus
 from rerankd.core.fair_queue import Backlog
@@ -212,12 +211,8 @@ class Ticket:
             self._admission.characters.give_back(self._tenant, self._characters)
             self._characters = 0
 
-    def __enter__(self) -> Ticket:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """The call has ended."""
         self._give_back_characters()
         for request in self._requests:
             self._admission.release(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -157,12 +157,16 @@ class RequestPipeline:
         Args:
             counted: has the caller's rate taken each document for one already?
         """
-        with contextlib.ExitStack() as room:
+        tickets: list[Ticket] = []
+        try:
             for model, ones in by_model(prepared).items():
                 model.engine.check_accepting()
-                ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
+                tickets.append(ticket := model.admission.enter(context.tenant, context.deadline))
                 ticket.take_texts(len(ones), sum(sum(map(len, one.request.documents)) for one in ones))
             await gather_per_request([self._split_one(one, context) for one in prepared])
+        finally:
+            for ticket in tickets:
+                ticket.close()
         documents = sum(len(one.request.documents) for one in prepared) if counted else 0
         await self._on_passages(sum(len(one.refs) for one in prepared) - documents, context)
 
@@ -228,13 +232,13 @@ class RequestPipeline:
 
     async def _score(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
-        with contextlib.ExitStack() as room:
-            tickets: list[tuple[LoadedModel, Ticket, list[PreparedRequest]]] = []
+        tickets: list[tuple[LoadedModel, Ticket, list[PreparedRequest]]] = []
+        try:
             for model, ones in by_model(prepared).items():
                 model.engine.check_accepting()
-                ticket = room.enter_context(model.admission.enter(context.tenant, context.deadline))
-                ticket.take_texts(len(ones), sum([characters(one) for one in ones]))
+                ticket = model.admission.enter(context.tenant, context.deadline)
                 tickets.append((model, ticket, ones))
+                ticket.take_texts(len(ones), sum([characters(one) for one in ones]))
             for portion in in_portions(prepared):
                 await gather_per_request([self._tokenise(one, context, alone=len(prepared) == 1) for one in portion])
                 await let_others_run(portion)
@@ -244,16 +248,16 @@ class RequestPipeline:
             for model, _, ones in tickets:
                 for one in ones:
                     if one.score_request is not None:
-                        one.scores = room.enter_context(model.engine.submit(one.score_request))
-            for one in prepared:
-                if (scores := one.scores) is not None:
-                    await scores.wait()
-                    context.stages.extend(
-                        (
-                            Stage("queue", scores.queued, scores.started),
-                            Stage("engine", scores.started, scores.ended),
-                        )
-                    )
+                        one.scores = model.engine.submit(one.score_request)
+            for scores in [one.scores for one in prepared if one.scores is not None]:
+                await scores.wait()
+                context.stages.append(Stage("queue", scores.queued, scores.started))
+                context.stages.append(Stage("engine", scores.started, scores.ended))
+        finally:
+            for scores in [one.scores for one in prepared if one.scores is not None]:
+                scores.close()
+            for _, ticket, _ in tickets:
+                ticket.close()
 
     async def _tokenise(self, one: PreparedRequest, context: CallContext, *, alone: bool) -> None:
         """Prompts of the pairs that are not known; an error that concerns the request alone is its own."""
@@ -333,7 +337,7 @@ class RequestPipeline:
             engine=info.engine,
             instruction=instruction,
             query=request.query,
-            truncation=repr(limits),
+            truncation=_shown(limits),
             tenant=context.tenant if self._settings.cache_per_tenant else "",
         )
 
@@ -351,6 +355,10 @@ class RequestPipeline:
             truncate=request.truncate is not False and rule.mode != "error",
             side=request.truncation_side,
         )
+
+
+_shown = functools.lru_cache(256)(repr)
+"""Of limits, which come back with request after request."""
 
 
 def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None:
