@@ -38,8 +38,16 @@ HIDES = frozenset({"mem0ai CohereReranker", "mem0ai ZeroEntropyReranker"})
 """Calls that meet an error, write a line to a log and give the documents back as they came."""
 
 
-KEYLESS = frozenset({"Weaviate reranker-transformers"})
+KEYLESS = frozenset(
+    {"Weaviate reranker-transformers", "llama-index-postprocessor-xinference-rerank XinferenceRerank"}
+)
 """Calls that have no key to send."""
+
+
+WRAPS = frozenset(
+    {"hev-rerank rerank", "lancedb TypeSafeReranker", "lancedb TypeSafeReranker, batch_size=40"},
+)
+"""Calls that write the query into a longer text: a blank one makes a request like any other."""
 
 
 def name_of(report: dict[str, Any]) -> str:
@@ -56,13 +64,15 @@ def ranks_with_a_key(report: dict[str, Any]) -> bool:
 
 
 def explains(report: dict[str, Any], case: str) -> bool:
-    """Whether the client raised an error that says what happened."""
+    """Whether the client raised an error that says what happened, where something did."""
+    if case == "400" and name_of(report) in WRAPS:
+        return not isinstance(report[case], str)
     return isinstance(report[case], str) and bool(_TELLS[case].search(report[case]))
 
 
 def errors_of(report: dict[str, Any]) -> str:
     if all(explains(report, case) for case in CASES):
-        return "clear"
+        return "clear; a blank query is none" if name_of(report) in WRAPS else "clear"
     if name_of(report) in HIDES:
         return "hidden: the old order, and a line in the log"
     kind = str(report["401"]).split(":", 1)[0].rsplit(".", 1)[-1]

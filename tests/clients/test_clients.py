@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.clients, pytest.mark.timeout(0)]
 
 Reports = dict[str, list[dict[str, Any]]]
 EXPECTED = {
-    "sdks": 18,
+    "sdks": 19,
     "frameworks": 18,
     "gateways": 17,
     "stores": 13,
@@ -53,5 +53,5 @@ def test_every_client_that_reads_errors_tells_its_user_what_happened(
 
 def test_no_client_takes_an_error_for_an_answer(environment: list[dict[str, Any]]) -> None:
     for report in environment:
-        mistaken = [case for case in CASES if not isinstance(report[case], str)]
+        mistaken = [case for case in CASES if not isinstance(report[case], str) and not explains(report, case)]
         assert not mistaken or name_of(report) in HIDES, name_of(report)

@@ -73,7 +73,8 @@ def langchain_infinity(url: str, key: str, query: str) -> Sequence[int]:
 
     InfinityRerank.model_rebuild(_types_namespace={"Client": Client})
     # Without the flag it drops every error, and the reranker falls over what is not there.
-    client = Client(base_url=url, raise_on_unexpected_status=True)
+    headers = {"Authorization": f"Bearer {key}"}
+    client = Client(base_url=url, headers=headers, raise_on_unexpected_status=True)
     return compressed(InfinityRerank(client=client, model=MODEL, top_n=3), query)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -98,10 +99,10 @@ class _WithoutDocuments(dict[str, bool]):
 
 @call("milvus-model", "JinaRerankFunction")
 def milvus_jina(url: str, key: str, query: str) -> Sequence[int]:
-    from milvus_model.reranker import jinaai
-
-    jinaai.API_URL = f"{url}/jina/v1/rerank"
-    return [row.index for row in jinaai.JinaRerankFunction(MODEL, api_key=key)(query, DOCUMENTS)]
+    # A package of that name stands in the way of the module, whose constant the address is.
+    module = importlib.import_module("milvus_model.reranker.jinaai")
+    module.API_URL = f"{url}/jina/v1/rerank"
+    return [row.index for row in module.JinaRerankFunction(MODEL, api_key=key)(query, DOCUMENTS)]
 
 
 @call("milvus-model", "VoyageRerankFunction")
