@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from rerankd.client._calls import as_documents, results_of
+from rerankd.client._calls import RowFacts, as_documents, results_of
 from rerankd.client.values import DocumentError, Passage, Query, RankedResults, Usage
 from rerankd.errors import InvalidRequest, NotFound, ScoringError, ServiceError
 from rerankd.service.admission import check_not_empty
 from rerankd.types import RerankRequest, RerankResult
+from rerankd.wire.fields import CHUNKS, LONG_DOCUMENTS, TOP_N, TRUNCATE, read_fields, request_options
+
+_OPTIONS = {field.name: field for field in (TRUNCATE, LONG_DOCUMENTS, *CHUNKS)}
+"""Fields of a server's request that make sense without one."""
 
 
 def request_of(query: Query, name: str, model: str | None) -> RerankRequest:
     """The request of a query to the model ``name``; raises what a server answers to one that makes no sense."""
     if model not in (None, name):
         raise NotFound(f"the model loaded here is {name!r}", param="model")
-    if query.top_n is not None and query.top_n < 1:
-        raise InvalidRequest("top_n has to be at least 1", param="top_n")
-    if query.options:
-        raise InvalidRequest("options are fields of a server's request; this model has none", param="options")
+    if unknown := sorted(query.options.keys() - _OPTIONS.keys()):
+        raise InvalidRequest(f"{unknown[0]} needs a server; here are {', '.join(_OPTIONS)}", param=unknown[0])
+    options = request_options(read_fields({**query.options, "top_n": query.top_n}, (TOP_N, *_OPTIONS.values())))
     texts = tuple(document.text for document in as_documents(query.documents))
-    request = RerankRequest(query.text, texts, instruction=query.instruction, top_n=query.top_n)
+    request = RerankRequest(query.text, texts, instruction=query.instruction, **options)
     check_not_empty(request)
     return request
 
@@ -35,12 +38,12 @@ def ranked_results(query: Query, answer: RerankResult, raw_scores: bool) -> Rank
     """The answer as a client has it."""
     documents = as_documents(query.documents)
     scores = tuple(place.logit if raw_scores else place.score for place in answer.scores)
-    passages = {
-        place.index: (Passage(best.start, best.end, best.score), ())
+    rows = {
+        place.index: RowFacts(Passage(best.start, best.end, best.logit if raw_scores else best.score))
         for place in answer.scores
         if (best := place.best_passage) is not None
     }
-    results, nothing_relevant = results_of(documents, scores, query, passages)
+    results, nothing_relevant = results_of(documents, scores, query, rows)
     return RankedResults(
         results,
         scores,
@@ -53,6 +56,7 @@ def ranked_results(query: Query, answer: RerankResult, raw_scores: bool) -> Rank
             if place.error is not None
         ),
         warnings=answer.warnings,
+        meta={"long_documents": answer.long_documents.described} if answer.long_documents else {},
         nothing_relevant=nothing_relevant,
     )
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from operator import attrgetter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rerankd.cache.base import CachedScore
 from rerankd.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ from rerankd.prompt.template import Template
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.ranking import rerank_result
 from rerankd.settings import Settings
-from rerankd.types import NO_WISH, LongDocuments, PairPrompt, RerankRequest, RerankResult, Timings
+from rerankd.types import PairPrompt, RerankRequest, RerankResult, Timings
 
 _DEFAULTS = Settings()
 _ASKED = attrgetter("query", "instruction", "truncate", "long_documents")
@@ -118,7 +118,7 @@ class Reranker:
         *,
         threshold: float | None = None,
         raw_scores: bool = False,
-        long_documents: LongDocuments = NO_WISH,
+        **options: Any,
     ) -> RankedResults:
         """Order ``documents`` by how well each answers ``query``; the words and results are the client's.
 
@@ -128,16 +128,18 @@ class Reranker:
             model: this model's own name, or None.
             threshold: the least score of a result; ``nothing_relevant`` says whether no document reached it.
             raw_scores: logits instead of probabilities in 0..1.
-            long_documents: what happens to long documents, in place of the model's own rule.
+            options: what happens to long documents, by the API's names: ``truncate``, ``long_documents="chunk"``,
+                ``chunk_tokens``, ``chunk_overlap_tokens``, ``chunk_aggregation``, ``chunk_top_k`` and
+                ``max_chunks_per_doc``.
 
         Raises:
             TooLong: a document is too long, and long ones are to be refused.
-            InvalidRequest: the query is blank, or there are no documents.
+            InvalidRequest: the query is blank, there are no documents, or an option needs a server.
             ScoringError: no document could be scored.
             EngineDead: the engine cannot score any more.
         """
-        asked = Query(query, as_documents(documents), instruction, top_n, threshold)
-        request = replace(request_of(asked, self.name, model), long_documents=long_documents)
+        asked = Query(query, as_documents(documents), instruction, top_n, threshold, options)
+        request = request_of(asked, self.name, model)
         (scored,) = self.score_many([request])
         answer = self.result_of(request, scored, Timings())
         if len(answer.errors) == len(answer.scores):
@@ -162,9 +164,13 @@ class Reranker:
         model: str | None = None,
         *,
         raw_scores: bool = False,
+        **options: Any,
     ) -> list[float]:
-        """The score of each (query, document), in order. A pair that has none is an error of the whole call."""
-        asked = [Query(query, (document,), instruction) for query, document in pairs]
+        """The score of each (query, document), in order. A pair that has none is an error of the whole call.
+
+        The arguments are those of :meth:`rank`.
+        """
+        asked = [Query(query, (document,), instruction, options=options) for query, document in pairs]
         requests = [request_of(query, self.name, model) for query in asked]
         answers = [
             self.result_of(request, scored, Timings())

@@ -255,6 +255,14 @@ class LongDocumentCounts:
     chunks: int = 0
     """Passages of all documents, those that are whole counted as one."""
 
+    @property
+    def described(self) -> dict[str, str | int]:
+        """As ``meta.long_documents`` of an answer says it."""
+        found: dict[str, str | int] = {"mode": self.mode, "truncated_documents": self.truncated}
+        if self.mode == "chunk":
+            found |= {"split_documents": self.split, "chunks": self.chunks}
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class RerankResult:

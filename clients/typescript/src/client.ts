@@ -1,8 +1,8 @@
 /** The client: `fetch` with a deadline, retries and errors of its own. */
 import { ClientError, ReadTimeout, type StatusError } from "./errors.js";
 import { Attempts, MAX_RETRIES, RetryBudget } from "./retry.js";
-import type { DocumentInput, Health, Query, RankedResults } from "./values.js";
-import { batchCall, type Call, healthCall, readAnswer, rerankCall, transportError } from "./wire.js";
+import type { DocumentInput, Health, LongDocumentOptions, Pair, Query, RankedResults, RankingOptions, ServedModel } from "./values.js";
+import { batchCall, type Call, healthCall, modelsCall, readAnswer, rerankCall, scoreCall, transportError } from "./wire.js";
 
 export interface ClientOptions {
   /** Sent as `Authorization: Bearer`. */
@@ -22,11 +22,16 @@ export interface CallOptions {
   readonly timeoutMs?: number | undefined;
 }
 
-export interface RerankOptions extends CallOptions {
-  /** What counts as relevant; left out, the served model's own. */
+export interface RerankOptions extends CallOptions, RankingOptions {
+  /** A served name; left out, the server's first. */
+  readonly model?: string | undefined;
+  /** Logits instead of probabilities in 0..1. */
+  readonly rawScores?: boolean | undefined;
+}
+
+export interface ScoreOptions extends CallOptions, LongDocumentOptions {
+  /** What counts as relevant, as in `rerank`. */
   readonly instruction?: string | undefined;
-  /** How many results to keep; left out, all. */
-  readonly topN?: number | undefined;
   /** A served name; left out, the server's first. */
   readonly model?: string | undefined;
   /** Logits instead of probabilities in 0..1. */
@@ -69,8 +74,8 @@ export class RerankerClient {
 
   /** Order `documents` by how well each answers `query`. */
   rerank<D extends DocumentInput>(query: string, documents: readonly D[], options: RerankOptions = {}): Promise<RankedResults<D>> {
-    const { instruction, topN, model, rawScores } = options;
-    return this.#send(() => rerankCall({ query, documents, instruction, topN, model, rawScores }), options);
+    const { model, rawScores, ...ranking } = options;
+    return this.#send(() => rerankCall({ ...ranking, query, documents }, model, rawScores), options);
   }
 
   /** Rank several queries in one call, scored together; a query that fails alone is its error in the array. */
@@ -79,6 +84,16 @@ export class RerankerClient {
     options: CallOptions & { readonly model?: string | undefined } = {},
   ): Promise<Array<RankedResults<D> | StatusError>> {
     return this.#send(() => batchCall(queries, options.model), options);
+  }
+
+  /** The score of each query with its document, in order. A pair that has none is an error of the whole call. */
+  async score(pairs: readonly Pair[], options: ScoreOptions = {}): Promise<number[]> {
+    return pairs.length === 0 ? [] : this.#send(() => scoreCall(pairs, options), options);
+  }
+
+  /** The names that the server answers to, its default first. */
+  models(options: CallOptions = {}): Promise<ServedModel[]> {
+    return this.#send(modelsCall, options);
   }
 
   /** How the server is. An unhealthy server is an answer; only one that cannot be asked rejects. */

@@ -3,9 +3,22 @@ import { ClientError, ConnectTimeout, ConnectionFailed, InvalidRequest, InvalidR
 import { BY_CODE, BY_STATUS } from "./generated/errors.js";
 import type { Answers, Bodies } from "./generated/wire.js";
 import { retryAfterMs } from "./retry.js";
-import type { DocumentError, DocumentInput, Health, Query, RankedResults, Result, Usage } from "./values.js";
+import type {
+  DocumentError,
+  DocumentInput,
+  Health,
+  LongDocumentOptions,
+  Pair,
+  Passage,
+  Query,
+  RankedResults,
+  RankingOptions,
+  RerankBody,
+  Result,
+  ServedModel,
+  Usage,
+} from "./values.js";
 
-type RerankBody = Extract<Bodies["/rerank"], { documents: unknown }>;
 type RerankAnswer = Exclude<Answers["/rerank"], readonly unknown[]>;
 
 /** One call: where it goes, what it says (nothing: a GET), and how its answer is read. */
@@ -17,14 +30,32 @@ export interface Call<T> {
   readonly read: (answer: unknown) => T;
 }
 
-export interface Asked<D extends DocumentInput> extends Query<D> {
-  readonly model?: string | undefined;
-  readonly rawScores?: boolean | undefined;
-}
+/** The API's names of what may be said of a query's ranking. */
+const FIELDS: { readonly [name in keyof RankingOptions]-?: keyof RerankBody } = {
+  instruction: "instruction",
+  topN: "top_n",
+  threshold: "score_threshold",
+  truncate: "truncate",
+  longDocuments: "long_documents",
+  chunkAggregation: "chunk_aggregation",
+  chunkTopK: "chunk_top_k",
+  chunkTokens: "chunk_tokens",
+  chunkOverlapTokens: "chunk_overlap_tokens",
+  maxChunksPerDoc: "max_chunks_per_doc",
+  firstStageScores: "first_stage_scores",
+  fusion: "fusion",
+  fusionWeight: "fusion_weight",
+  cascade: "cascade",
+  relevantSpans: "relevant_spans",
+};
 
-export function rerankCall<D extends DocumentInput>(asked: Asked<D>): Call<RankedResults<D>> {
-  const body: RerankBody = { ...item(asked, asked.model), return_documents: false };
-  if (asked.rawScores) body.raw_scores = true;
+export function rerankCall<D extends DocumentInput>(
+  asked: Query<D>,
+  model: string | undefined,
+  rawScores: boolean | undefined,
+): Call<RankedResults<D>> {
+  const body: RerankBody = { ...item(asked, model), return_documents: false };
+  if (rawScores) body.raw_scores = true;
   return { path: "/rerank", body, read: (answer) => ranked(asObject(answer), asked) };
 }
 
@@ -41,6 +72,40 @@ export function batchCall<D extends DocumentInput>(
     return queries.map((query, place) => batchItem(asObject(items[place]), query));
   };
   return { path: "/batch_rerank", body, read };
+}
+
+export interface Scoring extends LongDocumentOptions {
+  readonly instruction?: string | undefined;
+  readonly model?: string | undefined;
+  readonly rawScores?: boolean | undefined;
+}
+
+export function scoreCall(pairs: readonly Pair[], scoring: Scoring): Call<number[]> {
+  const texts = { queries: pairs.map(([query]) => query), documents: pairs.map(([, document]) => document) };
+  const body: Record<string, unknown> = { ...fields(scoring), ...texts };
+  if (scoring.model !== undefined) body["model"] = scoring.model;
+  if (scoring.rawScores) body["use_activation"] = false;
+  const read = (answer: unknown) => {
+    const scores = rows(asObject(answer)["data"]).map((row) => row["score"]);
+    const found = scores.filter((score) => typeof score === "number");
+    if (found.length !== scores.length || found.length !== pairs.length) {
+      throw new InvalidResponse("the answer has not one score for every pair");
+    }
+    return found;
+  };
+  return { path: "/score", body, read };
+}
+
+export function modelsCall(): Call<ServedModel[]> {
+  const read = (answer: unknown) => {
+    const { data } = asObject(answer);
+    if (!Array.isArray(data)) throw new InvalidResponse("the answer has no list of models");
+    return data.map((row: unknown) => {
+      const { id, max_model_len: longest } = asObject(row);
+      return { name: text(id), maxPairTokens: typeof longest === "number" ? longest : undefined };
+    });
+  };
+  return { path: "/v1/models", read };
 }
 
 export function healthCall(): Call<Health> {
@@ -103,23 +168,34 @@ function errorFacts(body: unknown): { code: string; message: string; param: stri
 /** One query as the wire has it; what was not given is left out, so that the server's default applies. */
 function item(query: Query, model: string | undefined): RerankBody {
   if (!Array.isArray(query.documents)) throw new TypeError("documents has to be an array of texts");
-  const body: RerankBody = { query: query.query, documents: query.documents.map(textOf) };
-  if (query.instruction !== undefined) body.instruction = query.instruction;
-  if (query.topN !== undefined) body.top_n = query.topN;
+  const body: RerankBody = { ...fields(query), query: query.query, documents: query.documents.map(textOf) };
   if (model !== undefined) body.model = model;
   return body;
 }
 
+/** What is said of a ranking, by the API's names. */
+function fields(options: RankingOptions): Partial<RerankBody> {
+  const given = Object.entries(FIELDS).map(([name, field]) => [field, options[name as keyof RankingOptions]]);
+  const found: Partial<RerankBody> = Object.fromEntries(given.filter(([, value]) => value !== undefined));
+  if (options.relevantSpans) {
+    const { threshold, maxSpans } = options.relevantSpans;
+    found.relevant_spans = { mode: "enabled", threshold: threshold ?? null, max_spans: maxSpans ?? null };
+  }
+  return found;
+}
+
 function ranked<D extends DocumentInput>(answer: Record<string, unknown>, query: Query<D>): RankedResults<D> {
   const facts = answer as RerankAnswer & { errors?: unknown[] };
-  const { documents, topN } = query;
+  const { documents, topN, threshold } = query;
   const scores = facts.scores;
   if (!Array.isArray(scores) || scores.length !== documents.length || !scores.every(isScore)) {
     throw new InvalidResponse("the answer has not one score for every document");
   }
+  const said = new Map(rows(facts.results).map((row) => [row["index"], row]));
   const scored: Array<Result<D>> = documents.flatMap((document, index) => {
     const score = scores[index];
-    return typeof score === "number" ? [{ index, score, document, text: textOf(document) }] : [];
+    if (typeof score !== "number" || (threshold !== undefined && score < threshold)) return [];
+    return [{ index, score, document, text: textOf(document), ...rowFacts(said.get(index) ?? {}) }];
   });
   // sort() is stable, so that equal scores keep input order, as the server's own ranking does.
   scored.sort((one, other) => other.score - one.score);
@@ -130,7 +206,38 @@ function ranked<D extends DocumentInput>(answer: Record<string, unknown>, query:
     id: text(facts.id),
     usage: usage(facts.usage),
     errors: (Array.isArray(facts.errors) ? facts.errors : []).map(documentError),
+    warnings: warnings(facts.meta),
+    meta: isObject(facts.meta) ? facts.meta : {},
+    nothingRelevant: threshold === undefined ? undefined : scored.length === 0,
   };
+}
+
+/** What a row says of its document beside the score. */
+function rowFacts(row: Record<string, unknown>): Pick<Result, "bestPassage" | "relevantSpans" | "modelScore" | "rescored"> {
+  const { model_score: modelScore, rescored } = row;
+  return {
+    bestPassage: passage(row["best_passage"]),
+    relevantSpans: rows(row["relevant_spans"]).flatMap((span) => passage(span) ?? []),
+    modelScore: typeof modelScore === "number" ? modelScore : undefined,
+    rescored: typeof rescored === "boolean" ? rescored : undefined,
+  };
+}
+
+function passage(value: unknown): Passage | undefined {
+  if (!isObject(value)) return undefined;
+  const { start, end, score } = value;
+  const isPassage = typeof start === "number" && typeof end === "number" && typeof score === "number";
+  return isPassage ? { start, end, score } : undefined;
+}
+
+function warnings(meta: unknown): string[] {
+  const found = isObject(meta) ? meta["warnings"] : undefined;
+  return Array.isArray(found) ? found.filter((one): one is string => typeof one === "string") : [];
+}
+
+/** The objects of a list, and of anything else none. */
+function rows(value: unknown): Array<Record<string, unknown>> {
+  return Array.isArray(value) ? value.filter(isObject) : [];
 }
 
 function batchItem<D extends DocumentInput>(answer: Record<string, unknown>, query: Query<D>): RankedResults<D> | StatusError {

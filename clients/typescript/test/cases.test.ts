@@ -1,7 +1,7 @@
 /** M-04: the cases that the Python clients pass, in tests/unit/client/cases.json, passed here too. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import cases from "../../../tests/unit/client/cases.json" with { type: "json" };
-import { ClientError, type DocumentInput, type RankedResults, RerankerClient, StatusError } from "../src/index.js";
+import { ClientError, type DocumentInput, type RankedResults, RerankerClient, type Result, type ServedModel, StatusError } from "../src/index.js";
 
 interface Exchange {
   status: number;
@@ -14,11 +14,12 @@ interface Exchange {
 interface Case {
   name: string;
   python_only?: string;
-  call: { method: "rank" | "rank_many"; model?: string } & Record<string, unknown>;
+  call: { method: "rank" | "rank_many" | "score" | "models" } & Record<string, unknown>;
   exchanges: Exchange[];
   sent?: Array<{ path: string; body: unknown }>;
   waits?: Array<[number, number]>;
   ranked?: unknown[];
+  answer?: unknown;
   error?: { kind: string } & Record<string, unknown>;
 }
 
@@ -46,7 +47,7 @@ class Stage {
 
   readonly fetch: typeof globalThis.fetch = async (input, init) => {
     this.times.push(performance.now());
-    this.sent.push({ path: new URL(String(input)).pathname, body: JSON.parse(String(init?.body)) });
+    this.sent.push({ path: new URL(String(input)).pathname, body: JSON.parse(String(init?.body ?? null)) });
     this.headers.push(new Headers(init?.headers));
     const exchange = this.#exchanges.shift();
     if (exchange === undefined) throw new Error("one call too many");
@@ -64,27 +65,27 @@ class Stage {
   }
 }
 
+/** An object of Python's with the names of this language; whole values stay as they are. */
+function camel(value: Record<string, any>): Record<string, any> {
+  const isNested = (inner: unknown) => typeof inner === "object" && inner !== null && !Array.isArray(inner);
+  const renamed = (name: string) => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [renamed(name), isNested(inner) ? camel(inner) : inner]));
+}
+
+function asked(client: RerankerClient, call: Record<string, any>): Promise<unknown> {
+  const { method, query, documents, queries, pairs, ...options } = call;
+  if (method === "models") return client.models();
+  if (method === "score") return client.score(pairs, camel(options));
+  if (method === "rank") return client.rerank(query, documents, camel(options));
+  const own = queries.map(({ text, documents, options, ...rest }: Record<string, any>) => (
+    { query: text, documents, ...camel(rest), ...camel(options ?? {}) }
+  ));
+  return client.batchRerank(own, camel(options));
+}
+
 async function play({ call }: Case, stage: Stage): Promise<unknown> {
   const client = new RerankerClient("http://server.test/base/", { apiKey: "secret", fetch: stage.fetch });
-  const given = call as Record<string, any>;
-  const outcome = (
-    call.method === "rank"
-      ? client.rerank(given["query"], given["documents"], {
-          instruction: given["instruction"],
-          topN: given["top_n"],
-          model: given["model"],
-          rawScores: given["raw_scores"],
-        })
-      : client.batchRerank(
-          given["queries"].map((query: Record<string, any>) => ({
-            query: query["text"],
-            documents: query["documents"],
-            instruction: query["instruction"],
-            topN: query["top_n"],
-          })),
-          { model: given["model"] },
-        )
-  ).catch((error: unknown) => error);
+  const outcome = asked(client, call).catch((error: unknown) => error);
   let done = false;
   void outcome.then(() => (done = true));
   await vi.advanceTimersByTimeAsync(0);
@@ -94,7 +95,10 @@ async function play({ call }: Case, stage: Stage): Promise<unknown> {
 
 function described(item: RankedResults<DocumentInput> | StatusError): unknown {
   if (item instanceof StatusError) return { error: item.name, message: item.message };
+  const rows = item.results.map(rowFacts);
   return {
+    ...(item.nothingRelevant === undefined ? {} : { nothing_relevant: item.nothingRelevant }),
+    ...(rows.some((row) => Object.keys(row).length > 0) ? { rows } : {}),
     order: item.results.map((result) => result.index),
     scores: item.scores,
     texts: item.results.map((result) => result.text),
@@ -103,6 +107,18 @@ function described(item: RankedResults<DocumentInput> | StatusError): unknown {
     tokens: item.usage?.totalTokens ?? null,
     errors: item.errors.map((error) => [error.index, error.code, error.message]),
   };
+}
+
+/** What a result has beside its score, as far as it has any. */
+function rowFacts({ bestPassage, relevantSpans, modelScore, rescored }: Result): Record<string, unknown> {
+  const spans = relevantSpans.length > 0 ? relevantSpans.map(({ start, end, score }) => [start, end, score]) : undefined;
+  const passage = bestPassage && [bestPassage.start, bestPassage.end, bestPassage.score];
+  const known = { best_passage: passage, relevant_spans: spans, model_score: modelScore, rescored };
+  return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined));
+}
+
+function servedModel({ name, maxPairTokens }: ServedModel): unknown {
+  return { name, max_pair_tokens: maxPairTokens ?? null };
 }
 
 function facts(error: ClientError, names: string[]): Record<string, unknown> {
@@ -131,7 +147,9 @@ describe("the cases of both languages", () => {
       } else {
         expect(outcome).not.toBeInstanceOf(Error);
         const items = Array.isArray(outcome) ? outcome : [outcome];
-        expect(items.map(described)).toEqual(one.ranked);
+        if (one.call.method === "models") expect(items.map(servedModel)).toEqual(one.answer);
+        else if (one.call.method === "score") expect(items).toEqual(one.answer);
+        else expect(items.map(described)).toEqual(one.ranked);
       }
       expect(stage.sent).toHaveLength(one.exchanges.length);
       const wanted = (one.sent ?? []).map(({ path, body }) => ({ path: `/base${path}`, body }));

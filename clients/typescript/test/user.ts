@@ -23,6 +23,17 @@ const answers = await client.batchRerank([
 ]);
 const order = answers.map((answer) => (answer instanceof StatusError ? answer.name : answer.results.map((row) => row.index)));
 
+const none = await client.rerank("What is the capital of France?", ["Bananas are yellow."], {
+  instruction: "@web_search",
+  longDocuments: "chunk",
+  chunkTokens: 64,
+  threshold: 0.999,
+});
+const fused = await client.rerank("capital of France", ["Berlin", "Paris"], { firstStageScores: [0.1, null], fusion: "rrf" });
+const isFused: boolean = fused.results.every((row) => row.modelScore !== undefined && row.score > 0);
+const scores: number[] = await client.score([["capital of France", "Paris"]]);
+const models: string[] = (await client.models()).map((model) => model.name);
+
 const health: Health = await client.healthCheck({ signal: AbortSignal.timeout(5_000) });
 
 let refused = "";
@@ -32,4 +43,5 @@ try {
   if (error instanceof InvalidRequest) refused = `${error.code} ${error.param ?? ""}`;
 }
 
-console.log(JSON.stringify({ best, order, status: health.status, refused }));
+const relevant: boolean = !none.nothingRelevant;
+console.log(JSON.stringify({ relevant, isFused, pairs: scores.length, models, best, order, status: health.status, refused }));

@@ -7,6 +7,7 @@ from rerankd.client.sync_client import Client
 from rerankd.client.values import (
     Document,
     DocumentError,
+    Passage,
     Query,
     RankedResults,
     Result,
@@ -21,6 +22,7 @@ __all__ = [
     "ClientError",
     "Document",
     "DocumentError",
+    "Passage",
     "Query",
     "RankedResults",
     "RerankerClient",

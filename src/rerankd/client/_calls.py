@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple
 
 from rerankd.client import errors
 from rerankd.client._core import Call, Json, error_facts, text_of
@@ -22,10 +22,18 @@ from rerankd.client.values import (
     Usage,
 )
 
-Passages: TypeAlias = tuple[Passage | None, tuple[Passage, ...]]
-"""The best passage of a document, and its relevant spans."""
 
-NO_PASSAGES: Mapping[int, Passages] = MappingProxyType({})
+class RowFacts(NamedTuple):
+    """What an answer says of a document beside its score; the names are those of :class:`Result`."""
+
+    best_passage: Passage | None = None
+    relevant_spans: tuple[Passage, ...] = ()
+    model_score: float | None = None
+    rescored: bool | None = None
+
+
+NO_FACTS = RowFacts()
+NO_ROWS: Mapping[int, RowFacts] = MappingProxyType({})
 
 
 def rank_call(query: Query, *, model: str | None, raw_scores: bool) -> Call[RankedResults]:
@@ -53,9 +61,15 @@ def rank_many_call(queries: Sequence[Query], *, model: str | None) -> Call[list[
 
 
 def score_call(
-    pairs: Sequence[Pair], *, instruction: str | None, model: str | None, raw_scores: bool
+    pairs: Sequence[Pair],
+    *,
+    instruction: str | None,
+    model: str | None,
+    raw_scores: bool,
+    options: Mapping[str, Json],
 ) -> Call[list[float]]:
-    body: dict[str, Json] = {"queries": [query for query, _ in pairs], "documents": [text for _, text in pairs]}
+    texts: dict[str, Json] = {"queries": [query for query, _ in pairs], "documents": [text for _, text in pairs]}
+    body = {**options, **texts}
     if instruction is not None:
         body["instruction"] = instruction
     if model is not None:
@@ -110,11 +124,11 @@ def results_of(
     documents: Sequence[Document],
     scores: Sequence[float | None],
     query: Query,
-    passages: Mapping[int, Passages] = NO_PASSAGES,
+    rows: Mapping[int, RowFacts] = NO_ROWS,
 ) -> tuple[tuple[Result, ...], bool | None]:
     """The documents that have a score, best first and as many as the query asks for; and whether none is relevant."""
     scored = [
-        Result(index, score, document, *passages.get(index, ()))
+        Result(index, score, document, *rows.get(index, NO_FACTS))
         for index, (document, score) in enumerate(zip(documents, scores, strict=True))
         if score is not None and (query.threshold is None or score >= query.threshold)
     ]
@@ -150,7 +164,7 @@ def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], query: Que
     scores = answer.get("scores")
     if not isinstance(scores, list) or len(scores) != len(documents) or not all(map(_is_score, scores)):
         raise errors.InvalidResponse("the answer has not one score for every document")
-    results, nothing_relevant = results_of(documents, scores, query, _passages(answer.get("results")))
+    results, nothing_relevant = results_of(documents, scores, query, _row_facts(answer.get("results")))
     return RankedResults(
         results,
         tuple(scores),
@@ -164,14 +178,20 @@ def _ranked(answer: dict[str, Json], documents: tuple[Document, ...], query: Que
     )
 
 
-def _passages(rows: Json) -> dict[int, Passages]:
-    """The best passage and the relevant spans of each document that has any, by its index."""
+def _row_facts(rows: Json) -> dict[int, RowFacts]:
+    """What each row says beside its score, by its document's index."""
     found = {}
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and isinstance(row.get("index"), int):
             spans = row.get("relevant_spans")
             spans = [_passage(span) for span in spans] if isinstance(spans, list) else []
-            found[row["index"]] = _passage(row.get("best_passage")), tuple(span for span in spans if span)
+            own, rescored = row.get("model_score"), row.get("rescored")
+            found[row["index"]] = RowFacts(
+                _passage(row.get("best_passage")),
+                tuple(span for span in spans if span),
+                own if _is_score(own) else None,
+                rescored if isinstance(rescored, bool) else None,
+            )
     return found
 
 

@@ -4,19 +4,21 @@ A plan is a generator that yields calls and is sent their answers; both clients 
 
 A request of at most ``SMALL_ITEMS`` and ``SMALL_CHARACTERS`` goes as it is. Before the first one beyond them the
 client asks ``GET /info`` for the server's limits, and cuts by them: the parts go one after another. Where a part is
-refused as too large all the same, the limits are asked for once more.
+refused as too large all the same, the limits are asked for once more. A query with first-stage scores, fusion or a
+cascade is never cut: the server says whether it is too large.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from rerankd.client import errors
 from rerankd.client._calls import (
-    Passages,
+    RowFacts,
     as_documents,
     info_call,
     rank_call,
@@ -25,7 +27,7 @@ from rerankd.client._calls import (
     score_call,
 )
 from rerankd.client._core import Call
-from rerankd.client.values import Document, Pair, Query, RankedResults, Usage
+from rerankd.client.values import Document, Pair, Query, RankedResults, Result, Usage
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Call[Any], Any, T]
@@ -34,6 +36,9 @@ RankedOrError: TypeAlias = "RankedResults | errors.StatusError"
 SMALL_ITEMS = 100
 """Documents, queries or pairs that any server is expected to take."""
 SMALL_CHARACTERS = 200_000
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+_ALL_TOGETHER = frozenset({"first_stage_scores", "fusion", "cascade"})
+"""Options that weigh all documents of a query against each other: scores of its parts would be other scores."""
 _UNLIMITED = 2**62
 _BODY_MARGIN = 1024
 """Bytes of a body's keys and options beside its texts."""
@@ -120,6 +125,7 @@ def score_plan(
     instruction: str | None = None,
     model: str | None = None,
     raw_scores: bool = False,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> Plan[list[float]]:
     if not pairs:
         return []
@@ -132,7 +138,7 @@ def score_plan(
         # A part may begin in the midst of a query, which is one more.
         most = (limits.max_documents, limits.max_request_characters, limits.max_body_bytes, limits.max_queries - 1)
         return [
-            score_call(pairs[part], instruction=instruction, model=model, raw_scores=raw_scores)
+            score_call(pairs[part], instruction=instruction, model=model, raw_scores=raw_scores, options=options)
             for part in _cut(sizes, most)
         ]
 
@@ -184,6 +190,8 @@ def _is_small(queries: Sequence[Query]) -> bool:
 
 
 def _document_parts(query: Query, documents: Sequence[Document], limits: Limits) -> list[slice]:
+    if not _ALL_TOGETHER.isdisjoint(query.options):
+        return [slice(0, len(documents))]
     sizes = [(1, len(document.text), _document_bytes(document)) for document in documents]
     bytes_left = limits.max_body_bytes - _BODY_MARGIN - _query_bytes(query)
     return _cut(sizes, (limits.max_documents, limits.max_request_characters, bytes_left))
@@ -209,12 +217,12 @@ def _merged(query: Query, documents: Sequence[Document], answers: Sequence[Ranke
         return answers[0]
     scores = [score for answer in answers for score in answer.scores]
     failed, begin = [], 0
-    passages: dict[int, Passages] = {}
+    rows: dict[int, RowFacts] = {}
     for answer in answers:
         failed += [replace(error, index=begin + error.index) for error in answer.errors]
-        passages |= {begin + result.index: (result.best_passage, result.relevant_spans) for result in answer}
+        rows |= {begin + result.index: _facts_of(result) for result in answer}
         begin += len(answer.scores)
-    results, nothing_relevant = results_of(documents, scores, query, passages)
+    results, nothing_relevant = results_of(documents, scores, query, rows)
     used = [answer.usage for answer in answers if answer.usage is not None]
     return RankedResults(
         results,
@@ -227,6 +235,10 @@ def _merged(query: Query, documents: Sequence[Document], answers: Sequence[Ranke
         warnings=tuple(dict.fromkeys(warning for answer in answers for warning in answer.warnings)),
         nothing_relevant=nothing_relevant,
     )
+
+
+def _facts_of(result: Result) -> RowFacts:
+    return RowFacts(result.best_passage, result.relevant_spans, result.model_score, result.rescored)
 
 
 def _merged_or_error(query: Query, answers: Sequence[RankedOrError]) -> RankedOrError:

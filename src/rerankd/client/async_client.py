@@ -82,9 +82,15 @@ class AsyncClient:
         model: str | None = None,
         *,
         raw_scores: bool = False,
+        **options: Any,
     ) -> list[float]:
-        """The score of each (query, document), in order. A pair that has none is an error of the whole call."""
-        plan = _parts.score_plan(self._limits, pairs, instruction=instruction, model=model, raw_scores=raw_scores)
+        """The score of each (query, document), in order. A pair that has none is an error of the whole call.
+
+        The arguments are those of :meth:`rank`.
+        """
+        plan = _parts.score_plan(
+            self._limits, pairs, instruction=instruction, model=model, raw_scores=raw_scores, options=options
+        )
         return await self.run(plan)
 
     async def models(self) -> tuple[ServedModel, ...]:

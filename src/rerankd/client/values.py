@@ -60,7 +60,8 @@ class Result:
     """A document's place: ``index`` into the documents that were sent; ``score`` in 0..1, or raw if so asked.
 
     ``best_passage`` is the part that won where long documents are split, ``relevant_spans`` those that answer the
-    query where they were asked for, best first.
+    query where they were asked for, best first. ``model_score`` is the model's own where ``score`` is fused with a
+    first stage's, and ``rescored`` whether the model has seen this document where a cascade ordered first.
     """
 
     index: int
@@ -68,6 +69,8 @@ class Result:
     document: Document
     best_passage: Passage | None = None
     relevant_spans: tuple[Passage, ...] = ()
+    model_score: float | None = None
+    rescored: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

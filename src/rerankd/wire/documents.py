@@ -141,24 +141,28 @@ class RenderContext:
 
     def meta(self, version: str) -> dict[str, Json]:
         """Cohere's ``meta``: what was billed, what was read, and what was cut."""
-        meta: dict[str, Json] = {
+        return {
             "api_version": {"version": version},
             "billed_units": {"search_units": self.search_units},
             "tokens": self.tokens,
+            **self.remarks,
         }
+
+    @property
+    def remarks(self) -> dict[str, Json]:
+        """What ``meta`` says only where there is something to say."""
+        remarks: dict[str, Json] = {}
         if self.warnings:
-            meta["warnings"] = list(self.warnings)
+            remarks["warnings"] = list(self.warnings)
         if self.result.fusion is not None:
-            meta["fusion"] = asdict(self.result.fusion)
+            remarks["fusion"] = asdict(self.result.fusion)
         if self.result.cascade is not None:
-            meta["cascade"] = asdict(self.result.cascade)
+            remarks["cascade"] = asdict(self.result.cascade)
         if self.result.experiment is not None:
-            meta["experiment"] = asdict(self.result.experiment)
+            remarks["experiment"] = asdict(self.result.experiment)
         if (long := self.result.long_documents) is not None:
-            meta["long_documents"] = {"mode": long.mode, "truncated_documents": long.truncated}
-            if long.mode == "chunk":
-                meta["long_documents"] |= {"split_documents": long.split, "chunks": long.chunks}
-        return meta
+            remarks["long_documents"] = long.described
+        return remarks
 
 
 class DocumentsDialect(ABC):

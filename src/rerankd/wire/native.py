@@ -29,6 +29,7 @@ from rerankd.wire.fields import (
     RAW_SCORES,
     RELEVANT_SPANS,
     RETURN_DOCUMENTS,
+    SCORE_THRESHOLD,
     STAGES,
     TOP_K,
     TOP_N,
@@ -57,6 +58,7 @@ class Native(DocumentsDialect):
         INSTRUCTION,
         TOP_N,
         TOP_K,
+        SCORE_THRESHOLD,
         RETURN_DOCUMENTS,
         RAW_SCORES,
         MODEL,
@@ -140,14 +142,19 @@ class NativeBatch:
         return documents_error(error, request_id)
 
 
+_PLACE = frozenset({"index", "relevance_score", "document"})
+
+
 def _item(place: ParsedCall | ServiceError, scored: Any) -> dict[str, Json]:
     outcome = next(scored) if isinstance(place, ParsedCall) else place
     if isinstance(place, ParsedCall) and isinstance(outcome, RerankResult):
         context = Native().context(place, outcome)
         rows = context.rows()
-        # Passages have no other place here; without them the rows would only repeat the scores.
-        passages = {"results": rows} if any("best_passage" in row or "relevant_spans" in row for row in rows) else {}
-        return {"query": context.request.query, **_scores(context), **passages, **context.verdict}
+        # What else a row says has no other place here; without it the rows would only repeat the scores.
+        said: dict[str, Json] = {"results": rows} if any(row.keys() - _PLACE for row in rows) else {}
+        if context.remarks:
+            said["meta"] = context.remarks
+        return {"query": context.request.query, **_scores(context), **said, **context.verdict}
     return {"error": outcome.message, "code": outcome.code}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rerankd.client import AsyncClient, Client, ClientError, Document, Query, RankedResults, errors
+from rerankd.client import AsyncClient, Client, ClientError, Document, Query, RankedResults, Result, errors
 
 CASES = json.loads((Path(__file__).parent / "cases.json").read_text(encoding="utf-8"))
 
@@ -79,8 +79,10 @@ def play_async(case: dict[str, Any], stage: Stage, monkeypatch: pytest.MonkeyPat
 def described(item: RankedResults | errors.StatusError) -> dict[str, Any]:
     if isinstance(item, errors.StatusError):
         return {"error": type(item).__name__, "message": item.message}
-    verdict = {} if item.nothing_relevant is None else {"nothing_relevant": item.nothing_relevant}
-    return verdict | {
+    said: dict[str, Any] = {} if item.nothing_relevant is None else {"nothing_relevant": item.nothing_relevant}
+    if any(rows := [row_facts(result) for result in item]):
+        said["rows"] = rows
+    return said | {
         "order": [result.index for result in item],
         "scores": list(item.scores),
         "texts": [result.document.text for result in item],
@@ -89,6 +91,18 @@ def described(item: RankedResults | errors.StatusError) -> dict[str, Any]:
         "tokens": item.usage.total_tokens if item.usage else None,
         "errors": [[error.index, error.code, error.message] for error in item.errors],
     }
+
+
+def row_facts(result: Result) -> dict[str, Any]:
+    """What a result has beside its score, as far as it has any."""
+    best = result.best_passage
+    known = {
+        "best_passage": best and [best.start, best.end, best.score],
+        "relevant_spans": [[span.start, span.end, span.score] for span in result.relevant_spans] or None,
+        "model_score": result.model_score,
+        "rescored": result.rescored,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 @pytest.mark.parametrize("play", [play_sync, play_async])

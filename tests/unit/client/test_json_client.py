@@ -57,7 +57,8 @@ def test_an_unhealthy_server_is_an_answer() -> None:
 def test_the_right_key_opens_a_server_and_a_wrong_one_does_not(tmp_path: Path) -> None:
     flags = ("--engine", "fake", "--api-keys", "me:secret")
     with running_server(*flags, log=tmp_path / "server.log") as server:
-        assert RerankerClient(server.url, "secret").rerank("q", ["a", "b"])["ranked_documents"]
+        with RerankerClient(server.url, "secret") as client:
+            assert client.rerank("q", ["a", "b"])["ranked_documents"]
         for key in ("wrong", None):
-            with pytest.raises(errors.Unauthorized):
-                RerankerClient(server.url, key).rerank("q", ["a"])
+            with RerankerClient(server.url, key) as client, pytest.raises(errors.Unauthorized):
+                client.rerank("q", ["a"])

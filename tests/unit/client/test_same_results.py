@@ -12,7 +12,7 @@ import pytest
 from tests.live import LiveServer
 
 from rerankd import Reranker
-from rerankd.client import AsyncClient, Client, ClientError, Document, Query, RankedResults
+from rerankd.client import AsyncClient, Client, ClientError, Document, Passage, Query, RankedResults
 from rerankd.errors import ServiceError
 
 CASES = json.loads((Path(__file__).parent / "ranked_cases.json").read_text(encoding="utf-8"))
@@ -21,7 +21,9 @@ Ask = Callable[[str, dict[str, Any]], Any]
 
 
 def documents_of(values: list[Any]) -> list[str | Document]:
-    return [Document(**one) if isinstance(one, dict) else one for one in values]
+    """Texts; an object is a document's fields, a list a text and how often it is repeated."""
+    texts = (one[0] * one[1] if isinstance(one, list) else one for one in values)
+    return [Document(**one) if isinstance(one, dict) else one for one in texts]
 
 
 def arguments(given: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +31,9 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
     if "documents" in given:
         given["documents"] = documents_of(given["documents"])
     if "queries" in given:
-        given["queries"] = [Query(**query) for query in given["queries"]]
+        given["queries"] = [
+            Query(**query | {"documents": documents_of(query["documents"])}) for query in given["queries"]
+        ]
     if "pairs" in given:
         given["pairs"] = [tuple(pair) for pair in given["pairs"]]
     return given
@@ -60,22 +64,35 @@ def ask(request: pytest.FixtureRequest, tiny_server: LiveServer, reranker: Reran
     return {"client": by_client, "async client": by_async_client, "in process": in_process}[request.param]
 
 
-def described(outcome: Any) -> Any:
-    """All but the answer's id; scores to six places, for batches are cut in more than one way."""
+def within_a_millionth(score: float) -> Any:
+    """Batches are cut in more than one way."""
+    return pytest.approx(score, abs=1e-6)
+
+
+def described(outcome: Any, number: Callable[[float], Any] = float) -> Any:
+    """All but the answer's id and counts of ``meta``."""
     if isinstance(outcome, list | tuple) and not isinstance(outcome, RankedResults):
-        return [described(item) for item in outcome]
+        return [described(item, number) for item in outcome]
     if isinstance(outcome, float):
-        return pytest.approx(outcome, abs=1e-6)
+        return number(outcome)
     if isinstance(outcome, ClientError | ServiceError):
         return type(outcome).__name__, str(outcome)
     return {
-        "results": [(row.index, pytest.approx(row.score, abs=1e-6), row.document) for row in outcome],
-        "scores": described(list(outcome.scores)),
+        "results": [
+            (row.index, number(row.score), row.document, described_passage(row.best_passage, number))
+            for row in outcome
+        ],
+        "scores": described(list(outcome.scores), number),
         "model": outcome.model or "tiny",
         "errors": outcome.errors,
         "warnings": outcome.warnings,
+        "long_documents": outcome.meta.get("long_documents"),
         "nothing_relevant": outcome.nothing_relevant,
     }
+
+
+def described_passage(passage: Passage | None, number: Callable[[float], Any]) -> Any:
+    return passage and (passage.start, passage.end, number(passage.score))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -97,7 +114,9 @@ def test_the_results_are_those_of_a_server(case: dict[str, Any], ask: Ask, tiny_
         assert type(found).__name__ == type(expected).__name__ == case["error"]
     elif case["method"] == "rank":
         assert found.usage == expected.usage
-    assert described(found) == described(expected)
+        assert bool(found.warnings) == case.get("warns", False)
+        assert sum(row.best_passage is not None for row in found) == case.get("passages", 0)
+    assert described(found) == described(expected, within_a_millionth)
     assert ("error" in case) == isinstance(found, ClientError | ServiceError)
 
 
@@ -105,3 +124,10 @@ def test_a_name_that_is_not_served_in_process_is_not_found(reranker: Reranker) -
     with pytest.raises(ServiceError, match="tiny") as caught:
         reranker.rank("q", ["a"], model="docs")
     assert caught.value.code == "not_found"
+
+
+@pytest.mark.parametrize("option", [{"cascade": {"model": "first_stage"}}, {"fusion": "rrf"}, {"no_such": 1}])
+def test_an_option_that_needs_a_server_is_refused_in_process(reranker: Reranker, option: dict[str, Any]) -> None:
+    with pytest.raises(ServiceError, match="needs a server") as caught:
+        reranker.rank("q", ["a"], **option)
+    assert caught.value.param in option

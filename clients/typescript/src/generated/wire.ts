@@ -33,6 +33,8 @@ export interface Bodies {
     top_n?: number | null;
     /** The same as `top_n`. */
     top_k?: number | null;
+    /** The least score of a result. With it the answer says in `nothing_relevant` whether no document reached it. */
+    score_threshold?: number | null;
     /** Whether the results carry the texts. */
     return_documents?: boolean | null;
     /** Whether to return the logit in place of the probability. */
