@@ -32,6 +32,8 @@ VOLATILE = {"id", "timings_ms", "cached_documents", "created", "fingerprint", "r
 _FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _STARTED_ELSEWHERE = ("rerankd serve", "pip", "npm", "make", "docker", "kubectl", "systemctl", "nginx")
 """Commands whose words are checked, since they change the machine or do not end."""
+_SECONDS = 300
+"""For a block: `rerankd doctor --url` has a small model read long documents."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Runner:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environ = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=self.folder, env=environ, check=False, timeout=100
+            command, capture_output=True, text=True, cwd=self.folder, env=environ, check=False, timeout=_SECONDS
         )
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
         return done.stdout

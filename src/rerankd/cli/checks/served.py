@@ -57,7 +57,7 @@ def check_server(server: Server) -> Iterator[Check]:
             yield check(server)
         except Refused as error:
             if error.status == _TOO_SLOW:
-                yield Check(name, "skipped", "the server did not answer in its own time", "too_slow")
+                yield Check(name, "skipped", "the server did not answer within its deadline", "too_slow")
             else:
                 yield Check(name, "bad", str(error), "no_answer", "see the server's log")
 
@@ -177,7 +177,9 @@ def _reads_to_the_end(server: Server) -> Check:
         except Refused as error:
             if error.status == _TOO_SLOW and read:
                 return Check(
-                    "length", "good", f"documents of {read} words are read to their end, longer ones too slow"
+                    "length",
+                    "good",
+                    f"documents of {read} words are read to their end, longer ones are not answered in time",
                 )
             if not read or error.status >= 500 or not error.status:
                 raise
