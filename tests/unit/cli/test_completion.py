@@ -14,8 +14,8 @@ from tests.live import ROOT
 pytestmark = pytest.mark.timeout(600)
 
 ASKS = {
-    "bash": 'eval "$(rerankd completion bash)"; COMP_WORDS=({words}); COMP_CWORD={last}; _rerankd_completion rerankd; '
-    'printf "%s\\n" "${{COMPREPLY[@]}}"',
+    "bash": 'eval "$(rerankd completion bash)"; COMP_WORDS=({words}); COMP_CWORD={last}; '
+    '_rerankd_completion rerankd; printf "%s\\n" "${{COMPREPLY[@]}}"',
     "zsh": "compdef() {{ }}; compadd() {{ print -rl -- ${{completions[@]}} }}; "
     "_describe() {{ print -rl -- ${{(P)3}} }}; "
     'eval "$(rerankd completion zsh)"; words=({words}); CURRENT={position}; _rerankd_completion',
