@@ -47,6 +47,7 @@ def served(name: str) -> SimpleNamespace:
         name=name,
         instruction="Find the answer",
         max_pair_tokens=8192,
+        calibration=None,
         sizes=SimpleNamespace(max_documents=1000),
         loaded=SimpleNamespace(
             source=SimpleNamespace(model="tiny"),

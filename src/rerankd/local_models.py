@@ -7,6 +7,7 @@ template, dtype, limit and instruction; any other name is `tiny`, a folder or a 
 from __future__ import annotations
 
 from rerankd.reranker import Reranker
+from rerankd.service.calibration import open_calibration
 from rerankd.service.long_documents import LongDocumentRule
 from rerankd.service.models import ModelSource, served_sources
 from rerankd.settings import ModelSettings, Settings
@@ -41,6 +42,8 @@ def load_named(model: str, settings: Settings) -> Reranker:
         max_batch_tokens=source.budget.max_batch_tokens,
     )
     reranker.long_documents = LongDocumentRule.of(settings, row)
+    where = model or "the default name"
+    reranker.calibration = open_calibration(row.calibration, reranker.revision, reranker.template.revision, where)
     return reranker
 
 

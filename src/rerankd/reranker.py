@@ -29,6 +29,7 @@ from rerankd.local_windows import LocalScores, Place, Window, WindowSize
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder, PromptLimits, RequestPrompts
 from rerankd.prompt.template import Template
+from rerankd.service.calibration import Calibration
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.ranking import rerank_result
 from rerankd.settings import Settings
@@ -90,6 +91,8 @@ class Reranker:
         """Hash over the checkpoint's own files."""
         self.template: Template = builder.tokenizer.template
         self.limits = PromptLimits(max_pair_tokens=min(max_pair_tokens, engine.info.max_length))
+        self.calibration: Calibration | None = None
+        """What probabilities raw scores stand for; None for the sigmoid."""
         self.long_documents = LongDocumentRule.of(_DEFAULTS)
         """What happens to long documents where a request does not say."""
         self.window = WindowSize()
@@ -199,6 +202,7 @@ class Reranker:
             timings,
             rule,
             scored.split,
+            calibration=self.calibration,
         )
 
     def score_many(self, requests: Iterable[RerankRequest]) -> Iterator[LocalScores]:

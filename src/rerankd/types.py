@@ -193,8 +193,8 @@ class Passage:
 class DocumentScore:
     """One document's place in the answer. Not frozen, which would take three times as long to make.
 
-    ``score`` is a probability in 0..1, ``logit`` the raw score, whose sigmoid it is; both are ``None``
-    exactly when ``error`` says why.
+    ``score`` is a probability in 0..1, ``logit`` the raw score, whose sigmoid it is, or whose calibrated probability;
+    both are ``None`` exactly when ``error`` says why.
     """
 
     index: int
@@ -285,6 +285,8 @@ class RerankResult:
     """None where no document was long and nothing was asked of long ones."""
     fusion: FusionReport | None = None
     cascade: CascadeReport | None = None
+    calibration: str | None = None
+    """How scores were calibrated; None where they are the model's own."""
     experiment: ExperimentReport | None = None
     """None where it was part of none."""
 

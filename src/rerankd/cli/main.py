@@ -7,6 +7,7 @@ import click
 import rerankd
 from rerankd.cli.bench import bench
 from rerankd.cli.cache import cache
+from rerankd.cli.calibrate import calibrate, suggest_threshold
 from rerankd.cli.completion import completion
 from rerankd.cli.doctor import doctor
 from rerankd.cli.evaluate import evaluate
@@ -37,6 +38,8 @@ def cli() -> None:
 cli.add_command(serve)
 cli.add_command(rank)
 cli.add_command(evaluate)
+cli.add_command(calibrate)
+cli.add_command(suggest_threshold)
 cli.add_command(bench)
 cli.add_command(experiments)
 cli.add_command(doctor)

@@ -231,4 +231,6 @@ class ClusterService:
 def _served(card: ModelCard) -> ServedModel:
     described = _Described(card.name, card.source, card.fingerprint, card.template, _Engine(card.info))
     loaded = cast("LoadedModel", described)
-    return ServedModel(card.name, loaded, card.instruction, card.max_pair_tokens, card.sizes)
+    return ServedModel(
+        card.name, loaded, card.instruction, card.max_pair_tokens, card.sizes, calibration=card.calibration
+    )

@@ -9,6 +9,7 @@ from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError
 from rerankd.prompt.template import Template
 from rerankd.service.admission import SizeLimits
+from rerankd.service.calibration import Calibration
 from rerankd.service.models import ModelSource
 from rerankd.types import RerankRequest, RerankResult
 
@@ -79,3 +80,4 @@ class ModelCard:
     instruction: str
     max_pair_tokens: int
     sizes: SizeLimits
+    calibration: Calibration | None = None

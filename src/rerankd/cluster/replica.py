@@ -20,6 +20,7 @@ from rerankd.cluster.metrics import Row, rows_of
 from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError, model_is_loading
 from rerankd.service.admission import SizeLimits
+from rerankd.service.calibration import open_calibration
 from rerankd.service.models import ModelSource, ServedModel, served_sources
 from rerankd.service.runtime import RerankService
 from rerankd.settings import ModelSettings, Settings
@@ -207,6 +208,7 @@ def _card_of(served: ServedModel) -> ModelCard:
         served.instruction,
         served.max_pair_tokens,
         served.sizes,
+        served.calibration,
     )
 
 
@@ -225,4 +227,7 @@ def _card_of_files(name: str, source: ModelSource, row: ModelSettings, settings:
     )
     sizes = SizeLimits.from_settings(settings, row.max_documents or settings.max_documents)
     instruction = row.instruction or checkpoint.template.default_instruction
-    return ModelCard(name, source, checkpoint.fingerprint, checkpoint.template, info, instruction, tokens, sizes)
+    calibration = open_calibration(row.calibration, checkpoint.fingerprint, checkpoint.template.revision, name)
+    return ModelCard(
+        name, source, checkpoint.fingerprint, checkpoint.template, info, instruction, tokens, sizes, calibration
+    )

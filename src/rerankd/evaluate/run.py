@@ -86,7 +86,7 @@ def evaluate_set(
     reranked: dict[str, Mapping[str, float]] = {}
     fused: dict[str, Mapping[str, float]] = {}
     labelled: list[LabelledScores] = []
-    for query, found, seconds in _scores(data, scorer, store, instruction, long_documents):
+    for query, found, seconds in scores_of(data, scorer, store, instruction, long_documents):
         ranked = data.candidates[query]
         reranked[query], fused[query] = _runs_of(ranked, data.documents, found.scores)
         labelled += _labelled(data, query, found.scores)
@@ -124,7 +124,7 @@ def _labelled(data: EvaluationSet, query: str, scores: NDArray[np.float64]) -> l
     ]
 
 
-def _scores(
+def scores_of(
     data: EvaluationSet,
     scorer: Scorer,
     store: ScoreStore,

@@ -77,8 +77,10 @@ class LocalScorer:
         }
 
     def score(self, requests: Iterable[RerankRequest]) -> Iterator[QueryScores]:
+        template = self._reranker.template
         for scored in self._reranker.score_many(requests):
-            yield QueryScores(scored.logits.astype(np.float64), scored.tokens, scored.truncated)
+            logits = template.scale * scored.logits.astype(np.float64) + template.bias
+            yield QueryScores(logits, scored.tokens, scored.truncated)
 
     def close(self) -> None:
         self._reranker.close()

@@ -115,6 +115,7 @@ class ModelRoutes:
             "model_name": model.name,
             "max_model_len": model.max_pair_tokens,
             "reads_instruction": model.loaded.template.has_instruction,
+            "calibration": _calibration(model),
         }
 
 
@@ -122,6 +123,11 @@ def public_name(model: str) -> str:
     """A model's name for clients; of a folder the last part, for where it lies is the server's own business."""
     is_folder = model.startswith((".", "/", "~")) or Path(model).is_absolute() or "\\" in model
     return Path(model).name if is_folder else model
+
+
+def _calibration(model: ServedModel) -> str | None:
+    """How its scores are calibrated, if they are."""
+    return model.calibration.method if model.calibration else None
 
 
 def _card(model: ServedModel) -> dict[str, Any]:
@@ -133,6 +139,7 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "template": model.loaded.template.revision,
         "instruction": model.instruction,
         "reads_instruction": model.loaded.template.has_instruction,
+        "calibration": _calibration(model),
         "max_pair_tokens": model.max_pair_tokens,
         "max_documents": model.sizes.max_documents,
         "engine": engine.engine,

@@ -30,6 +30,7 @@ from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
 from rerankd.prompt.workers import PromptWorkers
 from rerankd.service.admission import Admission, SizeLimits
+from rerankd.service.calibration import Calibration, open_calibration
 from rerankd.service.cascade import CascadeRule
 from rerankd.service.fusion import FusionRule
 from rerankd.service.long_documents import LongDocumentRule
@@ -136,6 +137,7 @@ class ServedModel:
     fusion: FusionRule = field(default_factory=FusionRule)
     cascade: CascadeRule | None = None
     long_documents: LongDocumentRule = field(default_factory=LongDocumentRule)
+    calibration: Calibration | None = None
 
 
 class ServedModels:
@@ -256,6 +258,7 @@ def _serve(name: str, loaded: LoadedModel, row: ModelSettings, settings: Setting
         long_documents=LongDocumentRule.of(settings, row),
         fusion=FusionRule.of(settings, row),
         cascade=CascadeRule.of(row),
+        calibration=open_calibration(row.calibration, loaded.fingerprint, loaded.template.revision, name),
     )
 
 

@@ -314,6 +314,7 @@ class RequestPipeline:
             one.rule,
             one.split,
             one.fusion,
+            one.model.calibration,
         )
         self._metrics.input_tokens.observe(result.prompt_tokens)
         self._metrics.documents.observe(len(result.scores))

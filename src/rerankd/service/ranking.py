@@ -11,6 +11,7 @@ from rerankd.cache.base import CachedScore
 from rerankd.errors import NonFiniteScore, ScoringError
 from rerankd.prompt.passages import Span
 from rerankd.prompt.template import Activation, Template
+from rerankd.service.calibration import Calibration
 from rerankd.service.fusion import NO_FUSION, FusionRule, fused
 from rerankd.service.long_documents import CombinedDocuments, LongDocumentRule, SplitDocuments, combine
 from rerankd.types import (
@@ -46,6 +47,7 @@ def rerank_result(
     rule: LongDocumentRule,
     split: SplitDocuments | None = None,
     fusion: FusionRule = NO_FUSION,
+    calibration: Calibration | None = None,
 ) -> RerankResult:
     """The answer to a request; the same for a server and in process.
 
@@ -58,6 +60,7 @@ def rerank_result(
         rule: what happened to long documents.
         split: their passages, where they were split.
         fusion: what becomes of first-stage scores.
+        calibration: what probabilities raw scores stand for. A fused score is none, and stays as it is.
     """
     combined = None if split is None else combine(rule, split, pairs)
     pairs = pairs if combined is None else combined.pairs
@@ -85,6 +88,8 @@ def rerank_result(
     if fusion.method != "none" and request.first_stage_scores is not None:
         scores = fused(fusion, scores, request.first_stage_scores)
         report = FusionReport(fusion.method, fusion.weight)
+    elif calibration is not None:
+        scores = calibration.applied(scores)
     return RerankResult(
         id=id,
         model=model,
@@ -96,6 +101,7 @@ def rerank_result(
         timings=timings,
         long_documents=counts,
         fusion=report,
+        calibration=calibration.method if calibration is not None and report is None else None,
     )
 
 

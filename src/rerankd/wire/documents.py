@@ -158,6 +158,8 @@ class RenderContext:
             remarks["fusion"] = asdict(self.result.fusion)
         if self.result.cascade is not None:
             remarks["cascade"] = asdict(self.result.cascade)
+        if self.result.calibration is not None:
+            remarks["calibration"] = self.result.calibration
         if self.result.experiment is not None:
             remarks["experiment"] = asdict(self.result.experiment)
         if (long := self.result.long_documents) is not None:
