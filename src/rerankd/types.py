@@ -139,6 +139,8 @@ class RerankRequest:
     fusion_weight: float | None = None
     """The model's share of the fused score, 0..1."""
     cascade: Cascade | None = None
+    user: str | None = None
+    """Who asks, as far as experiments care."""
     arm: ArmKey | None = None
     """The experiment and its arm that the request was put in, which say what answers it."""
 

@@ -92,6 +92,10 @@ def info_call() -> Call[dict[str, Json]]:
     return Call("/info", None, as_object)
 
 
+def feedback_call(id: str, clicked: Sequence[int], used: Sequence[int]) -> Call[None]:
+    return Call("/feedback", {"request_id": id, "clicked": list(clicked), "used": list(used)}, lambda answer: None)
+
+
 def models_call() -> Call[tuple[ServedModel, ...]]:
     def read(answer: Json) -> tuple[ServedModel, ...]:
         rows = as_object(answer).get("data")

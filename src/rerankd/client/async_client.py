@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from rerankd.client import _core, _parts
-from rerankd.client._calls import info_call, models_call
+from rerankd.client._calls import feedback_call, info_call, models_call
 from rerankd.client.errors import ClientError, StatusError
 from rerankd.client.retry import MOST_RETRIES, Attempts, RetryBudget, check_retries
 from rerankd.client.values import Document, Pair, Query, RankedResults, ServedModel, Timeout
@@ -96,6 +96,15 @@ class AsyncClient:
     async def models(self) -> tuple[ServedModel, ...]:
         """The names that the server answers to, its default first."""
         return await self.run(_parts.call_plan(models_call()))
+
+    async def feedback(self, id: str, clicked: Sequence[int] = (), used: Sequence[int] = ()) -> None:
+        """Tell what a user did with an answer of an experiment; when this returns it is on the server's disk.
+
+        Args:
+            id: ``RankedResults.id``.
+            clicked, used: documents by their ``index``.
+        """
+        await self.run(_parts.call_plan(feedback_call(id, clicked, used)))
 
     async def info(self) -> dict[str, Any]:
         """What the server says of itself: served names, revisions, limits."""

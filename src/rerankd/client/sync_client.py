@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from rerankd.client import _core, _parts
-from rerankd.client._calls import info_call, models_call
+from rerankd.client._calls import feedback_call, info_call, models_call
 from rerankd.client._within import within
 from rerankd.client.errors import ClientError, StatusError
 from rerankd.client.retry import MOST_RETRIES, Attempts, RetryBudget, check_retries
@@ -106,6 +106,15 @@ class Client:
     def models(self) -> tuple[ServedModel, ...]:
         """The names that the server answers to, its default first."""
         return self.run(_parts.call_plan(models_call()))
+
+    def feedback(self, id: str, clicked: Sequence[int] = (), used: Sequence[int] = ()) -> None:
+        """Tell what a user did with an answer of an experiment; when this returns it is on the server's disk.
+
+        Args:
+            id: ``RankedResults.id``.
+            clicked, used: documents by their ``index``.
+        """
+        self.run(_parts.call_plan(feedback_call(id, clicked, used)))
 
     def info(self) -> dict[str, Any]:
         """What the server says of itself: served names, revisions, limits."""

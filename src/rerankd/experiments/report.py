@@ -13,7 +13,7 @@ from rerankd.experiments.analysis import Comparison, ExperimentReport
 from rerankd.experiments.statistics import ALPHA, LEAST_UNITS, SAMPLE_RATIO_ALPHA, Effect
 
 Rows = Sequence[Sequence[str]]
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720, 300, 64, 36, 28, 16
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720, 300, 64, 36, 28, 28
 _INK, _BAND, _LINE, _GRID = "#1f2933", "#c9d8f0", "#2457a6", "#d9dee5"
 
 
@@ -139,8 +139,8 @@ def plot(report: ExperimentReport, comparison: Comparison) -> str:
         marks.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
                      f'stroke="{_INK if value == 0 else _GRID}"/>')  # fmt: skip
         marks.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end" fill="{_INK}">{value:g}</text>')
-    shown = {0, len(days) - 1, *range(0, len(days), max(1, len(days) // 6))}
-    for place in sorted(shown):
+    every = max(1, math.ceil(len(days) / 7))
+    for place in range((len(days) - 1) % every, len(days), every):
         # A day's end is the next day's beginning; its own name is wanted.
         name = time.strftime("%d %b", time.gmtime(days[place][0] - 1))
         marks.append(f'<text x="{x(days[place][0]):.1f}" y="{_HEIGHT - 12}" text-anchor="middle" '

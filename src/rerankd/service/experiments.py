@@ -155,7 +155,8 @@ class Experiments:
             experiment = None
         if experiment is None:
             return _Plan(request, (request,))
-        key = context.experiment_key or (context.tenant if experiment.assign_by == "caller" else request.query)
+        fallback = context.tenant if experiment.assign_by == "caller" else request.query
+        key = context.experiment_key or request.user or fallback
         found = assign(experiment.name, experiment.weights, key, self._controls[experiment.name])
         if found is None:
             return _Plan(request, (request,))

@@ -156,7 +156,7 @@ class ExperimentSettings:
         choices=("split", "interleave"),
     )
     assign_by: str = setting(
-        "query", "What a request without `X-Experiment-Key` is assigned by.", choices=("query", "caller")
+        "query", "What a request without `X-Experiment-Key` and `user` is assigned by.", choices=("query", "caller")
     )
     traffic: float = setting(1.0, "Share of the keys that take part.", most=1)
     arms: Mapping[str, ArmSettings] = field(default_factory=dict, metadata={"help": "Its arms by name."})

@@ -331,6 +331,13 @@ CASCADE = Field(
 )
 STAGES = (FIRST_STAGE_SCORES, FUSION, FUSION_WEIGHT, CASCADE)
 PRIORITY = Field("priority", "priority", "0 is served first, 999 last.", schema.optional("integer"), _priority)
+USER = Field(
+    "user",
+    "user",
+    "Who asks, for experiments, where no header says it.",
+    schema.optional("string"),
+    values.user,
+)
 RANK_FIELDS = Field(
     "rank_fields",
     "rank_fields",
@@ -365,14 +372,14 @@ COMMON: tuple[Field, ...] = (
     *(MODEL, INSTRUCTION, INSTRUCT, CHAT_TEMPLATE_KWARGS, KWARGS),
     *(TOP_N, TOP_K, *THRESHOLDS, RETURN_DOCUMENTS, RAW_SCORES, USE_ACTIVATION, RANK_FIELDS),
     *(TRUNCATE, TRUNCATION, TRUNCATE_PROMPT_TOKENS, TRUNCATION_DIRECTION, TRUNCATION_SIDE),
-    *(MAX_TOKENS_PER_DOC, MAX_TOKENS_PER_DOCUMENT, MAX_TOKENS_PER_QUERY, PRIORITY),
+    *(MAX_TOKENS_PER_DOC, MAX_TOKENS_PER_DOCUMENT, MAX_TOKENS_PER_QUERY, PRIORITY, USER),
     *(LONG_DOCUMENTS, *CHUNKS, RELEVANT_SPANS, *STAGES),
 )
 """What every dialect reads, whether or not its own API has a name for it."""
 
 REQUEST_OPTIONS = (
     *("model", "instruction", "top_n", "truncate", "truncation_side", "max_tokens_per_document"),
-    *("max_tokens_per_query", "priority", "relevant_spans"),
+    *("max_tokens_per_query", "priority", "relevant_spans", "user"),
     *("first_stage_scores", "fusion", "fusion_weight", "cascade"),
 )
 """Meanings that are attributes of ``RerankRequest``."""

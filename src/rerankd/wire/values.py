@@ -45,6 +45,11 @@ def filled(value: Json, where: str) -> str | None:
     return string(value, where) or None
 
 
+def user(value: Json, where: str) -> str | None:
+    """SDKs send it for purposes of their own: what is no text says nothing."""
+    return value if isinstance(value, str) and value else None
+
+
 def flag(value: Json, where: str) -> bool:
     word = str(value).lower() if isinstance(value, str | int) else ""
     return _FLAGS[word] if word in _FLAGS else refuse(where, "has to be true or false")

@@ -45,11 +45,11 @@ def own(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_fit_lowers_the_error_on_queries_that_it_has_not_seen(method: Method) -> None:
     pytest.importorskip("sklearn", reason="the extra eval has it")
-    found = calibrate(pairs_of(), method, "f", "t", own)
     # A temperature cannot know that relevance is rare.
-    least = 0.7 if method == "temperature" else 0.15
-    assert found.after.ece < least * found.before.ece
-    fresh = pairs_of(seed=2)
+    bias = 0.0 if method == "temperature" else -2.0
+    found = calibrate(pairs_of(bias=bias), method, "f", "t", own)
+    assert found.after.ece < 0.3 * found.before.ece
+    fresh = pairs_of(bias=bias, seed=2)
     there = reliability(probabilities_of(found.calibration, fresh.logits), fresh.labels)
     assert there.ece == pytest.approx(found.after.ece, abs=0.03)
     assert (found.calibration.fingerprint, found.calibration.template) == ("f", "t")
@@ -81,8 +81,11 @@ def test_the_expected_calibration_error_by_hand() -> None:
     assert found.bins == [(pytest.approx(0.1), 0.5, 2), (pytest.approx(0.9), 1.0, 2)]
 
 
-def test_a_threshold_for_a_precision_holds_it_on_held_back_halves_within_its_interval() -> None:
-    source, inside, runs = np.random.default_rng(9), 0, 20
+def test_a_threshold_for_a_precision_holds_it_on_held_back_halves_within_its_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rerankd.evaluate.calibration.HALVES", 100)
+    source, inside, runs = np.random.default_rng(9), 0, 12
     for run in range(runs):
         pairs = pairs_of(300, scale=1.5, seed=100 + run)
         half = source.permutation(300)[:150]
@@ -91,7 +94,7 @@ def test_a_threshold_for_a_precision_holds_it_on_held_back_halves_within_its_int
         low, high = found.precision_interval
         assert found.precision >= 0.9
         inside += low <= measured(pairs.of(~chosen), found.logit)[0] <= high
-    assert inside >= 0.8 * runs
+    assert inside >= 0.75 * runs
 
 
 def test_a_threshold_by_recall_is_the_highest_that_has_it() -> None:

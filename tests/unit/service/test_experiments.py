@@ -48,7 +48,11 @@ async def test_each_arm_answers_its_keys_and_says_so(tmp_path: Path) -> None:
             assert answer.headers["x-experiment"] == f"words={arms[f'user-{number}']}"
         counts = Counter(arms.values())
         assert set(counts) == {"control", "candidate"}
-        # By the query, where nobody sends a key.
+        for key, arm in list(arms.items())[:8]:
+            by_field = await server.rerank("q", DOCUMENTS, user=key)
+            assert by_field.headers["x-experiment"] == f"words={arm}"
+        # By the query, where nobody sends a key; what is no text is no user.
+        assert "x-experiment" in (await server.rerank("q", DOCUMENTS, user=5)).headers
         plain = (await server.rerank("q", DOCUMENTS)).json()
         for key, arm in list(arms.items())[:8]:
             # `tiny` reads no instruction, and says so of the arm that puts one into the request.
@@ -58,7 +62,7 @@ async def test_each_arm_answers_its_keys_and_says_so(tmp_path: Path) -> None:
         for arm, count in counts.items():
             assert server.metric("reranker_experiment_seconds_count", experiment="words", arm=arm) >= count
     found = list(stored_answers(open_store(tmp_path / "feedback.sqlite"), "words"))
-    assert len(found) == 40 + 1 + 8
+    assert len(found) == 40 + 8 + 1 + 1 + 8
     assert all(sorted(answer.ranked) == list(range(8)) for answer, _ in found)
 
 

@@ -68,7 +68,7 @@ ZERO_IS_REFUSED = [
     "deadline_seconds", "max_deadline_seconds", "header_timeout_seconds", "receive_timeout_seconds",
     "send_timeout_seconds", "keep_alive_seconds", "engine_timeout_seconds", "cache_ttl_seconds",
     "cache_timeout_seconds", "max_tenant_share", "query_truncation_share", "replicas", "ray_min_replicas",
-    "ray_max_replicas", "ray_replica_cpus", "ray_target_queue_tokens", "ray_model_idle_seconds",
+    "ray_max_replicas", "feedback_days", "ray_replica_cpus", "ray_target_queue_tokens", "ray_model_idle_seconds",
     "fusion_weight", "max_chunks_per_document", "chunk_tokens", "chunk_top_k",
 ]  # fmt: skip
 ZERO_HAS_A_MEANING = [
