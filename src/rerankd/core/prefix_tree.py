@@ -154,10 +154,9 @@ class PrefixTree:
         node, child, common, rest = found
         if child is not None:
             node, rest = self._split(child, common), rest[common:]
-        if len(rest):
-            child = Node(rest, node, node.end + len(rest))
-            node.children[int(rest[0])] = child
-            node = child
+        if tokens := len(rest):
+            parent, node = node, Node(rest, node, node.end + tokens)
+            parent.children[rest.item(0)] = node
         self._touch(node)
         return node
 
@@ -266,17 +265,18 @@ class _Segments:
 
     def add(self, nodes: Sequence[Node], parent: int) -> int:
         """One segment of the nodes' tokens; returns its index."""
-        begin = self._tokens
+        tokens = self._tokens
         for node in nodes:
             slots = node.reserved if node.slots is None else node.slots
             if slots is not None:
-                self._slots.append((self._tokens, slots))
+                self._slots.append((tokens, slots))
             self._ids.append(node.ids)
-            self._tokens += len(node.ids)
-        self.lengths.append(self._tokens - begin)
+            tokens += len(node.ids)
+        segment = len(self.parents)
+        self.lengths.append(tokens - self._tokens)
         self.parents.append(parent)
         self.cached.append(nodes[-1].slots is not None)
-        segment = len(self.parents) - 1
+        self._tokens = tokens
         for pair in nodes[-1].pairs:
             self.leaves[pair] = segment
         return segment
@@ -320,8 +320,9 @@ def missing_tokens(ids: IdArray, found: Found) -> int:
 
     What is shared and too short to be worth a segment counts as missing.
     """
+    tokens = len(ids)
     missing = len(found[3]) - found[2]
-    return missing if len(ids) - missing >= MIN_SAVED_TOKENS else len(ids)
+    return missing if tokens - missing >= MIN_SAVED_TOKENS else tokens
 
 
 def _cached_tokens(found: Found) -> int:
@@ -336,24 +337,21 @@ def _cached_tokens(found: Found) -> int:
 
 def _walk(at: Node, ids: IdArray) -> Found:
     """As far as the tree goes along ``ids``."""
-    node, rest = at, ids
-    while len(rest):
-        child = node.children.get(int(rest[0]))
+    node, rest, left = at, ids, len(ids)
+    while left:
+        child = node.children.get(rest.item(0))
         if child is None:
             break
-        common = _common(child.ids, rest)
-        if common < len(child.ids):
+        own = child.ids
+        size = len(own)
+        shorter = min(size, left)
+        # Not argmax: that gives up the GIL, and gets it back when another thread is done with its turn of 5 ms.
+        differs_at = (own[:shorter] != rest[:shorter]).tobytes().find(1)
+        common = shorter if differs_at < 0 else differs_at
+        if common < size:
             return node, child, common, rest
-        node, rest = child, rest[common:]
+        node, rest, left = child, rest[common:], left - common
     return node, None, 0, rest
-
-
-def _common(first: IdArray, second: IdArray) -> int:
-    """How many tokens two runs begin with alike."""
-    shorter = min(len(first), len(second))
-    # Not argmax: that gives up the GIL, and gets it back when another thread is done with its turn of 5 ms.
-    at = (first[:shorter] != second[:shorter]).tobytes().find(1)
-    return shorter if at < 0 else at
 
 
 def _is_reserved(node: Node) -> bool:

@@ -155,13 +155,16 @@ def slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """Runs of texts in order, each of at most :data:`SLICE_CHARACTERS` characters or a single text."""
     first = 0
     characters = 0
+    if sum(map(len, texts)) <= SLICE_CHARACTERS:
+        if texts:
+            yield texts
+        return
     for index, text in enumerate(texts):
         if index > first and characters + len(text) > SLICE_CHARACTERS:
             yield texts[first:index]
             first, characters = index, 0
         characters += len(text)
-    if texts:
-        yield texts[first:]
+    yield texts[first:]
 
 
 def _span(encoding: Encoding, token: int) -> tuple[int, int]:

@@ -364,14 +364,17 @@ _shown = functools.lru_cache(256)(repr)
 
 def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None:
     """What becomes of an output, in time or late: the one place that writes the cache."""
-    request, scores = output.request, {}
-    if len(output.outcomes) < len(request.pairs):
+    request = output.request
+    pairs, keys = request.pairs, request.keys
+    if len(output.outcomes) < len(pairs):
         admission.served(output)
-    for index, outcome in output.outcomes.items():
-        if isinstance(outcome, float) and request.keys is not None:
-            pair = request.pairs[index]
-            scores[request.keys[index]] = CachedScore(outcome, len(pair.prefix) + len(pair.tail), pair.truncated)
-    cache.put_many(scores)
+    if keys is not None:
+        scores = {
+            keys[index]: CachedScore(outcome, pairs[index].tokens, pairs[index].truncated)
+            for index, outcome in output.outcomes.items()
+            if isinstance(outcome, float)
+        }
+        cache.put_many(scores)
 
 
 async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:

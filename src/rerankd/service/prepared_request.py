@@ -93,7 +93,7 @@ def take_scores(one: PreparedRequest) -> None:
         return
     for key, pair, outcome in zip(scores.request.keys or (), scores.request.pairs, scores.outcomes, strict=True):
         if isinstance(outcome, float):
-            one.known[key] = CachedScore(outcome, len(pair.prefix) + len(pair.tail), pair.truncated)
+            one.known[key] = CachedScore(outcome, pair.tokens, pair.truncated)
         elif outcome is not None:
             one.known[key] = outcome
 

@@ -130,13 +130,12 @@ def document_score(
     The template's scale and bias belong to the logit, so that the activation of a raw score is always the score.
     """
     if isinstance(outcome, ScoringError):
-        return DocumentScore(index=index, score=None, logit=None, error=outcome)
+        return DocumentScore(index, None, None, outcome)
     logit = scale * outcome + bias
     if not math.isfinite(logit):
         error = NonFiniteScore("the engine's score of this document is not a finite number")
-        return DocumentScore(index=index, score=None, logit=None, error=error)
-    score = logit if activation == "identity" else sigmoid(logit)
-    return DocumentScore(index=index, score=score, logit=logit)
+        return DocumentScore(index, None, None, error)
+    return DocumentScore(index, logit if activation == "identity" else sigmoid(logit), logit)
 
 
 def rank(scores: Sequence[DocumentScore], top_n: int | None) -> tuple[DocumentScore, ...]:

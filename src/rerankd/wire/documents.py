@@ -214,6 +214,8 @@ class DocumentsDialect(ABC):
 
     def _carried_scores(self, sent: Sequence[Json]) -> dict[str, Any]:
         """The first-stage scores that documents carry themselves, if any does."""
+        if dict not in map(type, sent):
+            return {}
         found: list[float | None] = []
         for index, document in enumerate(sent):
             own = None

@@ -39,7 +39,10 @@ def superset(context: RenderContext, version: str) -> dict[str, Json]:
     if PINECONE_KEY in keys or keys & VOYAGE_KEYS:
         data = context.rows(as_object=PINECONE_KEY in keys)
     else:
-        data = [{key: value for key, value in row.items() if key != "document"} for row in results]
+        data = [row.copy() for row in results]
+        if context.return_documents:
+            for row in data:
+                del row["document"]
     for row in data:
         row["score"] = row["relevance_score"]
     return {
