@@ -8,7 +8,7 @@ import pytest
 from tests.contract.answers import answer_to, render
 
 from rerankd.errors import InvalidRequest, NonFiniteScore, ScoringError
-from rerankd.types import DocumentScore, RerankRequest, RerankResult
+from rerankd.types import DocumentScore, FusionReport, RerankRequest, RerankResult
 
 BODY = {"query": "q", "documents": ["a", "b", "c"]}
 REQUEST = RerankRequest(query="q", documents=("a", "b", "c"))
@@ -62,6 +62,18 @@ def test_a_pair_that_could_not_be_scored_fails_the_whole_score_call() -> None:
 def test_what_was_cut_is_told(path: str) -> None:
     result = answer_to(REQUEST, warnings=("2 documents were truncated",))
     assert render(path, BODY, [result]).body["meta"]["warnings"] == ["2 documents were truncated"]
+
+
+def test_an_item_of_a_batch_says_what_an_answer_of_its_own_would() -> None:
+    result = answer_to(REQUEST, warnings=("2 documents were truncated",))
+    ranked = tuple(dataclasses.replace(place, model_score=0.5, rescored=True) for place in result.ranked)
+    said = dataclasses.replace(result, ranked=ranked, fusion=FusionReport("rrf", 0.25))
+    plain, fused = render("/batch_rerank", {"pairs": [BODY, BODY]}, [answer_to(REQUEST), said]).body["results"]
+    assert plain.keys().isdisjoint({"results", "meta"})
+    alone = render("/rerank", BODY, [said]).body
+    assert fused["results"][0] == {"index": 1, "relevance_score": 0.875, "model_score": 0.5, "rescored": True}
+    assert [row["index"] for row in fused["results"]] == [1, 2, 0]
+    assert fused["meta"] == {name: alone["meta"][name] for name in ("warnings", "fusion")}
 
 
 def test_search_units_count_hundreds_of_documents() -> None:

@@ -166,6 +166,25 @@ def test_a_threshold_holds_over_all_parts(call: Call) -> None:
 
 
 @CALLS
+@pytest.mark.parametrize(
+    "option",
+    [{"fusion": "rrf"}, {"first_stage_scores": [0.5] * 120}, {"cascade": {"model": "docs"}}],
+    ids=lambda option: next(iter(option)),
+)
+def test_a_query_that_weighs_all_its_documents_against_each_other_is_never_cut(
+    call: Call, option: dict[str, Any]
+) -> None:
+    server = Server(most=1000)
+    assert len(call(server, "rank", "q", ["a"] * 120, **option)) == 120
+    assert [len(body["documents"]) for body in server.bodies] == [120]
+    small = Server()
+    with pytest.raises(errors.TooLarge):
+        call(small, "rank", "q", ["a"] * 120, **option)
+    found = call(small, "rank_many", [Query("q", ["a"] * 40, options=option), Query("q", ["b"] * 120)])
+    assert [len(answer) for answer in found] == [40, 120]
+
+
+@CALLS
 def test_limits_that_have_changed_are_asked_for_again(call: Call) -> None:
     server = Server({"max_client_batch_size": 200}, most=40)
 
