@@ -14,7 +14,7 @@ import numpy as np
 
 from rerankd.core.engine_core import CoreOptions, EngineCore, load_engine
 from rerankd.core.engine_thread import EngineThread
-from rerankd.core.request import Output, ScoreRequest
+from rerankd.core.request import Output, ScoreRequest, computed_tokens
 from rerankd.engine.base import EngineOptions, HeadSpec
 from rerankd.engine.fake import FakeEngine, FakeScript, fake_logit
 from rerankd.errors import DeadlineExceeded
@@ -144,8 +144,8 @@ class Bench:
             self.thread.check_accepting()
             ticket = room.enter_context(contextlib.closing(self.admission.enter(request.tenant, request.deadline)))
             ticket.take_texts(1, 0)
-            shares_prefix = self.thread.info.shares_prefix
-            ticket.take_tokens([request], self.thread.status, shares_prefix=shares_prefix)
+            size = computed_tokens(request.pairs, shares_prefix=self.thread.info.shares_prefix)
+            ticket.take_tokens({request: size}, self.thread.status)
             scores = room.enter_context(self.thread.submit(request))
             try:
                 async with asyncio.timeout(request.deadline - time.monotonic()):

@@ -14,7 +14,6 @@ from rerankd.http import deadline
 from rerankd.http.body_limit import BodyQuota, Take, read_body
 from rerankd.http.in_flight import InFlight
 from rerankd.http.json_response import encode, send_body
-from rerankd.http.offload import Offload
 from rerankd.http.request_state import RequestState, header, state_of
 from rerankd.http.route_table import Found, RouteTable
 from rerankd.settings import Settings
@@ -44,7 +43,7 @@ class RerankCalls:
         self._service = service
         self._in_flight = in_flight
         self._bodies = BodyQuota.from_settings(settings)
-        self._offload = Offload()
+        self._offload = service.offload
         served = [settings.max_documents, *(model.max_documents for model in settings.models.values())]
         self._limits = ReadLimits(max(served), settings.max_queries, settings.max_request_characters)
 
@@ -74,7 +73,9 @@ class RerankCalls:
         _note(state, call, results)
         rendered = time.monotonic()
         size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * state.documents
-        await send_body(send, *await self._offload.run(size, lambda: encode(dialect.render(call, results))))
+        await send_body(
+            send, *await self._offload.run(state.tenant, size, lambda: encode(dialect.render(call, results)))
+        )
         state.stages.append(Stage("render", rendered, time.monotonic()))
 
     async def _read(self, found: Found, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:
@@ -93,7 +94,7 @@ class RerankCalls:
                 call = replace(call, warnings=decoded.warnings + call.warnings)
             return decoded, dialect, call
 
-        decoded, dialect, call = await self._offload.run(len(body), read)
+        decoded, dialect, call = await self._offload.run(state.tenant, len(body), read)
         # What it takes in memory counts, and not only what it took on the wire.
         take(max(0, decoded.size - len(body)))
         return dialect, call

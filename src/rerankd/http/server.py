@@ -48,6 +48,10 @@ _DEATH_SECONDS = 2.0
 _ANSWER_SECONDS = 0.5
 """Of the drain limit, for the last answers to be written."""
 
+_GC_THRESHOLDS = (10_000, 5, 50)
+"""For the garbage collector: calls of many thousand documents make a million objects, which end without it. Python's
+own thresholds would visit all of them several times a call, and the event loop would wait as long."""
+
 _STOP_SECONDS = 3.0
 """For the engine to give its memory back; a hung engine never does."""
 
@@ -161,6 +165,7 @@ class Server:
         # What is there now lives as long as the process: no later collection has to look at it.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         models = self._service.models or ()
         engines = {model.name: model.loaded.engine.info for model in models}
         for name, info in engines.items():

@@ -7,12 +7,12 @@ Everything here is cheap, and looked at before anything is spent on what it boun
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rerankd.core.engine_core import CoreStatus
 from rerankd.core.fair_queue import Backlog
-from rerankd.core.request import Output, ScoreRequest, computed_tokens
+from rerankd.core.request import Output, ScoreRequest
 from rerankd.errors import InvalidRequest, Overloaded, TooLarge
 from rerankd.limits.quota import Quota
 from rerankd.observe.metrics import EngineMetrics
@@ -151,14 +151,14 @@ class Admission:
         """Seconds after which there may be room again."""
         return min(_MAX_RETRY_SECONDS, max(1.0, status.pace.seconds_for(self._backlog.total, status.budget)))
 
-    def hold(self, requests: Sequence[ScoreRequest], sizes: Sequence[int], status: CoreStatus) -> None:
+    def hold(self, tenant: str, sizes: Mapping[ScoreRequest, int], status: CoreStatus) -> None:
         """Take the tokens of requests, all or none."""
         try:
-            self.tokens.take(requests[0].tenant, sum(sizes))
+            self.tokens.take(tenant, sum(sizes.values()))
         except Overloaded as error:
             error.retry_after = self.retry_after(status)
             raise
-        for request, size in zip(requests, sizes, strict=True):
+        for request, size in sizes.items():
             self._backlog.add(request, request.tenant, size)
 
     def release(self, request: ScoreRequest) -> None:
@@ -176,7 +176,7 @@ class Ticket:
         self._tenant = tenant
         self._deadline = deadline
         self._queries = self._characters = 0
-        self._requests: Sequence[ScoreRequest] = ()
+        self._requests: Iterable[ScoreRequest] = ()
 
     def take_texts(self, queries: int, characters: int) -> None:
         """Room to tokenise the call's texts.
@@ -192,18 +192,17 @@ class Ticket:
         admission.characters.take(tenant, characters)
         self._characters = characters
 
-    def take_tokens(self, requests: Sequence[ScoreRequest], status: CoreStatus, *, shares_prefix: bool) -> None:
-        """Room to score the call's pairs, in the place of its texts.
+    def take_tokens(self, sizes: Mapping[ScoreRequest, int], status: CoreStatus) -> None:
+        """Room to score the call's pairs, in the place of its texts; ``sizes`` are the tokens that each computes.
 
         Raises:
             TooLarge: more than all calls together may have.
             Overloaded: no room, or no hope to be done by the deadline.
         """
         admission, tenant = self._admission, self._tenant
-        sizes = [computed_tokens(request.pairs, shares_prefix=shares_prefix) for request in requests]
-        admission.check_scoring(tenant, sum(sizes), self._deadline, status)
-        admission.hold(requests, sizes, status)
-        self._requests = requests
+        admission.check_scoring(tenant, sum(sizes.values()), self._deadline, status)
+        admission.hold(tenant, sizes, status)
+        self._requests = sizes
         self._give_back_characters()  # the texts have become tokens
 
     def _give_back_characters(self) -> None:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from rerankd.cache.base import CachedScore, ScoreCache
 from rerankd.cache.key import scope_of
-from rerankd.core.request import Output, ScoreRequest
+from rerankd.core.request import Output, ScoreRequest, computed_tokens
 from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.prompt.fit import PromptLimits
@@ -23,20 +23,23 @@ from rerankd.service.fusion import NO_FUSION
 from rerankd.service.instructions import Instructions
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels
+from rerankd.service.offload import Offload
 from rerankd.service.prepared_request import (
+    DOCUMENT_BYTES,
     PreparedRequest,
     by_model,
     characters,
     in_portions,
-    let_others_run,
     make_keys,
+    pair_count,
     take_scores,
+    whole_documents,
 )
 from rerankd.service.ranking import rerank_result
 from rerankd.service.relevant_spans import SPAN_RULE, with_spans
 from rerankd.service.routing import choose
 from rerankd.settings import Settings
-from rerankd.types import CallContext, PairPrompt, PairRef, RerankRequest, RerankResult, Stage, Timings
+from rerankd.types import CallContext, PairPrompt, RerankRequest, RerankResult, Stage, Timings
 
 OnPassages: TypeAlias = Callable[[int, CallContext], Awaitable[None]]
 """Told how many passages a call's documents were split into beyond what it was let in with; may refuse them."""
@@ -53,6 +56,7 @@ class RequestPipeline:
         metrics: Metrics,
         instructions: Instructions,
         on_passages: OnPassages,
+        offload: Offload,
     ) -> None:
         self.models = models
         self.cache = cache
@@ -60,6 +64,7 @@ class RequestPipeline:
         self._settings = settings
         self._instructions = instructions
         self._metrics = metrics
+        self._offload = offload
 
     async def rerank(
         self, requests: Sequence[RerankRequest], context: CallContext
@@ -106,13 +111,15 @@ class RequestPipeline:
         An error that concerns one request alone stands in its place; one that concerns the whole server
         (overload, a dead engine) is raised, and what the call had queued is dropped.
         """
-        prepared = [await self._prepare(request, context) for request in requests]
+        prepared: list[PreparedRequest | ServiceError] = []
+        async for few in in_portions(requests, lambda request: len(request.documents)):
+            prepared += [await self._prepare(request, context) for request in few]
         going = [one for one in prepared if isinstance(one, PreparedRequest)]
         await self._run(going, context)
         results: dict[PreparedRequest, RerankResult | ServiceError] = {}
-        for portion in in_portions(going):
-            results |= {one: one.error or self._result(one) for one in portion}
-            await let_others_run(portion)
+        async for portion in in_portions(going, pair_count):
+            for one in portion:
+                results[one] = one.error or await self._result(one, context.tenant)
         if any(one.request.relevant_spans for one in going):
             await self._add_spans(results, context)
         return [results[one] if isinstance(one, PreparedRequest) else one for one in prepared]
@@ -122,9 +129,8 @@ class RequestPipeline:
         if long := [one for one in going if one.rule.mode == "chunk"]:
             await self._split(long, context, counted)
             going = [one for one in going if one.error is None]
-        for portion in in_portions(going):
+        async for portion in in_portions(going, pair_count):
             await self._look_up(portion, context)
-            await let_others_run(portion)
         if unknown := [one for one in going if one.unknown]:
             await self._score(unknown, context)
 
@@ -147,8 +153,8 @@ class RequestPipeline:
         prepared = PreparedRequest(request, model, limits, rule, fusion, instruction, scope, started)
         if rule.mode != "chunk":
             prepared.texts = request.documents
-            prepared.refs = tuple(map(PairRef, range(len(request.documents))))
-            await make_keys(prepared)
+            prepared.refs = whole_documents(len(request.documents))
+            await make_keys(prepared, self._offload, context.tenant)
         return prepared
 
     async def _split(self, prepared: Sequence[PreparedRequest], context: CallContext, counted: bool) -> None:
@@ -183,7 +189,7 @@ class RequestPipeline:
             return
         one.split = SplitDocuments.of(documents, splits)
         one.texts, one.refs = one.split.texts, one.split.refs
-        await make_keys(one)
+        await make_keys(one, self._offload, context.tenant)
 
     async def _add_spans(
         self, results: dict[PreparedRequest, RerankResult | ServiceError], context: CallContext
@@ -197,9 +203,8 @@ class RequestPipeline:
         await self._run(list(inner), context, counted=False)
         for asked, (one, result) in inner.items():
             if asked.error is None and asked.split is not None:
-                take_scores(asked)
-                pairs = [asked.known[key] for key in asked.keys]
-                results[one] = with_spans(result, one.request, asked.split, pairs, one.model.loaded.template)
+                work = functools.partial(_with_spans, result, one, asked, asked.split)
+                results[one] = await self._offload.run(context.tenant, DOCUMENT_BYTES * pair_count(asked), work)
             else:
                 results[one] = asked.error or result
 
@@ -229,6 +234,7 @@ class RequestPipeline:
             unknown = [place for place, key in enumerate(one.keys) if key not in one.known]
             one.cached = len(one.request.documents) - len({one.refs[place].document for place in unknown})
             one.unknown = {one.keys[place]: place for place in unknown}
+            one.characters = characters(one)
 
     async def _score(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
@@ -238,13 +244,12 @@ class RequestPipeline:
                 model.engine.check_accepting()
                 ticket = model.admission.enter(context.tenant, context.deadline)
                 tickets.append((model, ticket, ones))
-                ticket.take_texts(len(ones), sum([characters(one) for one in ones]))
-            for portion in in_portions(prepared):
+                ticket.take_texts(len(ones), sum([one.characters for one in ones]))
+            async for portion in in_portions(prepared, pair_count):
                 await gather_per_request([self._tokenise(one, context, alone=len(prepared) == 1) for one in portion])
-                await let_others_run(portion)
             for model, ticket, ones in tickets:
-                if requests := [one.score_request for one in ones if one.score_request is not None]:
-                    ticket.take_tokens(requests, model.engine.status, shares_prefix=model.engine.info.shares_prefix)
+                if sizes := {one.score_request: one.tokens for one in ones if one.score_request is not None}:
+                    ticket.take_tokens(sizes, model.engine.status)
             for model, _, ones in tickets:
                 for one in ones:
                     if one.score_request is not None:
@@ -282,40 +287,27 @@ class RequestPipeline:
         ended = time.monotonic()
         context.stages.append(Stage("tokenise", started, ended))
         one.tokenise_seconds = ended - started
-        keys, pairs = [], []
+        keys, prompts = [], []
         for key, pair in zip(one.unknown, found, strict=True):
             if isinstance(pair, PairPrompt):
                 keys.append(key)
-                pairs.append(pair)
+                prompts.append(pair)
             else:
                 one.known[key] = pair
-        if pairs:
+        if prompts:
             one.score_request = ScoreRequest(
-                tuple(pairs), tuple(keys), context.deadline, context.tenant, one.request.priority, one.scope
+                tuple(prompts), tuple(keys), context.deadline, context.tenant, one.request.priority, one.scope
             )
+            one.tokens = computed_tokens(prompts, shares_prefix=one.model.loaded.engine.info.shares_prefix)
 
-    def _result(self, one: PreparedRequest) -> RerankResult:
+    async def _result(self, one: PreparedRequest, tenant: str) -> RerankResult:
         queue = engine = 0.0
-        take_scores(one)
         if one.scores is not None:
             if truncated := len([pair for pair in one.scores.request.pairs if pair.truncated]):
                 self._metrics.truncated_pairs.inc(truncated)
             queue, engine = one.scores.started - one.scores.queued, one.scores.ended - one.scores.started
         timings = Timings(one.tokenise_seconds, queue, engine, time.monotonic() - one.started)
-        pairs = [one.known[key] for key in one.keys]
-        result = rerank_result(
-            uuid.uuid4().hex,
-            one.model.name,
-            one.model.loaded.template,
-            one.request,
-            pairs,
-            one.cached,
-            timings,
-            one.rule,
-            one.split,
-            one.fusion,
-            one.model.calibration,
-        )
+        result = await self._offload.run(tenant, DOCUMENT_BYTES * pair_count(one), lambda: _ranked(one, timings))
         self._metrics.input_tokens.observe(result.prompt_tokens)
         self._metrics.documents.observe(len(result.scores))
         return result
@@ -388,3 +380,28 @@ async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _ranked(one: PreparedRequest, timings: Timings) -> RerankResult:
+    take_scores(one)
+    return rerank_result(
+        uuid.uuid4().hex,
+        one.model.name,
+        one.model.loaded.template,
+        one.request,
+        [one.known[key] for key in one.keys],
+        one.cached,
+        timings,
+        one.rule,
+        one.split,
+        one.fusion,
+        one.model.calibration,
+    )
+
+
+def _with_spans(
+    result: RerankResult, one: PreparedRequest, asked: PreparedRequest, split: SplitDocuments
+) -> RerankResult:
+    take_scores(asked)
+    scores = [asked.known[key] for key in asked.keys]
+    return with_spans(result, one.request, split, scores, one.model.loaded.template)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rerankd.cache.base import CachedScore
 from rerankd.cache.key import keys_for
@@ -15,12 +17,16 @@ from rerankd.prompt.fit import PromptLimits
 from rerankd.service.fusion import FusionRule
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModel
+from rerankd.service.offload import Offload
 from rerankd.types import PairRef, RerankRequest
 
-_FEW_DOCUMENTS = 500
-"""Work for so many documents is done without a look at the event loop in between."""
-_FEW_CHARACTERS = 200_000
-"""Characters whose keys are made on the event loop; those of more are made in a thread."""
+_One = TypeVar("_One")
+
+_FEW_DOCUMENTS = 250
+"""Work for so many documents is done without a look at the event loop in between: about a millisecond."""
+
+DOCUMENT_BYTES = 128
+"""What a document costs beside its text, in bytes of text."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +56,10 @@ class PreparedRequest:
     """The place of one pair of each key that the cache did not know."""
     cached: int = 0
     """Documents that the cache knew."""
+    characters: int = 0
+    """What is to be tokenised, each pair once."""
+    tokens: int = 0
+    """What is to be computed."""
     tokenise_seconds: float = 0.0
     error: ServiceError | None = None
     """Why the request has no answer, if it alone has none."""
@@ -57,33 +67,36 @@ class PreparedRequest:
     scores: Scores | None = None
 
 
-def in_portions(prepared: Sequence[PreparedRequest]) -> list[list[PreparedRequest]]:
-    """The requests of a call, some hundred documents at a time."""
-    portions: list[list[PreparedRequest]] = []
-    documents = _FEW_DOCUMENTS
-    for one in prepared:
+async def in_portions(requests: Sequence[_One], size: Callable[[_One], int]) -> AsyncIterator[list[_One]]:
+    """The requests of a call, some hundred documents at a time, and a look at the event loop in between."""
+    portion: list[_One] = []
+    documents = 0
+    for one in requests:
+        portion.append(one)
+        documents += size(one)
         if documents >= _FEW_DOCUMENTS:
-            portions.append([])
-            documents = 0
-        portions[-1].append(one)
-        documents += len(one.keys)
-    return portions
-
-
-async def let_others_run(portion: Sequence[PreparedRequest]) -> None:
-    """A look at the event loop behind a portion that took a while."""
-    if sum([len(one.keys) for one in portion]) >= _FEW_DOCUMENTS:
-        await asyncio.sleep(0)
-
-
-async def make_keys(one: PreparedRequest) -> None:
-    """A key for each text, in a thread where there is much to hash."""
-    if sum(map(len, one.texts)) > _FEW_CHARACTERS:
-        one.keys = await asyncio.to_thread(keys_for, one.scope, one.texts)
-    else:
-        one.keys = keys_for(one.scope, one.texts)
-        if len(one.keys) > _FEW_DOCUMENTS:
+            yield portion
             await asyncio.sleep(0)
+            portion, documents = [], 0
+    if portion:
+        yield portion
+
+
+def pair_count(one: PreparedRequest) -> int:
+    """How many texts are scored for a request: the size that its portions go by."""
+    return len(one.keys)
+
+
+@functools.lru_cache(maxsize=64)
+def whole_documents(documents: int) -> tuple[PairRef, ...]:
+    """One pair a document; kept, since a call of many thousand would make as many objects for the collector."""
+    return tuple(map(PairRef, range(documents)))
+
+
+async def make_keys(one: PreparedRequest, offload: Offload, tenant: str) -> None:
+    """A key for each text."""
+    size = sum(map(len, one.texts)) + DOCUMENT_BYTES * len(one.texts)
+    one.keys = await offload.run(tenant, size, lambda: keys_for(one.scope, one.texts))
 
 
 def take_scores(one: PreparedRequest) -> None:
@@ -106,6 +119,6 @@ def by_model(prepared: Sequence[PreparedRequest]) -> dict[LoadedModel, list[Prep
 
 
 def characters(one: PreparedRequest) -> int:
-    """What is to be tokenised of a request, each pair once."""
+    """Characters that are to be tokenised of a request, each pair once."""
     texts = [len(one.texts[place]) for place in one.unknown.values()]
     return len(one.request.query) + len(one.instruction) + sum(texts)

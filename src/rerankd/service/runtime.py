@@ -27,6 +27,7 @@ from rerankd.service.experiments import Experiments, no_experiments
 from rerankd.service.instructions import Instructions
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import LoadedModel, ServedModels, load_models, served_sources
+from rerankd.service.offload import Offload
 from rerankd.service.pipeline import RequestPipeline, take_output
 from rerankd.service.rates import RateLimiter
 from rerankd.settings import Settings
@@ -43,6 +44,7 @@ class RerankService:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.lifecycle = Lifecycle()
+        self.offload = Offload()
         self._cache: ScoreCache | None = None
         self._rates: RateLimiter | None = None
         """Who may ask how often; None when every caller may ask as often as it wants."""
@@ -193,7 +195,9 @@ class RerankService:
         return models
 
     def _pipeline_of(self, models: ServedModels, cache: ScoreCache) -> RequestPipeline:
-        return RequestPipeline(self.settings, models, cache, self.metrics, self._instructions, self._spend_passages)
+        return RequestPipeline(
+            self.settings, models, cache, self.metrics, self._instructions, self._spend_passages, self.offload
+        )
 
     def _on_cache_change(self, is_out_of_reach: bool) -> None:
         self.lifecycle.report("cache", "the score cache is out of reach" if is_out_of_reach else "")

@@ -17,7 +17,6 @@ import math
 import re
 import sys
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NoReturn
 
 from rerankd.errors import InvalidJSON
@@ -33,6 +32,10 @@ MAX_VALUES = 50_000
 """Objects and numbers of a body, and as many lists: a thousand documents of fifty fields each. As many of them as
 4 MB hold take half a second, and a quarter of a gigabyte; strings cost next to nothing."""
 
+MAX_STRINGS = 400_000
+"""Strings of a body, keys included: a call may hold 256 queries with a thousand documents each. What is decoded in
+one go holds the interpreter, and so many are some twenty milliseconds."""
+
 MAX_NAME = 32
 """Characters of a key that a warning repeats."""
 
@@ -41,6 +44,9 @@ MAX_NAMED_REPAIRS = 5
 
 _CHUNK = 64 * 1024
 """Characters looked at in one go by what would otherwise hold the interpreter for a whole body."""
+
+_SOME = 4096
+_TEXT_BYTES = sys.getsizeof("")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -87,9 +93,9 @@ def decode_json(body: bytes, max_depth: int) -> Decoded:
 
 
 def _parse(text: str, max_depth: int) -> Json:
-    # The decoder tells nobody of lists. Few texts hold so many brackets; those in strings do not count.
-    if text.count("[") > MAX_VALUES and _has_too_many_lists(text):
-        raise InvalidJSON(_TOO_MANY)
+    # The decoder tells nobody of lists and strings. Few texts hold so many brackets or quotation marks.
+    if text.count("[") > MAX_VALUES or text.count('"') > 2 * MAX_STRINGS:
+        _refuse_too_many(text)
     try:
         return _Strict().decode(text)
     except json.JSONDecodeError as error:
@@ -98,33 +104,46 @@ def _parse(text: str, max_depth: int) -> Json:
         raise InvalidJSON(_too_deep(max_depth)) from None
 
 
-def _has_too_many_lists(text: str) -> bool:
-    """Whether more than ``MAX_VALUES`` brackets stand outside of strings."""
+def _refuse_too_many(text: str) -> None:
+    """InvalidJSON of more lists or strings than a body may hold; what stands in strings does not count."""
     plain = text.replace("\\\\", "").replace('\\"', "")
+    if plain.count('"') > 2 * MAX_STRINGS:
+        raise InvalidJSON(f"the body holds more than {MAX_STRINGS} strings")
     lists, in_string = 0, False
     for start in range(0, len(plain), _CHUNK):
         parts = plain[start : start + _CHUNK].split('"')
         lists += sum(part.count("[") for part in parts[in_string::2])
         if lists > MAX_VALUES:
-            return True
+            raise InvalidJSON(_TOO_MANY)
         in_string ^= len(parts) % 2 == 0
-    return False
 
 
 def _measure(value: Json, max_depth: int) -> int:
     """Bytes of memory of a value that nests no deeper than ``max_depth``; InvalidJSON of one that does.
 
-    Walks level by level: one list comprehension a level is quick and needs no stack.
+    Walks level by level, some thousand values at a time: needs no stack, and lets others have the interpreter.
     """
     size, level = 0, [value]
     for _ in range(max_depth + 1):
-        size += sum(map(sys.getsizeof, level))
-        parents = [item for item in level if type(item) in _CHILDREN]
+        parents: list[Json] = []
+        for start in range(0, len(level), _SOME):
+            some = level[start : start + _SOME]
+            size += _text_bytes([item for item in some if type(item) is str])
+            others = [item for item in some if type(item) in _COUNTED]
+            size += sum(map(sys.getsizeof, others))
+            parents += [item for item in others if type(item) in _CHILDREN]
         if not parents:
             return size
-        size += sum(map(sys.getsizeof, chain.from_iterable(item for item in parents if type(item) is dict)))
+        size += sum([_text_bytes(list(parent)) for parent in parents if type(parent) is dict])
         level = [child for parent in parents for child in _CHILDREN[type(parent)](parent)]
     raise InvalidJSON(_too_deep(max_depth))
+
+
+def _text_bytes(texts: list[str]) -> int:
+    """Bytes of memory of texts; nearly all are ASCII, of which asking for the size of each would take four times as
+    long as decoding it."""
+    wide = [text for text in texts if not text.isascii()]
+    return _TEXT_BYTES * len(texts) + sum(map(len, texts)) + sum(map(sys.getsizeof, wide))
 
 
 def _repair(value: Json, where: str, repairs: list[str], *, in_list: bool) -> Json:
@@ -159,6 +178,7 @@ def _warnings(repairs: list[str]) -> tuple[str, ...]:
     return (f"half a surrogate pair was read as U+FFFD in {named}",)
 
 
+_COUNTED = frozenset({list, dict, int, float})
 _CHILDREN: dict[type, Any] = {list: list.__iter__, dict: dict.values}
 _TOO_MANY = f"the body holds more than {MAX_VALUES} objects, lists or numbers"
 
