@@ -9,10 +9,12 @@ The corpus grows from run to run. An input that breaks a target is written besid
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 import atheris
+import structlog
 
 with atheris.instrument_imports(include=["rerankd"]):
     from tests.fuzz.targets import TARGETS, seeds
@@ -28,6 +30,7 @@ def main() -> None:
     for number, seed in enumerate(seeds(chosen.target)):
         (chosen.corpus / f"seed{number}").write_bytes(seed)
     options = [f"-max_total_time={chosen.seconds}", "-timeout=20", "-rss_limit_mb=4096", "-max_len=8192"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     artifacts = f"-artifact_prefix={chosen.corpus.parent / chosen.target}-"
     atheris.Setup([sys.argv[0], *options, artifacts, str(chosen.corpus)], TARGETS[chosen.target])
     atheris.Fuzz()

@@ -5,27 +5,32 @@ Each target takes any bytes, refuses what it must with an error of its own, and 
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import functools
 import json
+import logging
 import os
 import shutil
-import socket
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import torch
+from tests.checkpoints import Layout, write_checkpoint
 from tests.contract.answers import SCORES, answer_to
-from tests.live import ROOT, LiveServer
+from tests.live import ROOT
 
 from rerankd.checkpoint import Checkpoint
 from rerankd.errors import RerankdError, ServiceError
-from rerankd.settings import load_settings
+from rerankd.http.app import create_app
+from rerankd.http.in_flight import InFlight
+from rerankd.http.listener import Listener
+from rerankd.service.runtime import RerankService
+from rerankd.settings import Settings, load_settings
 from rerankd.wire.base import ReadLimits
 from rerankd.wire.json_guard import decode_json
 from rerankd.wire.registry import ROUTES
@@ -110,16 +115,14 @@ def _assignments(data: bytes) -> Iterator[tuple[str, str]]:
 _FILES = ("config.json", "template.json", "tokenizer.json", "model.safetensors", "tokenizer_config.json")
 
 
+_SMALL = Layout(32, 16, 32, 1, 1, 1, 16, architecture="Qwen3ForSequenceClassification")
+
+
 @functools.cache
 def _small_checkpoint() -> Path:
-    """The embedded model's small files, with weights of a few kilobytes."""
-    import torch  # noqa: F401 (its import is not what the first input shall be timed with)
-
-    folder = Path(tempfile.mkdtemp(prefix="rerankd-fuzz-"))
-    shipped = ROOT / "src" / "rerankd" / "models" / "tiny"
-    config = json.loads((shipped / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config))
-    shutil.copy(shipped / "template.json", folder)
+    """A checkpoint that loads, of a few kilobytes."""
+    folder = write_checkpoint(Path(tempfile.mkdtemp(prefix="rerankd-fuzz-")), _SMALL, dtype=torch.bfloat16)
+    shutil.copy(ROOT / "src" / "rerankd" / "models" / "tiny" / "template.json", folder)
     tokens = {"[UNK]": 0, "a": 1, "b": 2}
     tokenizer = {
         "version": "1.0",
@@ -131,8 +134,6 @@ def _small_checkpoint() -> Path:
         "model": {"type": "WordLevel", "vocab": tokens, "unk_token": "[UNK]"},
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    header = json.dumps({"score.weight": {"dtype": "F32", "shape": [1, 4], "data_offsets": [0, 16]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
     return folder
 
 
@@ -150,52 +151,99 @@ def checkpoint(data: bytes) -> None:
             opened.engine("native").load()
 
 
-class Server:
-    """A server in a process of its own for :func:`http`; its log is searched for tracebacks."""
+class _Wire(asyncio.Transport):
+    """A connection whose other end takes everything, and keeps it."""
 
     def __init__(self) -> None:
-        self._log = Path(tempfile.mkdtemp(prefix="rerankd-fuzz-")) / "server.log"
-        flags = ("--engine", "fake", "--cache", "off", "--header-timeout-seconds", "1")
-        self.server = LiveServer(*flags, log=self._log).wait_ready()
-        self._read = 0
-        atexit.register(self.close)
+        super().__init__()
+        self.said = b""
+        self.is_closed = False
 
-    def send(self, data: bytes) -> bytes:
-        """What the server says to these bytes, once it closes or is silent for a moment."""
-        said = b""
-        address = ("127.0.0.1", self.server.port)
-        with socket.create_connection(address, timeout=0.05) as connection, contextlib.suppress(OSError):
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            while chunk := connection.recv(65536):
-                said += chunk
-        return said
-
-    def check(self) -> None:
-        """It lives, and has written no traceback."""
-        assert self.server.process.poll() is None, "the server ended"
-        assert httpx.get(f"{self.server.url}/livez", timeout=MAX_SECONDS + 1).status_code == 200
-        with self._log.open("rb") as stream:
-            stream.seek(self._read)
-            new = stream.read()
-        self._read += len(new)
-        assert b"Traceback" not in new, new[-4000:].decode("utf-8", "replace")
+    def write(self, data: Any) -> None:
+        self.said += bytes(data)
 
     def close(self) -> None:
-        self.server.process.kill()
-        self.server.process.wait()
+        self.is_closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 8000) if name in ("sockname", "peername") else default
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        """Nothing comes anyway."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes anyway."""
+
+
+class HttpServer:
+    """A server in this process, so that the fuzzer sees what its protocol does with the bytes."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._faults: list[str] = []
+        self._runner.run(self._start())
+        atexit.register(self._runner.close)
+
+    async def _start(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: self._faults.append(str(context)))
+        logging.getLogger("uvicorn.error").addHandler(_Into(self._faults))
+        chosen = Settings(engine="fake", cache="off", port=0)
+        self._service, self._in_flight = RerankService(chosen), InFlight()
+        app = create_app(chosen, self._service, self._in_flight)
+        self._listener = Listener(app, chosen, self._service.metrics)
+        await self._service.start()
+
+    def answer(self, data: bytes, part: int) -> bytes:
+        """What it says to these bytes, which come in parts of that size; whatever goes wrong is raised."""
+        said = self._runner.run(self._answer(data, part))
+        assert not self._faults, self._faults
+        return said
+
+    async def _answer(self, data: bytes, part: int) -> bytes:
+        wire, connection = _Wire(), self._listener.connection()
+        connection.connection_made(wire)
+        for start in range(0, len(data), part):
+            if wire.is_closed:
+                break
+            connection.data_received(data[start : start + part])
+            await asyncio.sleep(0)
+        await asyncio.wait_for(self._in_flight.idle.wait(), MAX_SECONDS)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        await asyncio.wait_for(self._in_flight.idle.wait(), MAX_SECONDS)
+        return wire.said
+
+
+class _Into(logging.Handler):
+    """Log lines into a list."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
 
 
 @functools.cache
-def _server() -> Server:
-    return Server()
+def _server() -> HttpServer:
+    return HttpServer()
 
 
+@within_a_second
 def http(data: bytes) -> None:
-    """Bytes on a connection: whatever they are, the server answers others and no answer is a 500."""
-    said = _server().send(data)
-    assert b"HTTP/1.1 500" not in said
-    _server().check()
+    """Bytes on a connection, in parts of the size that the first names: no answer is a 500, and nothing is raised."""
+    if data:
+        assert b"HTTP/1.1 500" not in _server().answer(data[1:], data[0] or len(data))
 
 
 def seeds(target: str) -> Iterator[bytes]:
@@ -224,10 +272,10 @@ def seeds(target: str) -> Iterator[bytes]:
         case "http":
             request = b'{"query": "q", "documents": ["a"]}'
             head = b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            yield head + b"Content-Length: %d\r\n\r\n%s" % (len(request), request)
-            yield head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(request), request)
-            yield b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-            yield b"OPTIONS * HTTP/1.0\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
+            yield b"\0" + head + b"Content-Length: %d\r\n\r\n%s" % (len(request), request)
+            yield b"\7" + head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(request), request)
+            yield b"\0GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            yield b"\0OPTIONS * HTTP/1.0\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
 
 
 def _cases(file: Path) -> list[dict[str, Any]]:

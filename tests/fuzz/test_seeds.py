@@ -6,17 +6,11 @@ import pytest
 from tests.fuzz.targets import TARGETS, TooSlow, seeds, within_a_second
 
 
-@pytest.mark.parametrize("name", sorted(set(TARGETS) - {"http"}))
+@pytest.mark.parametrize("name", sorted(TARGETS))
 def test_seeds_and_findings_are_taken_or_refused(name: str) -> None:
     for data in seeds(name):
         TARGETS[name](data)
         TARGETS[name](data[: len(data) // 2])
-
-
-@pytest.mark.slow
-def test_the_server_takes_its_seeds_and_findings() -> None:
-    for data in seeds("http"):
-        TARGETS["http"](data)
 
 
 def test_an_input_that_takes_long_is_a_fault() -> None:

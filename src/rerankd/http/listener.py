@@ -74,7 +74,7 @@ class Listener:
         """Start to accept on a bound socket."""
         self._tick()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, sock=bound, backlog=_BACKLOG)
+        self._server = await loop.create_server(self.connection, sock=bound, backlog=_BACKLOG)
 
     def close(self) -> None:
         """Accept nothing more; idle connections end now, busy ones with their answer."""
@@ -93,7 +93,8 @@ class Listener:
         for connection in list(self._state.connections):
             connection.transport.abort()
 
-    def _connection(self) -> LimitedHttpProtocol:
+    def connection(self) -> LimitedHttpProtocol:
+        """The protocol of one more connection."""
         return LimitedHttpProtocol(self._limits, self._config, self._state, {}, self._count_refusal)
 
     def _count_refusal(self, error: ServiceError) -> None:
