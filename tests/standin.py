@@ -14,6 +14,7 @@ from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
 from rerankd.service.lifecycle import Lifecycle, State
+from rerankd.service.offload import Offload
 from rerankd.service.ranking import document_score, rank
 from rerankd.types import CallContext, RerankRequest, RerankResult
 
@@ -64,6 +65,7 @@ class StandInService:
     def __init__(self, act: Callable[[CallContext], Any] | None = None, *, ready: bool = True) -> None:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
+        self.offload = Offload()
         self.cache = NoCache()
         self.models: ServedNames | None = ServedNames(tiny=served("tiny"), other=served("other")) if ready else None
         self.act = act
