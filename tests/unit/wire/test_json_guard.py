@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rerankd.errors import InvalidJSON
-from rerankd.wire.json_guard import MAX_KEYS, decode_json
+from rerankd.wire.json_guard import MAX_KEYS, MAX_STRINGS, decode_json
 
 HOSTILE = {
     "nan": b'{"top_n": NaN}',
@@ -68,11 +68,23 @@ def test_megabytes_of_small_values_are_refused_before_they_hold_the_loop(value: 
     body = b'{"query": "q", "documents": [' + b",".join([value] * (4_000_000 // (len(value) + 1))) + b"]}"
 
     def refuse() -> None:
-        with pytest.raises(InvalidJSON, match="more than 50000"):
+        with pytest.raises(InvalidJSON, match="holds more than (50000 objects|400000 strings)"):
             decode_json(body, max_depth=32)
 
     # Beside the same body read to its end, as seconds are another thing on every machine.
     assert min(seconds(refuse) for _ in range(3)) < seconds(lambda: json.loads(body)) / 2
+
+
+def test_strings_are_counted_and_their_own_quotation_marks_are_not() -> None:
+    for strings in (MAX_STRINGS, MAX_STRINGS + 1):
+        body = json.dumps(["a"] * strings).encode()
+        if strings > MAX_STRINGS:
+            with pytest.raises(InvalidJSON, match=f"more than {MAX_STRINGS} strings"):
+                decode_json(body, max_depth=1)
+        else:
+            assert len(decode_json(body, max_depth=1).value) == MAX_STRINGS
+    text = '"\\' * MAX_STRINGS
+    assert decode_json(json.dumps([text]).encode(), max_depth=1).value == [text]
 
 
 def seconds(call: Callable[[], object]) -> float:
