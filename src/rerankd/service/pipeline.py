@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -32,10 +31,10 @@ from rerankd.service.prepared_request import (
     in_portions,
     make_keys,
     pair_count,
+    ranked,
     take_scores,
     whole_documents,
 )
-from rerankd.service.ranking import rerank_result
 from rerankd.service.relevant_spans import SPAN_RULE, with_spans
 from rerankd.service.routing import choose
 from rerankd.settings import Settings
@@ -307,7 +306,7 @@ class RequestPipeline:
                 self._metrics.truncated_pairs.inc(truncated)
             queue, engine = one.scores.started - one.scores.queued, one.scores.ended - one.scores.started
         timings = Timings(one.tokenise_seconds, queue, engine, time.monotonic() - one.started)
-        result = await self._offload.run(tenant, DOCUMENT_BYTES * pair_count(one), lambda: _ranked(one, timings))
+        result = await self._offload.run(tenant, DOCUMENT_BYTES * pair_count(one), lambda: ranked(one, timings))
         self._metrics.input_tokens.observe(result.prompt_tokens)
         self._metrics.documents.observe(len(result.scores))
         return result
@@ -380,23 +379,6 @@ async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _ranked(one: PreparedRequest, timings: Timings) -> RerankResult:
-    take_scores(one)
-    return rerank_result(
-        uuid.uuid4().hex,
-        one.model.name,
-        one.model.loaded.template,
-        one.request,
-        [one.known[key] for key in one.keys],
-        one.cached,
-        timings,
-        one.rule,
-        one.split,
-        one.fusion,
-        one.model.calibration,
-    )
 
 
 def _with_spans(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -18,7 +19,8 @@ from rerankd.service.fusion import FusionRule
 from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModel
 from rerankd.service.offload import Offload
-from rerankd.types import PairRef, RerankRequest
+from rerankd.service.ranking import rerank_result
+from rerankd.types import PairRef, RerankRequest, RerankResult, Timings
 
 _One = TypeVar("_One")
 
@@ -109,6 +111,24 @@ def take_scores(one: PreparedRequest) -> None:
             one.known[key] = CachedScore(outcome, pair.tokens, pair.truncated)
         elif outcome is not None:
             one.known[key] = outcome
+
+
+def ranked(one: PreparedRequest, timings: Timings) -> RerankResult:
+    """The answer to a request whose pairs have their scores."""
+    take_scores(one)
+    return rerank_result(
+        uuid.uuid4().hex,
+        one.model.name,
+        one.model.loaded.template,
+        one.request,
+        [one.known[key] for key in one.keys],
+        one.cached,
+        timings,
+        one.rule,
+        one.split,
+        one.fusion,
+        one.model.calibration,
+    )
 
 
 def by_model(prepared: Sequence[PreparedRequest]) -> dict[LoadedModel, list[PreparedRequest]]:

@@ -68,7 +68,7 @@ def test_megabytes_of_small_values_are_refused_before_they_hold_the_loop(value: 
     body = b'{"query": "q", "documents": [' + b",".join([value] * (4_000_000 // (len(value) + 1))) + b"]}"
 
     def refuse() -> None:
-        with pytest.raises(InvalidJSON, match="holds more than (50000 objects|400000 strings)"):
+        with pytest.raises(InvalidJSON, match=r"holds more than (50000 objects|400000 strings)"):
             decode_json(body, max_depth=32)
 
     # Beside the same body read to its end, as seconds are another thing on every machine.
