@@ -6,6 +6,8 @@ Synchronous, and used from one thread, the engine's. A server drives it from :cl
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import queue
 import time
 from collections.abc import Iterable
@@ -32,6 +34,8 @@ Message: TypeAlias = tuple[Literal["add", "abort"], ScoreRequest] | None
 _log = structlog.get_logger(__name__)
 _PROBE: IdArray = np.arange(1, 9, dtype=np.int32)
 _FAILED_CHECKS = 3
+_PAIRS_AT_ONCE = 4096
+"""So many pairs are taken in before a pass, some milliseconds' work; a call may bring hundreds of thousands."""
 
 
 class EngineGone(Exception):
@@ -99,6 +103,11 @@ class EngineCore:
         self._denied = DenyList(self.options.deny_seconds)
         self._queue: FairQueue[PendingRequest] = FairQueue()
         self._requests: dict[ScoreRequest, PendingRequest] = {}
+        self._arrived: set[ScoreRequest] = set()
+        """Read from the inbox, and not queued yet."""
+        self._arrivals: list[tuple[int, int, ScoreRequest]] = []
+        """A heap of them by pairs, then arrival, with those that have left since."""
+        self._arrival = itertools.count()
         self._in_flight: dict[bytes, PendingPair] = {}
         self._retries: list[list[PendingPair]] = []
         self._outputs: dict[ScoreRequest, Output] = {}
@@ -109,7 +118,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Would a step do anything?"""
-        return bool(self._requests or self._retries or self._outputs)
+        return bool(self._requests or self._retries or self._outputs or self._arrived)
 
     def add(self, request: ScoreRequest) -> None:
         """Queue a request; its outcomes come with the outputs of the steps from now on."""
@@ -132,6 +141,10 @@ class EngineCore:
 
         A request that has ended already does no harm.
         """
+        if request in self._arrived:
+            self._arrived.discard(request)
+            self._count_dropped(request, len(request.pairs))
+            return
         pending = self._requests.pop(request, None)
         if pending is None:
             return
@@ -145,11 +158,29 @@ class EngineCore:
                 self._forget(pair)
                 dropped += 1
         if dropped:
-            reason = "deadline" if time.monotonic() >= request.deadline else "cancelled"
-            self._metrics.pairs_dropped(reason, dropped)
+            self._count_dropped(request, dropped)
+
+    def _count_dropped(self, request: ScoreRequest, pairs: int) -> None:
+        reason = "deadline" if time.monotonic() >= request.deadline else "cancelled"
+        self._metrics.pairs_dropped(reason, pairs)
 
     def take_in(self, seconds: float = 0.0) -> bool:
-        """Add and abort what the inbox names, and wait so long for the first; was there anything?"""
+        """Add and abort what the inbox names, and wait so long for the first; was there anything?
+
+        Requests of few pairs are added first, and the last of very many at a later call: nobody behind a huge call
+        waits until all of it is queued.
+        """
+        has_read = self._read_inbox(seconds)
+        room = _PAIRS_AT_ONCE
+        while self._arrivals and room > 0:
+            pairs, _, request = heapq.heappop(self._arrivals)
+            if request in self._arrived:
+                self._arrived.discard(request)
+                self.add(request)
+                room -= pairs
+        return has_read
+
+    def _read_inbox(self, seconds: float) -> bool:
         try:
             message = self.inbox.get(timeout=seconds) if seconds else self.inbox.get_nowait()
         except queue.Empty:
@@ -159,7 +190,8 @@ class EngineCore:
                 case None:
                     self.is_ending = True
                 case "add", request:
-                    self.add(request)
+                    self._arrived.add(request)
+                    heapq.heappush(self._arrivals, (len(request.pairs), next(self._arrival), request))
                 case "abort", request:
                     self.abort(request)
             try:

@@ -254,3 +254,28 @@ def test_memory_of_the_engine_is_told_from_a_failure() -> None:
     engine = Tight(fake_engine()._options)
     with pytest.raises(EngineOutOfMemory):
         load_engine(engine)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_nobody_waits_until_a_huge_call_is_queued(leaves: bool) -> None:
+    bench = CoreBench.make(max_batch_tokens=500)
+    large = [make_request(2000, length=2, seed=seed) for seed in range(12)]
+    small = make_request(1, seed=99)
+    for request in (*large, small):
+        bench.core.inbox.put(("add", request))
+    taken_in = []
+    add = bench.core.add
+    bench.core.add = lambda request: (taken_in.append(request), add(request))[1]  # type: ignore[method-assign]
+    outputs = bench.core.step()
+    assert taken_in == [small, *large[:6]], "small ones first, and so many pairs before and after the pass"
+    assert small in [output.request for output in outputs]
+    if leaves:
+        for request in large:
+            bench.core.inbox.put(("abort", request))
+        bench.core.step()
+        assert len(taken_in) == 7
+    else:
+        while bench.core.has_work:
+            bench.core.step()
+        assert set(taken_in) == {*large, small}
+    assert not bench.core.has_work
