@@ -91,7 +91,7 @@ def clicks(world: World, grades: NDArray[np.int64], source: np.random.Generator)
         return liked & seen
     ends = liked & (source.random(grades.shape) >= GO_ON)
     # A place is reached where no click before it ended the search.
-    reached = np.cumsum(ends, axis=1) - ends == 0
+    reached: NDArray[np.bool_] = np.cumsum(ends, axis=1) - ends == 0
     return liked & reached
 
 
