@@ -16,7 +16,8 @@ DOCUMENTS = ["Bananas are yellow.", "Berlin is the capital of Germany.", "Paris 
 
 Page = Any
 
-pytestmark = pytest.mark.slow
+# A browser is started within the first test.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def fill(page: Page, query: str = QUERY, documents: list[str] = DOCUMENTS) -> None:

@@ -84,6 +84,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory, tiny_server: LiveServer) -
         yield {"right": tiny_server, **{name: server.wait_ready() for name, server in started.items()}}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_four_servers_are_told_apart(servers: dict[str, LiveServer]) -> None:
     found = {name: doctor("--url", server.url) for name, server in servers.items()}
     assert {name: (code, causes(checks)) for name, (code, checks) in found.items()} == {
