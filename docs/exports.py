@@ -13,10 +13,8 @@ from typing import Any
 
 from rerankd import errors
 from rerankd.http.app import create_app
-from rerankd.http.openapi import document
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings
-from rerankd.wire.registry import ROUTES
 
 TYPED_PATHS = ("/rerank", "/batch_rerank")
 """Paths whose bodies and answers the TypeScript client has types of."""
@@ -34,7 +32,7 @@ _MADE = "Made by docs/generate.py from docs/reference/{}; do not edit."
 @cache
 def openapi() -> dict[str, Any]:
     settings = Settings()
-    return document(create_app(settings, RerankService(settings)), ROUTES)
+    return create_app(settings, RerankService(settings)).openapi
 
 
 def openapi_json() -> str:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from rerankd.errors import InvalidRequest
 from rerankd.experiments.store import MAX_CLICKS, Feedback
@@ -65,19 +65,19 @@ class ExperimentRoutes:
             MeasuredRoute(
                 "/feedback",
                 self.feedback,
-                methods=["POST"],
-                tags=["experiments"],
+                method="POST",
+                tag="experiments",
                 summary="What a user did with an answer",
-                openapi_extra=_body(_FEEDBACK),
+                described=_body(_FEEDBACK),
             ),
-            MeasuredRoute(admin, self.state, tags=["administration"], summary="Experiments as they stand"),
+            MeasuredRoute(admin, self.state, tag="administration", summary="Experiments as they stand"),
             MeasuredRoute(
                 one,
                 self.control,
-                methods=["POST"],
-                tags=["administration"],
+                method="POST",
+                tag="administration",
                 summary="Ramp or stop an experiment, or pin keys",
-                openapi_extra=_body(_CONTROLS),
+                described=_body(_CONTROLS),
             ),
         ]
 
