@@ -13,8 +13,10 @@ from typing import Any
 
 from rerankd import errors
 from rerankd.http.app import create_app
+from rerankd.http.openapi import document
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings
+from rerankd.wire.registry import ROUTES
 
 TYPED_PATHS = ("/rerank", "/batch_rerank")
 """Paths whose bodies and answers the TypeScript client has types of."""
@@ -32,7 +34,7 @@ _MADE = "Made by docs/generate.py from docs/reference/{}; do not edit."
 @cache
 def openapi() -> dict[str, Any]:
     settings = Settings()
-    return create_app(settings, RerankService(settings)).openapi
+    return document(create_app(settings, RerankService(settings)), ROUTES)
 
 
 def openapi_json() -> str:

@@ -44,7 +44,7 @@ COPIED = (
 )
 SECONDS = 120
 """Of processor time after which a run counts as red: a change may have made an endless loop."""
-IMPORTED = ("numpy", "httpx", "uvicorn", "starlette", "structlog", "tokenizers", "prometheus_client")
+IMPORTED = ("numpy", "httpx", "uvicorn", "fastapi", "structlog", "tokenizers", "prometheus_client")
 """What the tests need and no change touches; none of it starts threads, which a fork would lose."""
 
 OUTPUT = "output.txt"

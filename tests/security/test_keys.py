@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.routing import Route
 from tests.figures import Measured
 from tests.standin import StandInService
 
 from rerankd.http import playground_routes
-from rerankd.http.app import Application, create_app
+from rerankd.http.app import create_app
 from rerankd.http.auth import OPEN_ROUTES
 from rerankd.settings import Settings
 from rerankd.wire.registry import ROUTES
@@ -22,17 +23,17 @@ BODY = {"query": "q", "documents": ["d"]}
 
 
 @pytest.fixture
-def app() -> Application:
+def app() -> FastAPI:
     settings = Settings(api_keys="user:user-secret", admin_keys="root:admin-secret")
     return create_app(settings, StandInService())
 
 
 @pytest.fixture
-def client(app: Application) -> httpx.AsyncClient:
+def client(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
-def discovered(app: Application) -> Iterator[tuple[str, str]]:
+def discovered(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Every method and path that the application answers: the wire's table, and what its router has."""
     yield from (("POST", known.path) for known in ROUTES)
     for route in app.routes:
@@ -46,7 +47,7 @@ def concrete(path: str) -> str:
 
 @pytest.mark.promise("S-01")
 async def test_every_route_needs_a_key_except_the_list(
-    app: Application, client: httpx.AsyncClient, measured: Measured
+    app: FastAPI, client: httpx.AsyncClient, measured: Measured
 ) -> None:
     routes = sorted(set(discovered(app)))
     closed = [route for route in routes if route not in OPEN_ROUTES]
@@ -137,9 +138,7 @@ async def test_a_preflight_tells_nothing_and_names_only_listed_origins(origin: s
 
 
 @pytest.mark.promise("S-04")
-async def test_admin_routes_need_an_admin_key(
-    app: Application, client: httpx.AsyncClient, measured: Measured
-) -> None:
+async def test_admin_routes_need_an_admin_key(app: FastAPI, client: httpx.AsyncClient, measured: Measured) -> None:
     admin = [(method, path) for method, path in discovered(app) if path.startswith("/admin")]
     assert len(admin) >= 2
     for method, path in admin:

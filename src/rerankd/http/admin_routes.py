@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
 from rerankd.errors import ConfigurationError, ServiceError
 from rerankd.http.auth import ADMIN_PREFIX
@@ -31,11 +31,11 @@ class AdminRoutes:
             "/cache/flush": (self.flush, "Forget the cached scores"),
         }
         routes = [
-            MeasuredRoute(ADMIN_PREFIX + path, endpoint, method="POST", tag="administration", summary=summary)
+            MeasuredRoute(ADMIN_PREFIX + path, endpoint, methods=["POST"], tags=["administration"], summary=summary)
             for path, (endpoint, summary) in actions.items()
         ]
         summary = "What the score cache holds"
-        return [*routes, MeasuredRoute(f"{ADMIN_PREFIX}/cache", self.stats, tag="administration", summary=summary)]
+        return [*routes, MeasuredRoute(f"{ADMIN_PREFIX}/cache", self.stats, tags=["administration"], summary=summary)]
 
     async def reload(self, request: Request) -> Response:
         name = request.path_params.get("name")

@@ -6,21 +6,20 @@ ErrorHandler    whatever is raised inside -> a response
 AllowedHosts    no foreign name in Host
 Authentication  the key, and who calls
 RerankCalls     POST to a path of the wire's table; answered here
-Router          the rest: probes, models, administration, documentation
+FastAPI router  the rest: probes, models, administration, documentation
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+import rerankd
 from rerankd.http.access import Access
 from rerankd.http.admin_routes import AdminRoutes
 from rerankd.http.auth import Authentication, KeyRing
@@ -57,25 +56,15 @@ _EXPOSED = (
 )
 
 
-class Application(Starlette):
-    """Starlette's router within layers of our own, and the OpenAPI document of what it serves.
+class Application(FastAPI):
+    """FastAPI's router and OpenAPI document within layers of our own.
 
-    Its own layers serve handlers of exceptions. There are none here, and every rerank call would pay for them.
+    Its own layers serve injected parameters, handlers of exceptions and telemetry. There are none here, and every
+    rerank call would pay for all of them.
     """
 
-    def __init__(self, routes: Sequence[MeasuredRoute], root_path: str) -> None:
-        super().__init__(routes=[*routes, MeasuredRoute("/openapi.json", self._show_openapi)])
-        self.router.redirect_slashes = False
-        self._described = routes
-        self._root_path = root_path
-
-    @cached_property
-    def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document."""
-        return document(ROUTES, self._described, self._root_path)
-
-    async def _show_openapi(self, request: Request) -> Response:
-        return JSONResponse(self.openapi)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Starlette.__call__(self, scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router
@@ -86,7 +75,7 @@ class Application(Starlette):
 
 def create_app(
     settings: Settings, service: RerankService, in_flight: InFlight | None = None, tracer: Tracer | None = None
-) -> Application:
+) -> FastAPI:
     """The application over a service, started or not.
 
     Args:
@@ -96,8 +85,16 @@ def create_app(
     Raises:
         ConfigurationError: the API keys cannot be read.
     """
+    app = Application(
+        title="rerankd",
+        version=rerankd.__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     table = RouteTable(ROUTES)
-    routes = [
+    app.router.routes += [
         *OpsRoutes(settings, service).routes(),
         *ModelRoutes(settings, service).routes(),
         *instruction_routes(Instructions.of(settings.instructions_folder)),
@@ -105,8 +102,8 @@ def create_app(
         *ExperimentRoutes(settings, service).routes(),
         *docs_routes(),
         *(playground_routes() if settings.playground else ()),
+        _openapi_route(app, settings),
     ]
-    app = Application(routes, settings.root_path)
     # The last one added is the outermost.
     in_flight = InFlight() if in_flight is None else in_flight
     app.add_middleware(RerankCalls, table=table, settings=settings, service=service, in_flight=in_flight)
@@ -122,12 +119,25 @@ def create_app(
     return app
 
 
+def _openapi_route(app: FastAPI, settings: Settings) -> MeasuredRoute:
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = document(app, ROUTES, settings.root_path)
+        return app.openapi_schema
+
+    async def show(request: Request) -> Response:
+        return JSONResponse(openapi())
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return MeasuredRoute("/openapi.json", show, include_in_schema=False)
+
+
 def _listed(setting: str) -> list[str]:
     """The parts of a comma-separated setting."""
     return [part.strip() for part in setting.split(",") if part.strip()]
 
 
-def _add_cors(app: Application, origins: str) -> None:
+def _add_cors(app: FastAPI, origins: str) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=_listed(origins),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from functools import lru_cache
 
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 from swagger_ui_bundle import swagger_ui_path
 
 from rerankd.errors import NotFound
@@ -56,8 +56,8 @@ _START = """SwaggerUIBundle({
 
 def docs_routes() -> list[MeasuredRoute]:
     return [
-        MeasuredRoute("/docs", _page),
-        MeasuredRoute("/docs/assets/{name}", _asset),
+        MeasuredRoute("/docs", _page, include_in_schema=False),
+        MeasuredRoute("/docs/assets/{name}", _asset, include_in_schema=False),
     ]
 
 

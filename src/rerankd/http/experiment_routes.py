@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
 from rerankd.errors import InvalidRequest
 from rerankd.experiments.store import MAX_CLICKS, Feedback
@@ -65,19 +65,19 @@ class ExperimentRoutes:
             MeasuredRoute(
                 "/feedback",
                 self.feedback,
-                method="POST",
-                tag="experiments",
+                methods=["POST"],
+                tags=["experiments"],
                 summary="What a user did with an answer",
-                described=_body(_FEEDBACK),
+                openapi_extra=_body(_FEEDBACK),
             ),
-            MeasuredRoute(admin, self.state, tag="administration", summary="Experiments as they stand"),
+            MeasuredRoute(admin, self.state, tags=["administration"], summary="Experiments as they stand"),
             MeasuredRoute(
                 one,
                 self.control,
-                method="POST",
-                tag="administration",
+                methods=["POST"],
+                tags=["administration"],
                 summary="Ramp or stop an experiment, or pin keys",
-                described=_body(_CONTROLS),
+                openapi_extra=_body(_CONTROLS),
             ),
         ]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
 from rerankd.http.route import MeasuredRoute
 from rerankd.service.instructions import Instructions
@@ -27,4 +27,4 @@ def instruction_routes(instructions: Instructions) -> list[MeasuredRoute]:
         return JSONResponse({"object": "list", "data": rows})
 
     summary = "Instructions by name"
-    return [MeasuredRoute("/v1/instructions", listing, tag="models", summary=summary)]
+    return [MeasuredRoute("/v1/instructions", listing, tags=["models"], summary=summary)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
 import rerankd
 from rerankd.errors import NotFound, NotReady
@@ -35,7 +35,7 @@ class ModelRoutes:
         }
         mounted = {path: endpoints[root] for path, root in MOUNTED_GETS.items() if root in endpoints}
         return [
-            MeasuredRoute(path, endpoint, tag="models", summary=summary)
+            MeasuredRoute(path, endpoint, tags=["models"], summary=summary)
             for path, (endpoint, summary) in (endpoints | mounted).items()
         ]
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: the dialects' own data for the wire's routes, and what each other route says of itself.
+"""The OpenAPI document: FastAPI's own part for the GET routes, the dialects' own data for the rest.
 
 It is written as OpenAPI 3.0.3, the newest that the interactive page can show; the dialects' schemas, which are
 JSON Schema of today, are translated where the two differ.
@@ -6,11 +6,13 @@ JSON Schema of today, are translated where the two differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
 import rerankd
-from rerankd.http.route import MeasuredRoute
 from rerankd.wire.base import Json
 from rerankd.wire.openapi import describe
 from rerankd.wire.registry import Route
@@ -29,31 +31,30 @@ _KEY = {
 }
 
 
-def document(routes: Sequence[Route], others: Iterable[MeasuredRoute], root_path: str = "") -> dict[str, Any]:
+def document(app: FastAPI, routes: Sequence[Route], root_path: str = "") -> dict[str, Any]:
     """The whole document.
 
     Args:
-        routes: the wire's.
         root_path: where a proxy shows the server.
     """
+    described = get_openapi(
+        title="rerankd",
+        version=rerankd.__version__,
+        description=_DESCRIPTION,
+        openapi_version=VERSION,
+        routes=app.routes,
+    )
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})["post"] = _operation(route)
-    for other in others:
-        if other.include_in_schema:
-            path, verb = other.path_format, other.method.lower()
-            operation = {**other.operation, "operationId": f"{verb}{path}"}
+    for path, operations in described.get("paths", {}).items():
+        for verb, operation in operations.items():
             paths.setdefault(path, {})[verb] = operation | _path_parameters(path)
-    translated: dict[str, Any] = _translate(
-        {
-            "openapi": VERSION,
-            "info": {"title": "rerankd", "description": _DESCRIPTION, "version": rerankd.__version__},
-            "paths": paths,
-            "components": {"securitySchemes": {"key": _KEY}},
-            "servers": [{"url": root_path.rstrip("/") or "/"}],
-            "security": [{"key": []}, {}],
-        }
-    )
+    described["paths"] = paths
+    described["components"] = {"securitySchemes": {"key": _KEY}}
+    described["servers"] = [{"url": root_path.rstrip("/") or "/"}]
+    described["security"] = [{"key": []}, {}]
+    translated: dict[str, Any] = _translate(described)
     return translated
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 import rerankd
 from rerankd.http.playground_routes import PAGE
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from rerankd.service.runtime import RerankService
 
 
-_TAG = "operations"
-_NOT_NOW = {"503": {"description": "No"}}
+_TAGS: list[str | Enum] = ["operations"]
+_NOT_NOW: dict[int | str, dict[str, Any]] = {503: {"description": "No"}}
 
 
 class OpsRoutes:
@@ -38,11 +39,11 @@ class OpsRoutes:
             "/tei/health": (self.health, "State of the model"),
             "/weaviate/.well-known/ready": (self.readyz, "Weaviate's probe"),
         }
-        routes = [MeasuredRoute("/metrics", self.metrics, tag=_TAG, summary="Metrics", media_type="text/plain")]
+        routes = [MeasuredRoute("/metrics", self.metrics, tags=_TAGS, response_class=PlainTextResponse)]
         for path, (endpoint, summary) in probes.items():
             # What the root says does not depend on the state.
             responses = {} if path == "/" else _NOT_NOW
-            routes.append(MeasuredRoute(path, endpoint, tag=_TAG, summary=summary, responses=responses))
+            routes.append(MeasuredRoute(path, endpoint, tags=_TAGS, summary=summary, responses=responses))
         return routes
 
     async def about(self, request: Request) -> Response:

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 from types import MappingProxyType
 
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import Request, Response
 
 from rerankd.http.request_state import header
 from rerankd.http.route import MeasuredRoute
@@ -44,7 +43,7 @@ _HEADERS = {
 
 
 def playground_routes() -> list[MeasuredRoute]:
-    return [MeasuredRoute(path, _File(name).show) for path, name in FILES.items()]
+    return [MeasuredRoute(path, _File(name).show, include_in_schema=False) for path, name in FILES.items()]
 
 
 class _File:

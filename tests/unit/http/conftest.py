@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from tests.standin import StandInService
 
-from rerankd.http.app import Application, create_app
+from rerankd.http.app import create_app
 from rerankd.settings import Settings
 
 Connect = Callable[..., httpx.AsyncClient]
@@ -21,7 +22,7 @@ def service() -> StandInService:
 
 
 @pytest.fixture
-def app(service: StandInService) -> Application:
+def app(service: StandInService) -> FastAPI:
     return create_app(Settings(), service)
 
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from tests.standin import StandInService
 from tests.unit.http.conftest import Connect
 
 from rerankd import errors
 from rerankd.errors import ServiceError
-from rerankd.http.app import Application
 
 BODY = {"query": "the text of the query", "documents": ["the text of the document"]}
 
@@ -97,6 +97,6 @@ async def test_a_wrong_field_of_a_megabyte_is_not_sent_back(client: httpx.AsyncC
         assert "xxxx" not in response.text
 
 
-async def test_the_router_itself_answers_nothing(app: Application, client: httpx.AsyncClient) -> None:
+async def test_fastapi_itself_answers_nothing(app: FastAPI, client: httpx.AsyncClient) -> None:
     response = await client.get("/v1/models/no-such-model")
     assert response.json()["code"] == "not_found"

@@ -5,17 +5,18 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from tests.standin import StandInService
 
-from rerankd.http.app import Application, create_app
+from rerankd.http.app import create_app
 from rerankd.http.openapi import _translate
 from rerankd.settings import Settings
 from rerankd.wire.registry import ROUTES
 
 
 @pytest.fixture
-def document(app: Application) -> dict[str, Any]:
-    return app.openapi
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
 
 
 def schemas_in(value: Any) -> Iterator[dict[str, Any]]:
@@ -93,7 +94,7 @@ def test_a_validator_finds_no_fault_in_it(document: dict[str, Any]) -> None:
 @pytest.mark.promise("U13")
 def test_it_names_the_path_under_which_a_proxy_shows_it(service: StandInService) -> None:
     for root_path, url in (("", "/"), ("/prefix", "/prefix"), ("/prefix/", "/prefix")):
-        assert create_app(Settings(root_path=root_path), service).openapi["servers"] == [{"url": url}]
+        assert create_app(Settings(root_path=root_path), service).openapi()["servers"] == [{"url": url}]
 
 
 async def test_it_is_served(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
