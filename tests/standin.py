@@ -13,6 +13,7 @@ from rerankd.cache.base import NoCache
 from rerankd.engine.base import EngineInfo
 from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
+from rerankd.service.experiments import Experiments, no_experiments
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.offload import Offload
 from rerankd.service.ranking import document_score, rank
@@ -76,6 +77,10 @@ class StandInService:
         self.reload_error: Exception | None = None
         if ready:
             self.lifecycle.move_to(State.READY)
+
+    @property
+    def experiments(self) -> Experiments:
+        raise no_experiments()
 
     async def rerank(
         self, requests: Sequence[RerankRequest], context: CallContext

@@ -73,3 +73,8 @@ def test_the_client_imports_httpx_and_the_standard_library_alone() -> None:
 
 def test_the_web_side_never_loads_torch() -> None:
     assert "torch" not in modules_after("import rerankd.wire.registry, rerankd.http.app")
+
+
+def test_a_server_starts_without_what_it_does_not_need() -> None:
+    loaded = modules_after("import rerankd.cli.main, rerankd.http.server, rerankd.engine.onnx.engine")
+    assert not loaded & {"httpx", "huggingface_hub", "redis"}

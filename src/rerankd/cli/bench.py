@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rerankd.cli.table import table
-from rerankd.client._core import base_address
 from rerankd.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -69,6 +68,7 @@ def bench(url: str, path: str, api_key: str | None, as_json: bool, **load: Any) 
     The exit code is 1 where a request was not answered with 200.
     """  # fmt: skip
     from rerankd.cli.load import Load, run_load
+    from rerankd.client._core import base_address
 
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:

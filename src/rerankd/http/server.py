@@ -48,9 +48,10 @@ _DEATH_SECONDS = 2.0
 _ANSWER_SECONDS = 0.5
 """Of the drain limit, for the last answers to be written."""
 
-_GC_THRESHOLDS = (10_000, 5, 50)
-"""For the garbage collector: calls of many thousand documents make a million objects, which end without it. Python's
-own thresholds would visit all of them several times a call, and the event loop would wait as long."""
+_FULL_COLLECTION_EVERY = 1_000
+"""Collections of the middle generation, not ten: a call of many thousand documents makes a million objects, which end
+without the garbage collector, and each full collection would visit all of them while the event loop waits. Young
+garbage, such as the body behind an error's traceback, is collected as often as ever."""
 
 _STOP_SECONDS = 3.0
 """For the engine to give its memory back; a hung engine never does."""
@@ -165,7 +166,7 @@ class Server:
         # What is there now lives as long as the process: no later collection has to look at it.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
+        gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_EVERY)
         models = self._service.models or ()
         engines = {model.name: model.loaded.engine.info for model in models}
         for name, info in engines.items():
