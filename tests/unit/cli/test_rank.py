@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -79,6 +80,9 @@ def test_the_instruction_comes_from_the_settings_as_in_the_server(
     asked: list[tuple[str, str | None]] = []
 
     class Loaded:
+        revision = "abc"
+        template = SimpleNamespace(revision="def")
+
         def __init__(self, model: str, **options: object) -> None:
             self.model = model
 
