@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from rerankd.core.engine_core import CoreOptions, CoreStatus
-from rerankd.core.engine_thread import EngineState, EngineThread, Scores
+from rerankd.core.engine_thread import EngineState, EngineThread, Scores, check_accepting
 from rerankd.core.request import Output, ScoreRequest, computed_tokens
 from rerankd.core.token_budget import Pace
 from rerankd.engine.base import Engine, EngineInfo
 from rerankd.engine.process.engine import ProcessEngine
-from rerankd.errors import engine_is_gone, model_is_loading, server_is_stopping
 from rerankd.observe.metrics import EngineMetrics
 
 _log = structlog.get_logger(__name__)
@@ -163,13 +162,7 @@ class EngineReplicas:
 
     def check_accepting(self) -> None:
         """Raise the error of engines that take no requests just now."""
-        match self.state:
-            case "starting":
-                raise model_is_loading()
-            case "draining" | "stopped":
-                raise server_is_stopping()
-            case "dead":
-                raise engine_is_gone()
+        check_accepting(self.state)
 
     def submit(self, request: ScoreRequest) -> Scores:
         """Queue a request, in parts where it is larger than a forward pass; see :meth:`EngineThread.submit`."""

@@ -26,6 +26,17 @@ _WATCH_SECONDS = 1.0
 EngineState = Literal["starting", "ready", "draining", "dead", "stopped"]
 
 
+def check_accepting(state: EngineState) -> None:
+    """Raise the error of a state in which an engine takes no requests."""
+    match state:
+        case "starting":
+            raise model_is_loading()
+        case "draining" | "stopped":
+            raise server_is_stopping()
+        case "dead":
+            raise engine_is_gone()
+
+
 class Scores:
     """The outcomes of one request as they come in. Lives on the event loop alone."""
 
@@ -151,13 +162,7 @@ class EngineThread:
 
     def check_accepting(self) -> None:
         """Raise the error of an engine that takes no requests just now."""
-        match self.state:
-            case "starting":
-                raise model_is_loading()
-            case "draining" | "stopped":
-                raise server_is_stopping()
-            case "dead":
-                raise engine_is_gone()
+        check_accepting(self.state)
 
     def submit(self, request: ScoreRequest) -> Scores:
         """Queue a request.
