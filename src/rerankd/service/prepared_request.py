@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -89,10 +88,14 @@ def pair_count(one: PreparedRequest) -> int:
     return len(one.keys)
 
 
-@functools.lru_cache(maxsize=64)
+_WHOLE: list[PairRef] = []
+"""As many as the largest request so far had documents; every request takes its own from the front."""
+
+
 def whole_documents(documents: int) -> tuple[PairRef, ...]:
-    """One pair a document; kept, since a call of many thousand would make as many objects for the collector."""
-    return tuple(map(PairRef, range(documents)))
+    """One pair a document; shared, since a call of many thousand would make as many objects for the collector."""
+    _WHOLE.extend(map(PairRef, range(len(_WHOLE), documents)))
+    return tuple(_WHOLE[:documents])
 
 
 async def make_keys(one: PreparedRequest, offload: Offload, tenant: str) -> None:
