@@ -4,8 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVE_STAMP := $(VENV)/.served
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 CPU := src/rerankd/engine/native/cpu
 KERNELS := $(CPU)/librerankd_kernels.so
+
+# A container's setting would have every server that a test starts compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help serve kernels thorough native integration mutants coverage wheel install test lint check bench faults fuzz load soak clients typescript playground docs pages site train
@@ -40,10 +44,10 @@ serve: $(SERVE_STAMP) ## Serve the embedded model on http://127.0.0.1:8000
 	$(BIN)/rerankd serve
 
 test: $(STAMP) ## Run the tests that need neither a GPU nor much time
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
 
 thorough: $(STAMP) ## All of what make test has a part of: every layout in every format, the first pages, larger counts
-	$(BIN)/python -m pytest -n auto --dist loadfile -m thorough
+	$(PYTEST) -m thorough
 
 native: $(STAMP) ## The C kernels under sanitizers and for AArch64, and an installed wheel without a compiler
 	$(BIN)/python -m pytest tests/unit/engine/native/cpu tests/wheel -m compiled
@@ -58,8 +62,9 @@ integration: $(STAMP) ## nginx, Redis, Prometheus and Ray around the server, as 
 mutants: $(STAMP) $(KERNELS) ## Changes of rules, limits and kernels, each of which a test has to notice
 	$(BIN)/python -m tests.meta.mutants
 
-coverage: $(STAMP) $(KERNELS) ## What the tests run of the package, line by line
-	$(BIN)/python -m pytest --cov --cov-report term:skip-covered
+coverage: $(STAMP) $(KERNELS) ## Which lines of the package its unit tests run, by file and by folder
+	$(PYTEST) tests/unit tests/contract --cov --cov-report term:skip-covered --cov-report json:out/coverage.json
+	$(BIN)/python -m tests.meta.coverage_by_folder out/coverage.json
 
 lint: $(STAMP) ## Style and types
 	$(BIN)/ruff check .

@@ -10,6 +10,20 @@ from tests.live import LiveServer, running_server
 
 from rerankd.checkpoint import Checkpoint
 
+LONGEST = (
+    "tests/faults/test_lifecycle.py",
+    "tests/evaluation/test_command.py",
+    "tests/engine/",
+    "tests/unit/client/test_same_results.py",
+    "tests/unit/cli/",
+    "tests/faults/",
+    "tests/security/",
+    "tests/golden/",
+    "tests/training/",
+    "tests/meta/",
+)
+"""What takes long begins first: a parallel run ends when the last worker does."""
+
 pytest_plugins = ["tests.figures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
 
 
@@ -23,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.issue_config_time_warning(
             pytest.PytestConfigWarning(f"the engine runs on torch: {error}"), stacklevel=2
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: next((at for at, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
+    )
 
 
 @pytest.fixture(scope="session")

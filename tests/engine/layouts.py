@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import pytest
@@ -28,12 +28,17 @@ LAYOUTS = {
 """Each with its number of shards."""
 
 
-def in_formats(formats: Iterable[str]) -> pytest.MarkDecorator:
-    """``checkpoint`` and ``dtype``: one layout in all formats and all in the first one; the rest is thorough."""
+FEW = ("tied", "untied, one head of keys", "sharded, four heads of keys", "Gemma")
+"""Those that lay out heads and caches in different ways; the others differ in what is done with a row."""
+
+
+def in_formats(formats: Iterable[str], layouts: Collection[str] = tuple(LAYOUTS)) -> pytest.MarkDecorator:
+    """``checkpoint`` and ``dtype``: one layout in all formats and ``layouts`` in the first; the rest is thorough."""
     first, *others = formats
-    rows = [pytest.param(layout, first) for layout in LAYOUTS]
-    for dtype in others:
+    rows = []
+    for dtype in (first, *others):
+        quick = layouts if dtype == first else ("tied",)
         rows += [
-            pytest.param(layout, dtype, marks=() if layout == "tied" else pytest.mark.thorough) for layout in LAYOUTS
+            pytest.param(layout, dtype, marks=() if layout in quick else pytest.mark.thorough) for layout in LAYOUTS
         ]
     return pytest.mark.parametrize(("checkpoint", "dtype"), rows, indirect=["checkpoint"], scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.engine.cuda_on_cpu import cuda_on_cpu
-from tests.engine.layouts import in_formats
+from tests.engine.layouts import FEW, in_formats
 from tests.unit.engine.native.forests import two_levels
 
 from rerankd.core.prefix_cache import PrefixCache
@@ -99,7 +99,7 @@ def test_scores_are_those_of_whole_prompts(
         monkeypatch.setattr(VarlenAttention, "supports", lambda *_: False)
     engine, tokens = loaded(small_checkpoint, dtype), 0
     caching = Caching(engine.score)
-    for requests in traffic.batches(25):
+    for requests in traffic.batches(10):
         prompts = prompts_of(requests)
         expected = probability(engine.score(separate(prompts)))
         assert np.abs(caching.score(requests) - expected).max() <= BOUNDS[dtype]
@@ -107,7 +107,7 @@ def test_scores_are_those_of_whole_prompts(
     assert caching.computed < 0.8 * tokens, "less than with sharing inside of each request alone"
 
 
-@in_formats(["float32", "bfloat16"])
+@in_formats(["float32", "bfloat16"], FEW)
 def test_so_are_those_of_packed_tokens(
     dtype: str, checkpoint: Path, traffic: Traffic, make_engine: Callable[..., Engine]
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.cuda_on_cpu import CPU, cuda_on_cpu, plain_attention
-from tests.engine.layouts import in_formats
+from tests.engine.layouts import FEW, in_formats
 from tests.unit.engine.native.forests import two_levels
 
 from rerankd.engine.base import Batch, Engine
@@ -34,7 +34,7 @@ def runner(folder: Path, max_tokens: int = 8192, max_graphs: int = 64, slots: in
 
 
 @pytest.mark.parametrize("is_large", [False, True])
-@in_formats(BOUNDS)
+@in_formats(BOUNDS, FEW)
 def test_packed_tokens_give_the_scores_of_padded_ones(
     checkpoint: Path, dtype: str, is_large: bool, make_forest: Forest, make_engine: Make
 ) -> None:

@@ -29,6 +29,18 @@ QUERIES = {"q1": "the capital of France", "q2": "documents", "q3": "relevance of
 GRADES = {"q1": {"d1": 2, "d4": 1}, "q2": {"d2": 1, "d3": 0}, "q3": {"d3": 3, "d2": 1, "d1": 1}}
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run draws its report before it begins, which takes longer than the rest of it here."""
+    if "with_pictures" not in request.fixturenames:
+        monkeypatch.setattr("rerankd.evaluate.plots._svg", lambda figure: "<svg></svg>")
+
+
+@pytest.fixture
+def with_pictures() -> None:
+    """For tests of the pictures themselves."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "made"
@@ -143,6 +155,7 @@ def test_a_random_checkpoint_in_the_layout_of_06b_gives_the_measures_of_a_hand_m
     check_hand_made_example(folder, random_checkpoint(tmp_path / "random", qwen3_file, **sizes, **heads))
 
 
+@pytest.mark.usefixtures("with_pictures")
 def test_all_three_reports_are_written(folder: Path, tmp_path: Path) -> None:
     markdown, html = tmp_path / "report.md", tmp_path / "report.html"
     report = figures(folder, "--engine", "fake", "--markdown", str(markdown), "--html", str(html))
@@ -297,6 +310,7 @@ def test_a_run_ends_with_what_was_repaired_or_left_out(folder: Path) -> None:
 
 
 @pytest.mark.promise("P9")
+@pytest.mark.usefixtures("with_pictures")
 def test_a_folder_with_brackets_and_escapes_in_its_name_ends_well(folder: Path) -> None:
     odd = folder.rename(folder.parent / "[bold]\x1b[31m $\\frac$")
     result = run(odd, "--engine", "fake", "--fresh", "--html", str(folder.parent / "x.html"))

@@ -6,6 +6,7 @@ which differs in added tokens alone, and for Gemma one is made with its kinds of
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import PairPrompt
 
 Encode = Callable[[str], list[int]]
-PAIRS = 1_000
 
 MXBAI_TASK = (
     "You are a search relevance expert who evaluates how well documents match search queries. For each "
@@ -89,16 +89,22 @@ def gemma_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def differing(file: Path, name: str, card: Callable[..., list[int]]) -> int:
+@functools.cache
+def prompt_tokenizer(file: Path, name: str) -> PromptTokenizer:
+    """Read once: Qwen3's takes a second or two."""
+    return PromptTokenizer(file, TEMPLATES[name])
+
+
+def differing(file: Path, name: str, card: Callable[..., list[int]], count: int) -> int:
     """How many random pairs have other ids than the card's."""
     tokenizer, rng = Tokenizer.from_file(str(file)), random.Random(name)
-    builder = PromptBuilder(PromptTokenizer(file, TEMPLATES[name]))
+    builder = PromptBuilder(prompt_tokenizer(file, name))
 
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
     wrong = 0
-    for number in range(PAIRS // 2):
+    for number in range(count // 2):
         instruction = text_of(rng, 6) if number % 2 else ""
         query, documents = text_of(rng, 15), [text_of(rng, 25) for _ in range(2)]
         pairs = builder.pairs(query, documents, instruction, PromptLimits())
@@ -108,13 +114,18 @@ def differing(file: Path, name: str, card: Callable[..., list[int]]) -> int:
     return wrong
 
 
+counts = pytest.mark.parametrize("count", [200, pytest.param(1_000, marks=pytest.mark.thorough)])
+
+
+@counts
 @pytest.mark.parametrize("name", CARDS)
-def test_random_pairs_have_the_ids_of_the_card_s_recipe(name: str, qwen3_file: Path) -> None:
-    assert differing(qwen3_file, name, CARDS[name]) == 0
+def test_random_pairs_have_the_ids_of_the_card_s_recipe(name: str, qwen3_file: Path, count: int) -> None:
+    assert differing(qwen3_file, name, CARDS[name], count) == 0
 
 
-def test_random_pairs_have_the_ids_of_the_recipe_of_gemma(gemma_file: Path) -> None:
-    assert differing(gemma_file, "bge-reranker-v2-gemma", bge_gemma) == 0
+@counts
+def test_random_pairs_have_the_ids_of_the_recipe_of_gemma(gemma_file: Path, count: int) -> None:
+    assert differing(gemma_file, "bge-reranker-v2-gemma", bge_gemma, count) == 0
 
 
 def test_runs_of_line_ends_are_text_and_control_tokens_are_not(gemma_file: Path) -> None:
@@ -135,16 +146,23 @@ HEADS = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_scores_are_read_from_the_card_s_tokens(name: str, qwen3_file: Path) -> None:
-    assert PromptTokenizer(qwen3_file, TEMPLATES[name]).head_spec() == HEADS[name]
+    assert prompt_tokenizer(qwen3_file, name).head_spec() == HEADS[name]
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_checkpoint_is_recognised_by_the_tokens_that_are_scored(
-    name: str, qwen3_file: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_is_recognised_by_the_tokens_that_are_scored(name: str, tmp_path: Path) -> None:
     family = "Qwen2" if name == "mxbai-rerank-v2" else "Qwen3"
     (tmp_path / "config.json").write_text(json.dumps({"architectures": [f"{family}ForCausalLM"]}))
-    (tmp_path / "tokenizer.json").symlink_to(qwen3_file)
+    words = {
+        word: token
+        for known, head in HEADS.items()
+        for word, token in (
+            (TEMPLATES[known].head.positive, head.positive),
+            (TEMPLATES[known].head.negative, head.negative),
+        )
+        if word
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words}}))
     (tmp_path / "1_LogitScore").mkdir()
     scored = {"true_token_id": HEADS[name].positive, "false_token_id": HEADS[name].negative}
     (tmp_path / "1_LogitScore" / "config.json").write_text(json.dumps(scored))

@@ -2,6 +2,8 @@
 
     python -m tests.meta.mutants --count 5 --seed 1 [part of a path]
 
+It ends with a table of sources: changes made, noticed, and the lines of those that survived.
+
 For each source in `TARGETS` some small changes are drawn (a comparison, a number, an operator, a negation), each is
 made in a copy of the tree, and the source's own tests run there, up to the first that is red. A change that no test
 notices is a survivor: it is printed. Some are equivalent to the original; the others are tests to be written.
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -42,8 +44,11 @@ COPIED = (
     "README.md",
     "CHANGELOG.md",
 )
-SECONDS = 120
-"""Of processor time after which a run counts as red: a change may have made an endless loop."""
+MOST_SECONDS = 600.0
+"""By the clock, for the tests of a source as it is."""
+LEAST_SECONDS, TIMES = 10.0, 4.0
+"""A run that takes so many times as long as the tests do without a change counts as red: a change may have made an
+endless loop, or somebody wait for what never comes. It is given so many seconds at least."""
 IMPORTED = ("numpy", "httpx", "uvicorn", "fastapi", "structlog", "tokenizers", "prometheus_client")
 """What the tests need and no change touches; none of it starts threads, which a fork would lose."""
 
@@ -152,23 +157,40 @@ def c_mutants(source: str, text: str) -> Iterator[Mutant]:
                 yield Mutant(source, row + 1, line, changed, "".join([*lines[:row], changed, *lines[row + 1 :]]))
 
 
-def is_noticed(mutant: Mutant, tree: Path, original: str) -> bool:
+@dataclass
+class Outcome:
+    """What became of the changes of one source."""
+
+    source: str
+    changes: int = 0
+    survivors: list[Mutant] = field(default_factory=list)
+    error: str = ""
+    """Why none was made: its tests are red as they are."""
+
+    @property
+    def row(self) -> str:
+        lines = ", ".join(f"{self.source.rpartition('/')[2]}:{mutant.line}" for mutant in self.survivors)
+        left = len(self.survivors)
+        return f"{self.source:52} {self.changes:7} {self.changes - left:7} {left:8}  {self.error or lines}".rstrip()
+
+
+def is_noticed(mutant: Mutant, tree: Path, original: str, limit: float) -> bool:
     """Whether a test goes red; the copy of the tree is as before then."""
     file = tree / mutant.source
     file.write_text(mutant.text, encoding="utf-8")
     try:
-        return run_tests(tree, TARGETS[mutant.source]) != 0
+        return run_tests(tree, TARGETS[mutant.source], limit) != 0
     finally:
         file.write_text(original, encoding="utf-8")
 
 
-def run_tests(tree: Path, tests: Sequence[str]) -> int:
-    """The exit status of pytest; 1 where it took too long."""
+def run_tests(tree: Path, tests: Sequence[str], limit: float) -> int:
+    """The exit status of pytest; 1 where it took longer than ``limit``, in seconds by the clock or of a processor."""
     child = os.fork()
     if not child:
-        os._exit(_in_fork(tree, tests))
+        os._exit(_in_fork(tree, tests, limit))
     began = time.monotonic()
-    while time.monotonic() - began < 10 * SECONDS:
+    while time.monotonic() - began < limit:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
@@ -178,9 +200,9 @@ def run_tests(tree: Path, tests: Sequence[str]) -> int:
     return 1
 
 
-def _in_fork(tree: Path, tests: Sequence[str]) -> int:
+def _in_fork(tree: Path, tests: Sequence[str], limit: float) -> int:
     os.setsid()
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 1))
     os.chdir(tree)
     os.environ.update(PYTHONPATH=str(tree / "src"), PYTHONDONTWRITEBYTECODE="1")
     sys.path[:0] = [str(tree / "src"), str(tree)]
@@ -194,6 +216,27 @@ def _in_fork(tree: Path, tests: Sequence[str]) -> int:
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", imported, *tests]))
 
 
+def outcome_of(source: str, tree: Path, count: int, seed: int) -> Outcome:
+    """Changes of one source, each with its tests, told as they come."""
+    found = Outcome(source)
+    began = time.monotonic()
+    if run_tests(tree, TARGETS[source], MOST_SECONDS):
+        print(f"{source}: its tests are red without a change\n{(tree / OUTPUT).read_text()[-4000:]}", flush=True)
+        found.error = "its tests are red without a change"
+        return found
+    limit = max(LEAST_SECONDS, TIMES * (time.monotonic() - began))
+    text = (tree / source).read_text(encoding="utf-8")
+    every = [*(python_mutants if source.endswith(".py") else c_mutants)(source, text)]
+    for mutant in random.Random(f"{seed} {source}").sample(every, min(count, len(every))):
+        found.changes += 1
+        if not is_noticed(mutant, tree, text, limit):
+            found.survivors.append(mutant)
+            print(f"{source}:{mutant.line} survived", flush=True)
+            print(f"  - {mutant.before.strip()}\n  + {mutant.after.strip()}", flush=True)
+    print(found.row, flush=True)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Mutation testing: changes that no test notices.")
     parser.add_argument("--count", type=int, default=5, help="changes of each source")
@@ -204,28 +247,20 @@ def main() -> int:
     for name in IMPORTED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    drawn, survived = 0, 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         for name in COPIED:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
             copy(ROOT / name, tree / name)
-        for source in (source for source in TARGETS if options.only in source):
-            if run_tests(tree, TARGETS[source]):
-                print(f"{source}: its tests are red without a change\n{(tree / OUTPUT).read_text()[-4000:]}")
-                return 1
-            text = (tree / source).read_text(encoding="utf-8")
-            every = [*(python_mutants if source.endswith(".py") else c_mutants)(source, text)]
-            chosen = random.Random(f"{options.seed} {source}").sample(every, min(options.count, len(every)))
-            left = [mutant for mutant in chosen if not is_noticed(mutant, tree, text)]
-            drawn, survived = drawn + len(chosen), survived + len(left)
-            print(
-                f"{source}: {len(chosen) - len(left)} of {len(chosen)} noticed, drawn from {len(every)}", flush=True
-            )
-            for mutant in left:
-                print(f"  line {mutant.line}\n  - {mutant.before.strip()}\n  + {mutant.after.strip()}", flush=True)
-    print(f"{drawn - survived} of {drawn} noticed, {survived} survived")
-    return 0
+        outcomes = [
+            outcome_of(source, tree, options.count, options.seed) for source in TARGETS if options.only in source
+        ]
+    print(f"\n{'source':52} {'changes':>7} {'noticed':>7} {'survived':>8}")
+    for found in outcomes:
+        print(found.row)
+    changes, survived = sum(one.changes for one in outcomes), sum(len(one.survivors) for one in outcomes)
+    print(f"{'all':52} {changes:7} {changes - survived:7} {survived:8}")
+    return int(any(one.error for one in outcomes))
 
 
 if __name__ == "__main__":

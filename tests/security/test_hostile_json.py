@@ -46,7 +46,17 @@ HOSTILE = {
 HEAVY = {"a_million_deep", "deep_object", "a_hundred_thousand_keys", "a_million_lists", "half_a_million_objects"}
 """Read by the same code on every path, before any dialect sees it: sent to a few."""
 
-SHARED_PATHS = sorted({route.path.replace("{", "").replace("}", "") for route in ROUTES})
+EVERY_PATH = sorted({route.path.replace("{", "").replace("}", "") for route in ROUTES})
+EVERY_READER = sorted({route.dialects: route.path.replace("{", "").replace("}", "") for route in ROUTES}.values())
+"""One path of those that are read alike."""
+
+paths_of = pytest.mark.parametrize(
+    "paths",
+    [
+        pytest.param(EVERY_READER, id="every reader"),
+        pytest.param(EVERY_PATH, id="every path", marks=pytest.mark.thorough),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +66,13 @@ def client(fake_server: LiveServer) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.promise("G-08")
+@paths_of
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_body_is_a_4xx_on_every_path(client: httpx.Client, measured: Measured, case: str) -> None:
-    paths = SHARED_PATHS[::20] if case in HEAVY else SHARED_PATHS
-    statuses = {path: client.post(path, content=HOSTILE[case]).status_code for path in paths}
+def test_a_hostile_body_is_a_4xx_on_every_path(
+    client: httpx.Client, measured: Measured, case: str, paths: list[str]
+) -> None:
+    tried = paths[::20] if case in HEAVY else paths
+    statuses = {path: client.post(path, content=HOSTILE[case]).status_code for path in tried}
     measured("G-08", case, "4xx on every path", f"{sorted(set(statuses.values()))} on {len(statuses)} paths")
     assert {path: status for path, status in statuses.items() if not 400 <= status < 500} == {}
     assert client.get("/readyz").status_code == 200
@@ -106,7 +119,10 @@ def test_a_wrong_field_of_a_megabyte_is_not_sent_back(client: httpx.Client, meas
 
 
 @pytest.mark.promise("G-13")
-def test_too_many_documents_are_refused_on_every_path(client: httpx.Client, measured: Measured) -> None:
+@paths_of
+def test_too_many_documents_are_refused_on_every_path(
+    client: httpx.Client, measured: Measured, paths: list[str]
+) -> None:
     texts = ["d"] * 1001
     bodies = [
         {"query": "q", "documents": texts},
@@ -126,7 +142,7 @@ def test_too_many_documents_are_refused_on_every_path(client: httpx.Client, meas
         {"state": "d", "questions": {f"{n}": {"type": "noul", "instructions": "q"} for n in range(1001)}},
     ]
     refused = set()
-    for path in SHARED_PATHS:
+    for path in paths:
         for body in bodies:
             response = client.post(path, json=body)
             assert response.status_code != 200 or path == "/batch_rerank", f"{path} took {list(body)}"
@@ -135,5 +151,5 @@ def test_too_many_documents_are_refused_on_every_path(client: httpx.Client, meas
             if response.status_code == 413 or '"code":"too_large"' in response.text:
                 assert "max_documents" in response.text or "max_queries" in response.text
                 refused.add(path)
-    measured("G-13", "1,001 documents", "413 on every path", f"{len(refused)} of {len(SHARED_PATHS)} paths")
-    assert set(SHARED_PATHS) - refused == set()
+    measured("G-13", "1,001 documents", "413 on every path", f"{len(refused)} of {len(paths)} paths")
+    assert set(paths) - refused == set()

@@ -4,7 +4,11 @@ import pytest
 
 from rerankd.client import Document, RankedResults, Result
 
-pandas = pytest.importorskip("pandas", reason="needs pandas: the extra of that name has it")
+
+@pytest.fixture(autouse=True)
+def _pandas() -> None:
+    """Looked for where it is used: its import takes longer than these tests."""
+    pytest.importorskip("pandas", reason="needs pandas: the extra of that name has it")
 
 
 def test_a_row_is_a_result() -> None:

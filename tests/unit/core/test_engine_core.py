@@ -234,16 +234,18 @@ def test_leaving_costs_what_a_request_has_and_not_what_all_have() -> None:
 
     def seconds(requests: int) -> float:
         bench = CoreBench.make()
-        same = [make_request(200) for _ in range(requests)]
+        same = [make_request(100) for _ in range(requests)]
         for request in same:
             bench.core.add(request)
-        started = time.process_time()
+        # By the clock, of which the least of some counts: the processor's own moves in steps as long as all of it.
+        started = time.perf_counter()
         for request in same:
             bench.core.abort(request)
+        ended = time.perf_counter()
         assert not bench.core.has_work
-        return time.process_time() - started
+        return ended - started
 
-    assert min(seconds(160) for _ in range(3)) < 4 * 8 * min(seconds(20) for _ in range(3))
+    assert min(seconds(80) for _ in range(4)) < 4 * 8 * min(seconds(10) for _ in range(4))
 
 
 def test_memory_of_the_engine_is_told_from_a_failure() -> None:

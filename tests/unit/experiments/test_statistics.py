@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from rerankd.experiments.statistics import (
     LEAST_UNITS,
@@ -68,6 +67,8 @@ def test_too_few_units_say_nothing() -> None:
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7])
 def test_chi_squared_is_scipys(freedom: int) -> None:
+    from scipy import stats
+
     for value in (0.0, 0.01, 1.0, 5.5, 40.0):
         assert chi_squared_p(value, freedom) == pytest.approx(stats.chi2.sf(value, freedom), abs=1e-12)
 
@@ -81,6 +82,8 @@ def test_a_split_that_is_off_is_seen() -> None:
 
 
 def test_kendalls_tau_is_scipys() -> None:
+    from scipy import stats
+
     random = np.random.default_rng(6)
     for _ in range(20):
         one, two = random.integers(0, 8, 15).astype(float), random.normal(size=15)
