@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +57,7 @@ def write_checkpoint(layout: EncoderLayout, folder: Path) -> int:
         special_tokens=[(token, special.index(token)) for token in (begin, end)],
     )
     tokenizer.add_special_tokens(special)
-    saved: Any = PreTrainedTokenizerFast
-    saved(
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=pad,
         unk_token=unknown,
