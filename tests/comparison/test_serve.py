@@ -17,6 +17,8 @@ from benchmarks.serve import Answer, Measure, Plan, row
 from benchmarks.workloads import Texts
 from tokenizers import Tokenizer
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def texts(qwen3_file: Path) -> Texts:

@@ -98,8 +98,15 @@ def test_gates(triton: ModuleType, dtype: torch.dtype, width: int) -> None:
     agree(found.values, expected.values)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (4, 4), (7, 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dtype"),
+    [
+        *((heads, kv_heads, torch.float32) for heads, kv_heads in ((4, 2), (7, 1))),
+        (4, 2, torch.float16),
+        pytest.param(4, 4, torch.float32, marks=pytest.mark.thorough),
+        *(pytest.param(*heads, torch.float16, marks=pytest.mark.thorough) for heads in ((4, 4), (7, 1))),
+    ],
+)
 def test_attention_of_every_kind_of_task(triton: ModuleType, heads: int, kv_heads: int, dtype: torch.dtype) -> None:
     """Its own segment alone, behind one range of keys and behind several, and nothing."""
     ranges = [(100, 70), (1, 65), (90, 33), (2, 31), (33, 1), (140, 30)]

@@ -28,7 +28,12 @@ PUBLISHED = {
 }
 
 
-@pytest.fixture(params=PUBLISHED)
+QUICK = ("trec-dl19", "xquad-zh")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in PUBLISHED]
+)
 def data(request: pytest.FixtureRequest) -> EvaluationSet:
     folder = SETS / request.param
     if not folder.is_dir():

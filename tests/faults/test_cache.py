@@ -158,9 +158,9 @@ async def test_a_redis_that_comes_back_is_used_again(redis_server: RedisServer, 
 @pytest.mark.parametrize(
     ("address", "cause"),
     [
-        ("redis://:{password}@127.0.0.1:1/0", "127.0.0.1:1"),
+        pytest.param("redis://:{password}@127.0.0.1:1/0", "127.0.0.1:1", marks=pytest.mark.thorough),
         ("redis://:{password}x@127.0.0.1:{port}/0", "invalid username-password pair"),
-        ("redis://:{password}@127.0.0.1:{port}/99", "out of range"),
+        pytest.param("redis://:{password}@127.0.0.1:{port}/99", "out of range", marks=pytest.mark.thorough),
     ],
     ids=["nobody-there", "wrong-password", "wrong-database"],
 )

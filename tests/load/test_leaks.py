@@ -36,7 +36,7 @@ async def test_aborts_at_random_points_leave_nothing_behind(measured: Measured) 
     async with served(fake_script="seconds_per_batch=0.003", max_batch_tokens=400) as server:
         for number in range(200):
             await abort_one(server, number, chance)
-        await until(server.nothing_is_left)
+        await until(server.nothing_is_left, 30)
         gc.collect()
         base = len(asyncio.all_tasks()), open_files(os.getpid()), rss_mb(os.getpid())
         for start in range(0, ABORTS, 20):

@@ -65,7 +65,7 @@ async def weather(storm: Storm, seconds: float) -> Outcome:
 @pytest.mark.load
 @pytest.mark.timeout(300)
 async def test_a_poison_storm_costs_less_than_a_third(measured: Measured) -> None:
-    calm = await weather("calm", 15)
+    calm = await weather("calm", 10)
     kinds: dict[Storm, str] = {
         "requests": "1 % of the requests bring a new bad document",
         "repeated": "1 % of the documents are bad, 20 requests that are tried again",
@@ -73,8 +73,10 @@ async def test_a_poison_storm_costs_less_than_a_third(measured: Measured) -> Non
     }
     shares = {}
     for storm, what in kinds.items():
-        found = await weather(storm, 60 if storm == "requests" else 30)
-        shares[storm] = found.pairs_per_second / calm.pairs_per_second
+        found, before = await weather(storm, 60 if storm == "requests" else 30), calm
+        calm = await weather("calm", 10)
+        # Between two calms: the machine may have become another one meanwhile.
+        shares[storm] = found.pairs_per_second / min(before.pairs_per_second, calm.pairs_per_second)
         measured(
             "C-10", what, "others 100 % right, >= 70 % of clean", f"{found.wrong} wrong, {shares[storm]:.0%} of clean"
         )

@@ -86,7 +86,7 @@ asyncio.run(main())
     assert not set(re.findall(r"'(\w+)'", done.stdout)) & set(HEAVY)
 
 
-@pytest.mark.parametrize("engine", ["auto", "native"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("native", marks=pytest.mark.thorough)])
 def test_a_decoder_says_what_to_install(tmp_path: Path, engine: str) -> None:
     from tests.checkpoints import Layout, write_checkpoint
 

@@ -54,6 +54,7 @@ def encoder(weights: Weights, tokenizer: Tokenizer) -> Encoder:
     return Encoder(weights, tokenizer, Layout(1, 2, "query: ", "passage: "), heads=4)
 
 
+@pytest.mark.thorough
 def test_the_encoder_equals_transformers(encoder: Encoder, weights: Weights) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

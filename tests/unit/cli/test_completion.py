@@ -34,7 +34,10 @@ def path(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("words", "found"),
-    [("rerankd mo", {"models"}), ("rerankd rank --docum", {"--documents", "--document-field"})],
+    [
+        pytest.param("rerankd mo", {"models"}, marks=pytest.mark.thorough),
+        ("rerankd rank --docum", {"--documents", "--document-field"}),
+    ],
 )
 @pytest.mark.parametrize("shell", ASKS)
 def test_a_shell_completes(shell: str, words: str, found: set[str], path: str) -> None:

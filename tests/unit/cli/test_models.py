@@ -134,6 +134,13 @@ def run(hub: Hub, tmp_path: Path) -> Any:
     return call
 
 
+def test_a_model_is_fetched_and_verified(run: Any, hub: Hub) -> None:
+    done = run("download", NAME)
+    assert (Path(done.stdout.strip()) / LARGE).read_bytes() == hub.files[LARGE], done.stderr
+    assert run("verify", NAME).returncode == 0
+
+
+@pytest.mark.thorough
 def test_a_model_is_fetched_gone_on_with_verified_and_found(run: Any, hub: Hub) -> None:
     assert run("path", NAME).returncode == 2
     hub.breaks_off = True

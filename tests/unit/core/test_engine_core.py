@@ -237,7 +237,7 @@ def test_leaving_costs_what_a_request_has_and_not_what_all_have() -> None:
         same = [make_request(100) for _ in range(requests)]
         for request in same:
             bench.core.add(request)
-        # By the clock, of which the least of some counts: the processor's own moves in steps as long as all of it.
+        # By the clock, the least of some: the time of the process may stand still for as long as this takes.
         started = time.perf_counter()
         for request in same:
             bench.core.abort(request)

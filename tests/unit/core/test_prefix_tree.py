@@ -213,9 +213,9 @@ def test_the_cost_is_linear_in_the_tokens() -> None:
         ]
         best = float("inf")
         for _ in range(3):
-            started = time.process_time()
+            started = time.perf_counter()
             batch_of(prompts)
-            best = min(best, time.process_time() - started)
+            best = min(best, time.perf_counter() - started)
         return best / sum(map(len, prompts))
 
     for chain in (True, False):

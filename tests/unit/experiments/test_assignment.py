@@ -21,24 +21,25 @@ def arm(key: str, controls: Controls = ALL) -> str | None:
     return found.arm if found else None
 
 
-def test_the_split_of_100_000_keys_is_that_of_the_weights() -> None:
-    counts = Counter(arm(f"user-{number}") for number in range(100_000))
-    # Five standard deviations of a binomial: sqrt(100,000 * .25 * .75) = 137.
-    assert abs(counts["control"] - 25_000) < 5 * 137
-    assert sum(counts.values()) == counts["control"] + counts["candidate"] == 100_000
+@pytest.mark.parametrize("keys", [10_000, pytest.param(100_000, marks=pytest.mark.thorough)])
+def test_the_split_of_many_keys_is_that_of_the_weights(keys: int) -> None:
+    counts = Counter(arm(f"user-{number}") for number in range(keys))
+    # Five standard deviations of a binomial.
+    assert abs(counts["control"] - keys / 4) < 5 * (keys * 0.25 * 0.75) ** 0.5
+    assert sum(counts.values()) == counts["control"] + counts["candidate"] == keys
 
 
 def test_another_process_says_the_same_of_every_key() -> None:
     code = (
         "from rerankd.experiments.assignment import Controls, assign; import hashlib\n"
         "arms = [assign('colours', {'control': 1.0, 'candidate': 3.0}, f'user-{n}', Controls(1.0)).arm"
-        " for n in range(100_000)]\n"
+        " for n in range(5_000)]\n"
         "print(hashlib.sha256(','.join(arms).encode()).hexdigest())"
     )
     told = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     import hashlib
 
-    here = hashlib.sha256(",".join(str(arm(f"user-{n}")) for n in range(100_000)).encode()).hexdigest()
+    here = hashlib.sha256(",".join(str(arm(f"user-{n}")) for n in range(5_000)).encode()).hexdigest()
     assert told == {here + "\n"}
 
 
