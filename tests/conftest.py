@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import certifi
 import pytest
 from build_kernels import BuildError, build_if_stale
 from tests.live import LiveServer, running_server
@@ -51,6 +53,19 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
     # One thread: those that spin for a core which another test has taken cost more than they compute.
     with running_server("--threads", "1", log=tmp_path_factory.mktemp("tiny") / "server.log") as server:
         yield server
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing here speaks TLS, and each HTTP client reads every authority there is, which takes longer than most
+    tests: they find one."""
+    every = Path(certifi.where()).read_text(encoding="utf-8")
+    file = tmp_path_factory.mktemp("tls") / "authority.pem"
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    file.write_text(every[every.index(begin) : every.index(end)] + end + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

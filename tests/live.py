@@ -50,7 +50,7 @@ class LiveServer:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
                     return self
-            time.sleep(0.05)
+            time.sleep(0.1)
         raise AssertionError(f"the server is not ready (exit {self.process.poll()}):\n{self.log.read_text()[-4000:]}")
 
     def stop(self) -> int:
