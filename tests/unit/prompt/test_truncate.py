@@ -32,6 +32,12 @@ def test_one_token_more_of_a_query_costs_no_more_than_a_step() -> None:
         assert max(one - other for one, other in itertools.pairwise(kept)) <= 8192 // 64
 
 
+def test_a_query_is_cut_at_one_length_for_all_documents_within_a_step() -> None:
+    """A step is a 64th of the budget: 100 tokens here."""
+    assert {divide(6400, 0, 6399, document, 0.75).query for document in (101, 150, 200)} == {6200}
+    assert divide(6400, 0, 6399, 201, 0.75).query == 6100
+
+
 def test_a_long_query_keeps_all_its_tokens_beside_a_short_document() -> None:
     assert divide(100, 10, 80, 10, 0.75) == Shares(query=80, document=10)
 
