@@ -23,6 +23,7 @@ def test_the_document_goes_first() -> None:
 def test_an_over_long_query_loses_what_has_to_go() -> None:
     assert divide(100, 10, 80, 900, 0.75) == Shares(query=65, document=25)
     assert divide(100, 10, 88, 10, 0.75) == Shares(query=80, document=10)
+    assert divide(100, 10, 88, 11, 0.75) == Shares(query=79, document=11)
 
 
 @pytest.mark.promise("S16")
