@@ -73,7 +73,11 @@ TARGETS: dict[str, Sequence[str]] = {
     "src/rerankd/prompt/truncate.py": ["tests/unit/prompt/test_truncate.py", "tests/unit/prompt/test_build.py"],
     "src/rerankd/prompt/fair_semaphore.py": ["tests/unit/prompt/test_fair_semaphore.py"],
     "src/rerankd/service/admission.py": ["tests/unit/service/test_admission.py", "tests/faults/test_admission.py"],
-    "src/rerankd/service/ranking.py": ["tests/unit/service/test_ranking.py"],
+    "src/rerankd/service/ranking.py": [
+        "tests/unit/service/test_ranking.py",
+        "tests/unit/service/test_calibration.py",
+        "tests/unit/service/test_fusion_and_cascade.py",
+    ],
     "src/rerankd/limits/quota.py": ["tests/unit/limits"],
     "src/rerankd/http/body_limit.py": ["tests/unit/http/test_body_limit.py"],
     "src/rerankd/http/in_flight.py": ["tests/unit/http/test_in_flight.py"],

@@ -22,7 +22,7 @@ from rerankd.wire.base import ReadLimits
 from rerankd.wire.json_guard import decode_json
 
 LIMITS = ReadLimits()
-SMALL, LARGE, HUGE = 8 * 1024, 64 * 1024, 1024 * 1024
+SMALL, LARGE, HUGE = 4 * 1024, 32 * 1024, 1024 * 1024
 NOTHING = 0.002
 """Seconds below which the cost of a body is the noise of measuring."""
 

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from rerankd.errors import InvalidRequest, TooLarge
-from rerankd.service.admission import SizeLimits, check_sizes
+from rerankd.observe.metrics import EngineMetrics, Metrics
+from rerankd.prompt.fair_semaphore import FairSemaphore
+from rerankd.service.admission import CHARACTERS_PER_TOKEN, Admission, SizeLimits, check_sizes
 from rerankd.settings import Settings
 from rerankd.types import RerankRequest
 
@@ -66,3 +68,11 @@ def test_a_refusal_never_repeats_the_input() -> None:
 def test_limits_come_from_the_settings_and_the_served_name() -> None:
     limits = SizeLimits.from_settings(Settings(max_document_characters=5), max_documents=7)
     assert (limits.max_documents, limits.max_document_characters) == (7, 5)
+
+
+def test_two_of_the_largest_requests_fit_however_few_tokens_may_wait() -> None:
+    def room(**settings: int) -> int:
+        return Admission(Settings(**settings), FairSemaphore(1, 1000), EngineMetrics(Metrics(), "m")).characters.limit
+
+    assert room(queue_tokens=1_000_000, max_request_characters=10_000) == CHARACTERS_PER_TOKEN * 1_000_000
+    assert room(queue_tokens=20_000, max_request_characters=500_000) == 1_000_000
