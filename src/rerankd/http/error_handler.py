@@ -52,12 +52,15 @@ class ErrorHandler:
             state = state_of(scope)
             error = self._service_error(raised, scope)
             state.code = error.code
+            if state.status and not isinstance(error, ClientClosed):
+                # The answer is under way; only cutting the connection tells the client that it is not whole.
+                raise
+            # Some frame on its way holds the error as a value: body and texts of the call would live on in that
+            # circle until a full garbage collection, which is rare.
+            raised.__traceback__ = raised.__context__ = None
             if isinstance(error, ClientClosed):
                 state.status = error.status
                 return
-            if state.status:
-                # The answer is under way; only cutting the connection tells the client that it is not whole.
-                raise
             await self._respond(error, scope, receive, send)
 
     async def _respond(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from starlette.types import Send
 
 from rerankd.wire.base import Json, WireResponse
+
+_AT_ONCE = 64
+"""Items of a list that are encoded in one go, and documents of an answer that is: the encoder holds the interpreter
+until it is done, 150 milliseconds for the answer to 64 queries with a thousand documents."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
@@ -17,9 +21,43 @@ def json_bytes(body: Json) -> bytes:
     return _encode(body).encode("utf-8")
 
 
-def encode(answer: WireResponse) -> tuple[WireResponse, bytes]:
-    """An answer with the bytes of its body."""
-    return answer, json_bytes(answer.body)
+def encode(answer: WireResponse, documents: int) -> tuple[WireResponse, bytes]:
+    """An answer about so many documents with the bytes of its body; off the event loop where they are many."""
+    if documents <= _AT_ONCE:
+        return answer, json_bytes(answer.body)
+    return answer, b"".join([part.encode("utf-8") for part in parts(answer.body)])
+
+
+def parts(value: Json) -> Iterator[str]:
+    """What :data:`_encode` makes of a value, in parts; between two of them another thread may have its turn."""
+    if type(value) is dict and value:
+        before = "{"
+        for key, item in value.items():
+            yield f"{before}{_encode(key)}:"
+            yield from parts(item)
+            before = ","
+        yield "}"
+    elif type(value) is list and value:
+        before = "["
+        for start in range(0, len(value), _AT_ONCE):
+            some = value[start : start + _AT_ONCE]
+            if any(map(_is_long, some)):
+                for item in some:
+                    yield before
+                    yield from parts(item)
+                    before = ","
+            else:
+                yield before + _encode(some)[1:-1]
+                before = ","
+        yield "]"
+    else:
+        yield _encode(value)
+
+
+def _is_long(item: Json) -> bool:
+    """Does an item of a list hold a list that is not encoded in one go?"""
+    found = item.values() if type(item) is dict else (item,)
+    return any(type(value) is list and len(value) > _AT_ONCE for value in found)
 
 
 async def send_body(send: Send, answer: WireResponse, body: bytes) -> None:

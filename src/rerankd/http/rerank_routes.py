@@ -73,9 +73,11 @@ class RerankCalls:
         _note(state, call, results)
         rendered = time.monotonic()
         size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * state.documents
-        await send_body(
-            send, *await self._offload.run(state.tenant, size, lambda: encode(dialect.render(call, results)))
+        documents = state.documents
+        answered = await self._offload.run(
+            state.tenant, size, lambda: encode(dialect.render(call, results), documents)
         )
+        await send_body(send, *answered)
         state.stages.append(Stage("render", rendered, time.monotonic()))
 
     async def _read(self, found: Found, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:

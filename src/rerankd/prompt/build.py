@@ -52,7 +52,7 @@ class RequestPrompts:
             try:
                 pairs.append(self._fitting.fit(encoded, document, index))
             except InvalidDocument as error:
-                pairs.append(error)
+                pairs.append(error.with_traceback(None))
         return pairs
 
     def split(

@@ -184,7 +184,7 @@ class RequestPipeline:
         except ServiceError as error:
             if error.retryable:
                 raise
-            one.error = error
+            one.error = error.with_traceback(None)
             return
         one.split = SplitDocuments.of(documents, splits)
         one.texts, one.refs = one.split.texts, one.split.refs
@@ -281,7 +281,7 @@ class RequestPipeline:
         except ServiceError as error:
             if error.retryable:
                 raise
-            one.error = error
+            one.error = error.with_traceback(None)
             return
         ended = time.monotonic()
         context.stages.append(Stage("tokenise", started, ended))

@@ -66,7 +66,7 @@ class Decoded:
     warnings: tuple[str, ...] = ()
 
 
-def decode_json(body: bytes, max_depth: int) -> Decoded:
+def decode_json(body: bytes | bytearray, max_depth: int) -> Decoded:
     """The value that ``body`` holds.
 
     Args:

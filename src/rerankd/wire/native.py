@@ -129,7 +129,7 @@ class NativeBatch:
             try:
                 places.append(native.parse(item, limits))
             except (InvalidRequest, TooLarge) as error:
-                places.append(error)
+                places.append(error.with_traceback(None))
         requests = [place.requests[0] for place in places if isinstance(place, ParsedCall)]
         return ParsedCall(tuple(requests), tuple(places))
 

@@ -204,7 +204,8 @@ def _answer(question: Question, scores: Sequence[DocumentScore]) -> Answer:
 def softmax(logits: Sequence[float]) -> tuple[float, ...]:
     largest = max(logits)
     powers = [math.exp(logit - largest) for logit in logits]
-    return tuple(power / sum(powers) for power in powers)
+    total = sum(powers)
+    return tuple(power / total for power in powers)
 
 
 def read_instructions(value: Json, where: str) -> str:

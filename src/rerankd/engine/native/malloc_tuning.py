@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from rerankd.memory import call_glibc, give_back_freed
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -40,17 +40,10 @@ def keep_freed_pages() -> None:
     Left alone, glibc hands blocks of some megabytes back to the system at once: 200,000 page faults, and a fifth of
     the time, in one pass over 2,600 tokens of the 0.6B. What loading has freed goes back before.
     """
-    _call_glibc("malloc_trim", 0)
+    give_back_freed()
     _set_thresholds(_KEPT_BYTES, 2 * _KEPT_BYTES)
 
 
 def _set_thresholds(mmap: int, trim: int) -> None:
-    _call_glibc("mallopt", _M_MMAP_THRESHOLD, mmap)
-    _call_glibc("mallopt", _M_TRIM_THRESHOLD, trim)
-
-
-def _call_glibc(name: str, *arguments: int) -> None:
-    """Other systems' allocators are left as they are."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(library, name):
-        getattr(library, name)(*arguments)
+    call_glibc("mallopt", _M_MMAP_THRESHOLD, mmap)
+    call_glibc("mallopt", _M_TRIM_THRESHOLD, trim)
