@@ -63,8 +63,10 @@ def speed_of(options: argparse.Namespace) -> Speed:
 
 
 def first_stage(options: argparse.Namespace, stages: list[Recipe]) -> int:
-    """A published model has been through all stages but the last."""
-    return 0 if options.start is None else len(stages) - 1
+    """A published model goes through the last stages only."""
+    if options.start is None:
+        return 0
+    return len(stages) - 1 if options.stage is None else options.stage - 1
 
 
 def fit_teachers(options: argparse.Namespace) -> None:
@@ -150,6 +152,7 @@ def main() -> None:
     parser.add_argument(
         "--start", type=Path, help="published model folder: its tokenizer and weights go through the last stage alone"
     )
+    parser.add_argument("--stage", type=int, help="with --start: the first stage to go through, counted from 1")
     parser.add_argument("--subset", type=int, help="read at most so many queries a training file")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="bfloat16 products: faster where the CPU has AMX")

@@ -77,7 +77,8 @@ class Draw:
 class Sampler:
     """Cluster ``index`` of a seed is always the same one, so there is no state to resume.
 
-    ``distinct`` clusters are drawn; after the last one the first comes again, its documents cut anew.
+    ``distinct`` clusters are drawn; after the last one the first comes again, its documents cut anew. With ``fresh``
+    that holds for every other cluster (of none where ``distinct`` is None), and the rest is all new.
     """
 
     def __init__(
@@ -88,16 +89,28 @@ class Sampler:
         queries: int = 12,
         documents: int = 16,
         distinct: int | None = None,
+        fresh: bool = False,
     ) -> None:
         self.sources, self.lengths = sources, lengths
-        self.seed, self.distinct = seed, distinct
+        self.seed, self.distinct, self.fresh = seed, distinct, fresh
         self.queries, self.documents = queries, documents
         self.owners = [trained_owners(source) for source in sources]
         weights = [len(source.queries) ** SIZE_EXPONENT * factor(source.name) for source in sources]
         self.shares = np.array(weights) / sum(weights)
 
+    def is_fresh(self, index: int) -> bool:
+        return self.fresh and (self.distinct is None or index % 2 == 1)
+
+    def _number(self, index: int) -> int:
+        """Which of all possible clusters the ``index``-th one is."""
+        if self.distinct is None:
+            return index
+        if not self.fresh:
+            return index % self.distinct
+        return self.distinct + index // 2 if self.is_fresh(index) else index // 2 % self.distinct
+
     def draw(self, index: int) -> Draw:
-        self.random = np.random.default_rng([self.seed, index % self.distinct if self.distinct else index])
+        self.random = np.random.default_rng([self.seed, self._number(index)])
         chosen = int(self.random.choice(len(self.sources), p=self.shares))
         queries = self._queries(chosen)
         documents = self._documents(chosen, queries)

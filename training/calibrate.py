@@ -1,7 +1,8 @@
 """Scale and bias of the sigmoid, fitted on training queries that were held out.
 
-Right pairs against an equal weight of wrong ones: a third hard (BM25), a third drawn at random, a third near misses.
-A probability of one half is then where a document is as likely to answer as not in such a mixture.
+Right pairs against an equal weight of wrong ones: a quarter hard (BM25), a quarter drawn at random, a quarter near
+misses of held-out queries, a quarter near misses among statements. A probability of one half is then where a document
+is as likely to answer as not in such a mixture.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from training.batches import held_out
-from training.labels import token_ids
+from training.contrasts import NEAR, RIGHT, Contrasts, contrast_logits
 from training.model import PackedModel, pack
 from training.near_misses import NearMisses
 from training.prepare import QUERY_TOKENS, Prepared
 from training.teacher import kind_of
+from training.tokenizer import token_ids
 
 PAIRS_A_SOURCE = 15
 HARD, RANDOM = 3, 3
-KINDS = ("hard", "random", "near")
+STATEMENTS, STATEMENTS_A_PASS = 480, 24
+KINDS = ("hard", "random", "near", "statement")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ def held_out_logits(
                 found.wrong["near"].append(logits[1][0])
 
 
+@torch.inference_mode()
+def statement_logits(model: PackedModel, contrasts: Contrasts, random: np.random.Generator, found: Logits) -> None:
+    """Adds contrast sets of statements."""
+    for _ in range(0, STATEMENTS, STATEMENTS_A_PASS):
+        logits, labels = contrast_logits(model, contrasts.draw(0, STATEMENTS_A_PASS, random))
+        found.right.extend(logits[labels == RIGHT].tolist())
+        found.wrong["statement"].extend(logits[labels == NEAR].tolist())
+
+
 def wrong_weights(wrong: dict[str, list[float]]) -> NDArray[np.float32]:
     """Every kind that there is weighs as much as any other; together 1."""
     kinds = [np.full(len(logits), 1 / len(logits)) for logits in wrong.values() if logits]
@@ -112,9 +124,12 @@ def calibrate(
     found = Logits()
     for source in sources:
         held_out_logits(model, source, tokenizer, random, limit, found)
+    makers = [NearMisses(source, kind_of(source)) for source in sources]
+    contrasts = Contrasts(sources, makers, np.full(len(sources), 1 / len(sources)), tokenizer, frozenset(), limit)
+    statement_logits(model, contrasts, random, found)
     right = np.array(found.right, dtype=np.float32)
     wrong = np.array([logit for logits in found.wrong.values() for logit in logits], dtype=np.float32)
-    near = np.array(found.wrong["near"], dtype=np.float32)
+    near = np.array(found.wrong["near"] + found.wrong["statement"], dtype=np.float32)
     scale, bias = fit(right, wrong, wrong_weights(found.wrong))
     return Calibration(
         scale=scale,

@@ -30,14 +30,47 @@ kind type following according python function return returns code example text l
 """
 COMMON = frozenset(COMMON_WORDS.split())
 PARTICLES = "的了是在有和与及或为被把从到于吗呢吧啊什么怎么哪谁几个多少如何这那其它他她们也都就不很最"
+VERB = r"\b(is|are|was|were|can|does|do|did|should|will|has|have|may)\b"
+# What denies a statement, and what takes a denial away; one that fits is chosen at random.
 NEGATIONS = {
-    "en": [(r"\b(is|are|was|were|can|does|do|did|should|will|has|have|may)\b(?! not)", r"\1 not")],
-    "code": [(r"\breturn\b(?! not)", "return not"), (r"\bif\b(?! not)", "if not")],
+    "en": [
+        (rf"{VERB}(?! (?:not|never|no)\b)", r"\1 not"),
+        (rf"{VERB}(?! (?:not|never|no)\b)", r"\1 never"),
+        (r"\b(is|are)\b(?! (?:not|never|no)\b)", r"\1 no longer"),
+        (r"\b(is|are|was|were|does|do|did|should|has|have)\b(?! (?:not|never|no)\b)", r"\1n't"),
+        (r"\bcan\b(?! not)", "cannot"),
+        (r"\b(has|have) (?:a |an )?(?!not|never|no\b|been)", r"\1 no "),
+        (rf"{VERB} (?:not|never|no longer)\b", r"\1"),
+        (r"\bcannot\b", "can"),
+        (r"\bwith\b", "without"),
+        (r"\bwithout\b", "with"),
+    ],
+    "code": [
+        (r"\breturn\b(?! not)", "return not"),
+        (r"\bif\b(?! not)", "if not"),
+        (r"\b(return|if) not\b", r"\1"),
+        (r"\bis None\b", "is not None"),
+        (r"\bis not None\b", "is None"),
+        (r"\b(\w+) in (?=\w+\b:)", r"\1 not in "),
+        (r"==", "!="),
+        (r"!=", "=="),
+        (r"\bTrue\b", "False"),
+        (r"\bFalse\b", "True"),
+    ],
     "zh": [
         (r"(?<![不没但只还就若])是", "不是"),
-        (r"可以", "不可以"),
-        (r"(?<![不可])能", "不能"),
-        (r"(?<!没)有", "没有"),
+        (r"(?<![不没但只还就若])是", "并非"),
+        (r"(?<!不)可以", "不可以"),
+        (r"(?<!不)可以", "不得"),
+        (r"(?<![不可功性])能(?![力量够源])", "不能"),
+        (r"(?<![没所只具])有(?![关效限])", "没有"),
+        (r"(?<![不社机])会(?![议员计])", "不会"),
+        (r"(?<!不)需要", "不需要"),
+        (r"(?<!不)支持", "不支持"),
+        (r"(?<!不)属于", "不属于"),
+        (r"(?<!不)允许", "禁止"),
+        (r"不(?=[是能会]|可以|需要|支持|属于|允许)", ""),
+        (r"没有", "有"),
     ],
 }
 # Words: in a longer document one denied sentence takes little from the answer.
@@ -109,11 +142,20 @@ def shared_han(query: str, document: str, longest: int = 6) -> list[str]:
 def other_number(number: str, random: np.random.Generator) -> str:
     """As many digits, and the same dots: a year stays near, the last part of a version changes."""
     head, last = re.match(r"(.*?)(\d+)$", number).groups()  # type: ignore[union-attr]
-    if len(number) == 4 and number[0] in "12":
+    if number.isdigit() and len(number) == 4 and number[0] in "12":
         return str(int(number) + int(random.choice([-1, 1])) * int(random.integers(1, 30)))
     low = 10 ** (len(last) - 1) if len(last) > 1 else 0
     value = low + (int(last) - low + int(random.integers(1, 9 * max(low, 1)))) % (9 * max(low, 1) + (low == 0))
     return head + str(value)
+
+
+def denied(text: str, kind: str, random: np.random.Generator) -> str | None:
+    """One statement of the text denied, or one denial taken back."""
+    ways = [(pattern, new) for pattern, new in NEGATIONS[kind] if re.search(pattern, text)]
+    if not ways:
+        return None
+    pattern, new = ways[int(random.integers(len(ways)))]
+    return re.sub(pattern, new, text, count=1)
 
 
 class NearMisses:
@@ -189,8 +231,5 @@ class NearMisses:
     def _negation(self, query: str, document: str, random: np.random.Generator) -> NearMiss | None:
         if (len(document) / 2 if self.kind == "zh" else len(document.split())) > NEGATED_LENGTH:
             return None
-        for pattern, new in NEGATIONS[self.kind]:
-            denied = re.sub(pattern, new, document, count=1)
-            if denied != document:
-                return NearMiss("negation", denied, None)
-        return None
+        changed = denied(document, self.kind, random)
+        return None if changed is None else NearMiss("negation", changed, None)

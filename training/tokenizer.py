@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from training.data import Source
@@ -38,6 +40,11 @@ def training_texts(sources: list[Source]) -> Iterator[str]:
         for document in source.documents[::step]:
             yield document[:DOCUMENT_CHARACTERS]
         yield from source.queries
+
+
+def token_ids(tokenizer: Tokenizer, text: str, limit: int) -> NDArray[np.int32]:
+    """The first ``limit`` ids of a bare text."""
+    return np.array(tokenizer.encode(text, add_special_tokens=False).ids[:limit], dtype=np.int32)
 
 
 def train_tokenizer(sources: list[Source], path: Path, vocabulary: int = VOCABULARY) -> Tokenizer:

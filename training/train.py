@@ -2,7 +2,8 @@
 
 Loss of a cluster = -log of the probability mass on the documents that answer the query
 + ``distil`` * KL(teachers || model), where the teachers are a mixture of encoders and BM25
-+ ``probability`` * binary cross entropy of sigmoid(``scale`` * logit + ``bias``), near misses among the wrong pairs.
++ ``probability`` * binary cross entropy of sigmoid(``scale`` * logit + ``bias``)
++ ``contrast`` * the loss of contrast sets, which are not part of the cluster.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from training.batches import Draw, Lengths, Sampler
+from training.contrasts import Contrasts, contrast_logits
 from training.initialise import Shape, State
-from training.labels import Labelled, Labeller, probability_loss, ranking_loss
-from training.model import PackedModel, pack
+from training.losses import contrast_loss, on_both_sides, probability_loss, ranking_loss
+from training.model import Cluster, PackedModel, pack
 from training.near_misses import NearMisses
 from training.prepare import Prepared, load_all, load_evaluated
 from training.start import load_start
 from training.teacher import Mixture, Teachers, kind_of
 
+# Of a step; the last two where it has contrast sets.
+FIGURES = ("loss", "accuracy", "contrast", "both_sides")
 FIRST_MIXTURE: Mixture = {
     "en": {"minilm.cosine": 16.0, "bm25": 0.35},
     "code": {"minilm.cosine": 16.0, "bm25": 0.35},
@@ -41,8 +45,10 @@ FIRST_MIXTURE: Mixture = {
 class Recipe:
     """Everything that decides a run; the last ``decay`` of the steps lowers the rates to ``final``.
 
-    ``distinct``: so many different clusters, which come again (None: every cluster is new). ``teachers``: their
-    weights. ``near_misses``: so many are put into a cluster.
+    ``distinct``: so many different clusters, which come again (None: every cluster is new). ``fresh``: every other
+    cluster is new all the same, and its teacher is the model that the stage starts from. ``teachers``: their weights.
+    ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
+    at most ``contrast_tokens``; ``contrast``: the weight of their loss.
     """
 
     steps: int = 2550
@@ -57,7 +63,11 @@ class Recipe:
     queries: int = 12
     documents: int = 16
     distinct: int | None = None
-    near_misses: int = 0
+    fresh: bool = False
+    pairs: int = 0
+    statements: int = 0
+    contrast_tokens: int = 96
+    contrast: float = 1.0
     probability: float = 0.0
     scale: float = 0.465
     bias: float = 0.687
@@ -96,10 +106,15 @@ class Trainer:
         self.model = PackedModel(shape, state, speed.dtype, speed.fuse)
         self.averaged = {name: tensor.clone() for name, tensor in self.model.state().items()}
         lengths = Lengths(recipe.document_tokens, recipe.long_tokens, recipe.long_share, recipe.surrounded_share)
-        self.sampler = Sampler(sources, recipe.seed, lengths, recipe.queries, recipe.documents, recipe.distinct)
+        self.sampler = Sampler(
+            sources, recipe.seed, lengths, recipe.queries, recipe.documents, recipe.distinct, recipe.fresh
+        )
         makers = [NearMisses(source, kind_of(source)) for source in sources]
         tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-        self.labeller = Labeller(sources, makers, tokenizer, recipe.near_misses, load_evaluated(work))
+        self.contrasts = Contrasts(
+            sources, makers, self.sampler.shares, tokenizer, load_evaluated(work), recipe.contrast_tokens
+        )
+        self.start = PackedModel(shape, state, speed.dtype, speed.fuse) if recipe.fresh else None
         self.teachers = Teachers(sources, recipe.teachers, work / "teachers", speed.dtype) if recipe.distil else None
         embeddings = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" in n]
         others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
@@ -116,31 +131,48 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * share
 
-    def labelled(self, index: int, draw: Draw) -> Labelled:
-        return self.labeller.label(draw, np.random.default_rng([self.recipe.seed, index, 2]))
+    @torch.no_grad()
+    def taught(self, draw: Draw, fresh: bool) -> torch.Tensor:
+        """The teachers' logits of a draw, (queries, documents)."""
+        if fresh and self.start is not None:
+            return self.start(self.packed(draw))
+        assert self.teachers is not None
+        return self.teachers.logits(draw)
 
-    def cluster_loss(self, draw: Draw, cluster: Labelled) -> tuple[torch.Tensor, float]:
+    def packed(self, draw: Draw) -> Cluster:
+        queries = [self.sources[draw.source].queries[int(place)] for place in draw.queries]
+        return pack(draw.texts, queries, self.recipe.long_tokens + 1)
+
+    def cluster_loss(self, draw: Draw, fresh: bool) -> tuple[torch.Tensor, float]:
         """Loss, and the share of queries whose best document is a right one."""
         recipe = self.recipe
-        logits = self.model(pack(cluster.documents, cluster.queries, recipe.long_tokens + 1))
-        relevant = torch.from_numpy(cluster.relevant)
+        logits = self.model(self.packed(draw))
+        relevant = torch.from_numpy(draw.relevant)
         loss = ranking_loss(logits, relevant)
-        if self.teachers is not None:
-            wanted = F.softmax(self.teachers.logits(draw), dim=1)
-            # The teachers know nothing of near misses: those of the draw stand first.
-            found = F.log_softmax(logits[: wanted.shape[0], : wanted.shape[1]], dim=1)
+        if recipe.distil:
+            wanted = F.softmax(self.taught(draw, fresh), dim=1)
+            found = F.log_softmax(logits, dim=1)
             loss = loss + recipe.distil * F.kl_div(found, wanted, reduction="none").sum(dim=1).mean()
         if recipe.probability:
-            loss = loss + recipe.probability * probability_loss(recipe.scale * logits + recipe.bias, cluster)
+            loss = loss + recipe.probability * probability_loss(recipe.scale * logits + recipe.bias, relevant)
         hits = relevant.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return loss, float(hits)
 
-    def _work(self, draw: Draw, cluster: Labelled) -> tuple[float, float]:
+    def contrast_step(self, index: int) -> tuple[float, float]:
+        """Adds the gradient of the contrast sets that belong to cluster ``index``; their loss and share in order."""
+        recipe = self.recipe
+        sets = self.contrasts.draw(recipe.pairs, recipe.statements, np.random.default_rng([recipe.seed, index, 3]))
+        logits, labels = contrast_logits(self.model, sets)
+        loss = contrast_loss(logits, labels, recipe.scale, recipe.bias)
+        (loss * recipe.contrast / recipe.clusters).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), on_both_sides(logits.detach(), labels, recipe.scale, recipe.bias)
+
+    def _work(self, index: int, draw: Draw) -> list[float]:
         # One core a cluster: with several cores on one, each small operation would wait for the slowest of them.
         torch.set_num_threads(1)
-        loss, hit = self.cluster_loss(draw, cluster)
+        loss, hit = self.cluster_loss(draw, self.sampler.is_fresh(index))
         (loss / self.recipe.clusters).backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach()), hit
+        return [float(loss.detach()), hit, *(self.contrast_step(index) if self.recipe.pairs else ())]
 
     def train_step(self) -> dict[str, float]:
         self.set_rate()
@@ -148,14 +180,12 @@ class Trainer:
         first = self.step * self.recipe.clusters
         places = range(first, first + self.recipe.clusters)
         draws = [self.sampler.draw(index) for index in places]
-        clusters = [self.labelled(index, draw) for index, draw in zip(places, draws, strict=True)]
-        figures = list(self.workers.map(self._work, draws, clusters))
+        figures = list(self.workers.map(self._work, places, draws))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.step += 1
         self._average()
-        loss, accuracy = np.mean(figures, axis=0).tolist()
-        return {"loss": loss, "accuracy": accuracy}
+        return dict(zip(FIGURES, np.mean(figures, axis=0).tolist(), strict=False))
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -75,7 +75,17 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
     prepared: Prepared, shape: Shape, state: State, work: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe(
-        steps=3, clusters=1, queries=3, documents=4, distil=0.0, warm_up=1, near_misses=1, probability=1.0
+        steps=3,
+        clusters=1,
+        queries=3,
+        documents=4,
+        warm_up=1,
+        distinct=2,
+        fresh=True,
+        pairs=2,
+        statements=2,
+        probability=1.0,
+        teachers={"en": {"bm25": 0.3}},
     )
     whole, first = (Trainer(recipe, shape, state, [prepared], work) for _ in range(2))
     losses = [whole.train_step()["loss"] for _ in range(3)]
