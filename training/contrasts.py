@@ -58,7 +58,7 @@ class Contrasts:
         found = [self._of_pair(random) for _ in range(pairs)]
         found += [self.statements.make(random) for _ in range(statements)]
         sets = [self.ids(contrast) for contrast in found if contrast is not None and self._allowed(contrast)]
-        return [(queries, documents) for queries, documents in sets if not np.array_equal(*documents)]
+        return [(queries, documents) for queries, documents in sets if not np.array_equal(documents[0], documents[1])]
 
     def ids(self, contrast: Contrast) -> ContrastIds:
         queries = [token_ids(self.tokenizer, text, QUERY_TOKENS) for text in contrast.queries]

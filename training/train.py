@@ -135,7 +135,8 @@ class Trainer:
     def taught(self, draw: Draw, fresh: bool) -> torch.Tensor:
         """The teachers' logits of a draw, (queries, documents)."""
         if fresh and self.start is not None:
-            return self.start(self.packed(draw))
+            found: torch.Tensor = self.start(self.packed(draw))
+            return found
         assert self.teachers is not None
         return self.teachers.logits(draw)
 
