@@ -13,8 +13,6 @@ def ray_cluster() -> Iterator[str]:
     """The address of a cluster that counts four CPUs, whatever the machine has."""
     ray = pytest.importorskip("ray", reason="needs ray: pip install 'rerankd[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # How often replicas say how many tokens wait; ten seconds by default.
-    os.environ.setdefault("RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
     given = os.environ.get("RAY_ADDRESS")
     ray.init(
         address=given,

@@ -44,7 +44,12 @@ def start(address: str, folder: Path, *flags: str) -> Cluster:
         log=folder / "ray.log",
         env={"RAY_ADDRESS": address},
     )
-    server.wait_ready(240)
+    try:
+        server.wait_ready(240)
+    except AssertionError:
+        # The next one would find Serve running, at this one's port.
+        server.stop()
+        raise
     return Cluster(server, serve.get_deployment_handle("engine", "rerankd"))
 
 

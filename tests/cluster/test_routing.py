@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 from collections import Counter
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.served import POISON_WORD, poison_script, until
@@ -17,6 +18,7 @@ from rerankd.cluster.messages import Call, ModelCard, Reply, Status
 from rerankd.cluster.replica import EngineReplica
 from rerankd.cluster.routing import Candidate, order_of_choice, prefix_key
 from rerankd.errors import DeadlineExceeded, EngineDead, NotFound, Overloaded, RateLimited, ServiceError
+from rerankd.http.app import create_app
 from rerankd.settings import ModelSettings, Settings
 from rerankd.types import CallContext, RerankRequest, RerankResult
 
@@ -233,3 +235,36 @@ async def test_rates_are_the_ingresss_business_and_foreign_names_the_settings() 
     strict = await ingress(OneReplica(), strict_models=True)
     (answer,) = await ask(strict, model="nobody")  # type: ignore[misc]
     assert isinstance(answer, NotFound)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/rerank", 200),
+        ("GET", "/livez", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/health", 200),
+        ("GET", "/info", 200),
+        ("GET", "/v1/models", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/v1/instructions", 200),
+        ("POST", "/feedback", 404),
+        ("GET", "/admin/experiments", 404),
+        ("GET", "/admin/cache", 404),
+        ("POST", "/admin/cache/flush", 200),
+        ("POST", "/admin/reload", 400),
+        ("POST", "/admin/reload/tiny", 400),
+    ],
+)
+async def test_every_route_has_an_answer_on_a_cluster(method: str, path: str, status: int) -> None:
+    engine = EngineReplica(SETTINGS, "one", 60)
+    await engine.start()
+    replicas = OneReplica(await engine.rerank(call()))
+    service = await ingress(replicas, api_keys="app:other", admin_keys="root:secret")
+    bodies = {"/rerank": {"query": "q", "documents": ["a", "b"]}, "/feedback": {"request_id": "r", "clicked": [0]}}
+    transport = httpx.ASGITransport(create_app(service.settings, service))
+    headers = {"Authorization": "Bearer secret"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+        response = await client.request(method, path, json=bodies.get(path))
+    await engine.stop()
+    assert response.status_code == status, response.text

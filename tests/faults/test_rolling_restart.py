@@ -28,6 +28,8 @@ FLAGS = (
     "seconds_per_batch=0.01",
 )
 RATE = 50
+SECONDS = 60
+"""Of load at least."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -130,12 +132,12 @@ async def test_a_rolling_restart_loses_nothing(behind: Behind, measured: Measure
         for number in range(2):
             await asyncio.sleep(2)
             behind.servers[number] = await asyncio.to_thread(restart, behind.servers[number])
-        await asyncio.sleep(2)
+        await asyncio.sleep(max(2.0, SECONDS - (time.monotonic() - started)))
         seconds = time.monotonic() - started
     statuses = behind.statuses
     measured(
         "E-05",
-        f"2 processes, nginx, {RATE} req/s, each restarted",
+        f"2 processes, nginx, {RATE} req/s for {SECONDS} s, each restarted",
         "0 failed",
         f"{dict(statuses)} in {seconds:.0f} s",
     )

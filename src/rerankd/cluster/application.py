@@ -11,29 +11,31 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rerankd.cluster.ingress import ClusterService, ReplicaLost
 from rerankd.cluster.messages import Ask, Call, ModelCard, Reply, Status
 from rerankd.cluster.replica import EngineReplica
 from rerankd.errors import ConfigurationError, Draining, Overloaded
+from rerankd.http import request_id
 from rerankd.http.app import create_app
 from rerankd.observe.logs import configure_logs
 from rerankd.observe.tracing import open_tracer
-from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings, load_settings
 
 ENGINE = "engine"
 _INGRESS_CPUS = 0.1
 """Reserved; an ingress parses and renders, some milliseconds a request."""
 _REPLICAS_OF_AN_INGRESS = 4
+_REPORT_SECONDS = 1.0
+"""How often a replica says how many tokens it has."""
 _SPARE_CALLS = 64
 """Calls that a replica may have beyond those that it lets in: it is the one to refuse, for it knows the tokens."""
 
@@ -121,19 +123,28 @@ class IngressDeployment:
         await self._service.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        service = cast("RerankService", self._service)
-        return _without_lifespan(create_app(service.settings, service, tracer=open_tracer()))
+        return _behind_ray(create_app(self._service.settings, self._service, tracer=open_tracer()))
 
     async def __del__(self) -> None:
         await self._service.stop()
 
 
-def _without_lifespan(app: ASGIApp) -> ASGIApp:
-    """Ray asks an application to start and to stop; ours is started by its deployment."""
+def _behind_ray(app: ASGIApp) -> ASGIApp:
+    """The application without what Ray's proxy does itself.
+
+    Ray asks an application to start and to stop; ours is started by its deployment. And Ray's proxy gives a request
+    without ``X-Request-Id`` one, which we take, and puts it into every answer.
+    """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [header for header in message["headers"] if header[0] != request_id.HEADER]
+                message = {**message, "headers": kept}
+            await send(message)
+
         if scope["type"] != "lifespan":
-            await app(scope, receive, send)
+            await app(scope, receive, send_without_id)
             return
         for stage in ("startup", "shutdown"):
             await receive()
@@ -167,7 +178,9 @@ def application(settings: Settings) -> serve.Application:
             max_replicas=most,
             upscale_delay_s=settings.ray_upscale_seconds,
             downscale_delay_s=settings.ray_downscale_seconds,
-            look_back_period_s=max(1.0, settings.ray_upscale_seconds),
+            # Ray's ten seconds between reports would come on top of every delay.
+            metrics_interval_s=_REPORT_SECONDS,
+            look_back_period_s=max(2 * _REPORT_SECONDS, settings.ray_upscale_seconds),
             policy=AutoscalingPolicy(
                 policy_function="rerankd.cluster.autoscaling:QueuedTokens",
                 policy_kwargs={"target_tokens": settings.ray_target_queue_tokens},

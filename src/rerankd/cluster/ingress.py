@@ -1,7 +1,7 @@
 """The service of an ingress: rates and deadlines here, the rest on an engine replica.
 
-It stands in the place of :class:`~rerankd.service.runtime.RerankService` for the HTTP routes, which is why the
-dialects, keys and limits of a cluster are those of one process.
+It is a :class:`~rerankd.http.served.Service`, as that of one process is, which is why the dialects, keys and limits of a
+cluster are those of one process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, cast
 
+from rerankd.cache.base import ScoreCache
 from rerankd.cluster.messages import Call, ModelCard, Reply, Status
 from rerankd.cluster.metrics import exposition, rows_of
 from rerankd.cluster.routing import prefix_key
@@ -29,6 +30,7 @@ from rerankd.service.admission import check_queries
 from rerankd.service.experiments import Experiments, no_experiments
 from rerankd.service.lifecycle import Lifecycle, State
 from rerankd.service.models import LoadedModel, ServedModel, ServedModels, served_sources
+from rerankd.service.offload import Offload
 from rerankd.service.rates import RateLimiter
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankRequest, RerankResult, Stage
@@ -91,6 +93,7 @@ class ClusterService:
         self.settings = settings
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
+        self.offload = Offload()
         self.models: ServedModels | None = None
         """The served names; None until a replica has told them."""
         self._replicas = replicas
@@ -98,6 +101,15 @@ class ClusterService:
         self._rates: RateLimiter | None = None
         self._sources = served_sources(settings)
         self._default = next(iter(self._sources))
+
+    @property
+    def cache(self) -> ScoreCache:
+        """See :meth:`RerankService.cache`; an ingress has none.
+
+        Raises:
+            NotFound: always.
+        """
+        raise NotFound("on a cluster each replica has its own cache: /metrics has what they count", param="cache")
 
     @property
     def experiments(self) -> Experiments:
@@ -201,7 +213,7 @@ class ClusterService:
         source = self._sources[asked][0]
         return next(name for name, (other, _) in self._sources.items() if other == source)
 
-    async def reload(self) -> None:
+    async def reload(self, name: str | None = None) -> None:
         """Not here: replicas are replaced one by one by deploying again.
 
         Raises:

@@ -13,7 +13,7 @@ from rerankd.http.auth import ADMIN_PREFIX
 from rerankd.http.route import MeasuredRoute
 
 if TYPE_CHECKING:
-    from rerankd.service.runtime import RerankService
+    from rerankd.http.served import Service
 
 _log = structlog.get_logger(__name__)
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 class AdminRoutes:
     """Actions on the running service."""
 
-    def __init__(self, service: RerankService) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
 
     def routes(self) -> list[MeasuredRoute]:

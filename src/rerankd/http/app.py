@@ -43,7 +43,7 @@ from rerankd.settings import Settings
 from rerankd.wire.registry import ROUTES
 
 if TYPE_CHECKING:
-    from rerankd.service.runtime import RerankService
+    from rerankd.http.served import Service
 
 _EXPOSED = (
     "X-Request-Id",
@@ -74,7 +74,7 @@ class Application(FastAPI):
 
 
 def create_app(
-    settings: Settings, service: RerankService, in_flight: InFlight | None = None, tracer: Tracer | None = None
+    settings: Settings, service: Service, in_flight: InFlight | None = None, tracer: Tracer | None = None
 ) -> FastAPI:
     """The application over a service, started or not.
 

@@ -20,7 +20,7 @@ from rerankd.wire.base import Json
 from rerankd.wire.json_guard import decode_json
 
 if TYPE_CHECKING:
-    from rerankd.service.runtime import RerankService
+    from rerankd.http.served import Service
 
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_TEXT = 1024
@@ -55,7 +55,7 @@ _CONTROLS: Json = {
 class ExperimentRoutes:
     """``POST /feedback``, and ``/admin/experiments``."""
 
-    def __init__(self, settings: Settings, service: RerankService) -> None:
+    def __init__(self, settings: Settings, service: Service) -> None:
         self._settings = settings
         self._service = service
 

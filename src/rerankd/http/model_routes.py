@@ -16,13 +16,13 @@ from rerankd.wire.registry import MOUNTED_GETS
 
 if TYPE_CHECKING:
     from rerankd.service.models import ServedModel, ServedModels
-    from rerankd.service.runtime import RerankService
+    from rerankd.http.served import Service
 
 
 class ModelRoutes:
     """Served names, and what stands behind them."""
 
-    def __init__(self, settings: Settings, service: RerankService) -> None:
+    def __init__(self, settings: Settings, service: Service) -> None:
         self._settings = settings
         self._service = service
 

@@ -15,7 +15,7 @@ from rerankd.http.route import MeasuredRoute
 from rerankd.settings import Settings
 
 if TYPE_CHECKING:
-    from rerankd.service.runtime import RerankService
+    from rerankd.http.served import Service
 
 
 _TAGS: list[str | Enum] = ["operations"]
@@ -25,7 +25,7 @@ _NOT_NOW: dict[int | str, dict[str, Any]] = {503: {"description": "No"}}
 class OpsRoutes:
     """The state of the server, in the forms that each asker reads."""
 
-    def __init__(self, settings: Settings, service: RerankService) -> None:
+    def __init__(self, settings: Settings, service: Service) -> None:
         self._service = service
         self._pages = {"docs": "/docs"} | ({"playground": PAGE} if settings.playground else {})
 

@@ -22,7 +22,7 @@ from rerankd.wire.base import Dialect, ParsedCall, ReadLimits
 from rerankd.wire.json_guard import Decoded, decode_json
 
 if TYPE_CHECKING:
-    from rerankd.service.runtime import RerankService
+    from rerankd.http.served import Service
 
 ANSWER_BYTES_PER_DOCUMENT = 64
 """Bytes of a body that take as long to read as a document's place in the answer takes to write."""
@@ -35,7 +35,7 @@ class RerankCalls:
     """Middleware that answers the paths of the wire's route table; every other call goes on to the router."""
 
     def __init__(
-        self, app: ASGIApp, table: RouteTable, settings: Settings, service: RerankService, in_flight: InFlight
+        self, app: ASGIApp, table: RouteTable, settings: Settings, service: Service, in_flight: InFlight
     ) -> None:
         self._app = app
         self._table = table
