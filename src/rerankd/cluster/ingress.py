@@ -1,7 +1,7 @@
 """The service of an ingress: rates and deadlines here, the rest on an engine replica.
 
-It is a :class:`~rerankd.http.served.Service`, as that of one process is, which is why the dialects, keys and limits of a
-cluster are those of one process.
+It is a :class:`~rerankd.http.served.Service`, as that of one process is, which is why the dialects, keys and limits
+of a cluster are those of one process.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rerankd.cache.base import ScoreCache
 from rerankd.cluster.messages import Call, ModelCard, Reply, Status
 from rerankd.cluster.metrics import exposition, rows_of
 from rerankd.cluster.routing import prefix_key
+from rerankd.core.engine_thread import EngineState
 from rerankd.errors import (
     DeadlineExceeded,
     EngineDead,
@@ -68,6 +69,8 @@ class ReplicaLost(Exception):
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Engine:
     info: object
+    state: EngineState = "ready"
+    """A call is always taken; which replicas hold the model is Ray's business."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from rerankd.settings import Settings
 from rerankd.wire.registry import MOUNTED_GETS
 
 if TYPE_CHECKING:
-    from rerankd.service.models import ServedModel, ServedModels
     from rerankd.http.served import Service
+    from rerankd.service.models import ServedModel, ServedModels
 
 
 class ModelRoutes:
