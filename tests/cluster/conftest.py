@@ -13,6 +13,8 @@ def ray_cluster() -> Iterator[str]:
     """The address of a cluster that counts four CPUs, whatever the machine has."""
     ray = pytest.importorskip("ray", reason="needs ray: pip install 'rerankd[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # As `rerankd serve --ray` has it for a cluster of its own.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "50")
     given = os.environ.get("RAY_ADDRESS")
     ray.init(
         address=given,

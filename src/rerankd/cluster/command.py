@@ -31,6 +31,8 @@ def run(settings: Settings) -> int:
         raise ConfigurationError("a Ray cluster needs: pip install 'rerankd[ray]'") from error
     # A server of one's own tells nobody that it runs.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray kills an HTTP proxy that is not up within five seconds, and gives up: a machine that starts is busy.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "50")
     ended = threading.Event()
     # RAY_ADDRESS joins a running cluster; without it Ray starts one here.
     ray.init(address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=True)
