@@ -25,7 +25,7 @@ $(SERVE_STAMP): pyproject.toml constraints.txt
 
 $(STAMP): $(SERVE_STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[reference,redis,eval]' --group dev
+		--editable '.[reference,redis,postgres,eval]' --group dev
 	@touch $@
 
 install: $(STAMP) ## Make the virtual environment with everything that tests and lint need

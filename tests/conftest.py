@@ -26,7 +26,7 @@ LONGEST = (
 )
 """What takes long begins first: a parallel run ends when the last worker does."""
 
-pytest_plugins = ["tests.figures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
+pytest_plugins = ["tests.figures", "tests.postgres_fixtures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -94,9 +94,19 @@ def require_regular(file: Path) -> os.stat_result:
 
 def cache_folder() -> Path | None:
     """Where this user's programs keep what they can make again; None for a user without a home."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
+    return _user_folder("XDG_CACHE_HOME", ".cache")
+
+
+def state_folder() -> Path | None:
+    """Where this user's programs keep what has to outlive them; None for a user without a home."""
+    return _user_folder("XDG_STATE_HOME", ".local/state")
+
+
+def _user_folder(variable: str, default: str) -> Path | None:
+    """Of the XDG base directories: the variable counts where it holds an absolute path."""
+    named = os.environ.get(variable, "")
     try:
-        base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+        base = Path(named) if Path(named).is_absolute() else Path.home() / default
     except RuntimeError:
         return None
     return base / "rerankd"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import httpx
 import pytest
 from tests.live import LiveServer
 
-from rerankd.experiments.store import open_store, stored_answers
+from rerankd.experiments.database import open_database
+from rerankd.experiments.store import stored_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -27,9 +29,17 @@ def ask(client: httpx.Client, server: LiveServer, user: int) -> httpx.Response:
     return answer
 
 
-def test_a_killed_server_loses_no_feedback_and_its_replica_and_successor_know_the_arms(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_killed_server_loses_no_feedback_and_its_replica_and_successor_know_the_arms(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    store = str(tmp_path / "feedback.sqlite")
+    if kind == "postgres":
+        store = request.getfixturevalue("postgres_server").url
     (tmp_path / "rerankd.toml").write_text(SETTINGS)
-    servers = [LiveServer("--threads", "1", log=tmp_path / f"{number}.log") for number in range(2)]
+    servers = [
+        LiveServer("--threads", "1", "--feedback-store", store, log=tmp_path / f"{number}.log") for number in range(2)
+    ]
     try:
         for server in servers:
             server.wait_ready()
@@ -54,12 +64,15 @@ def test_a_killed_server_loses_no_feedback_and_its_replica_and_successor_know_th
                 f"{servers[1].url}/feedback", json={"request_id": next(iter(acknowledged)), "used": [1]}
             )
             assert elsewhere.status_code == 200
-            servers.append(LiveServer("--threads", "1", log=tmp_path / "2.log").wait_ready())
+            servers.append(
+                LiveServer("--threads", "1", "--feedback-store", store, log=tmp_path / "2.log").wait_ready()
+            )
             assert [ask(client, servers[2], user).headers["x-experiment"] for user in range(30)] == arms[0]
     finally:
         for server in servers:
             server.process.kill()
             server.process.wait()
-    found = stored_answers(open_store(tmp_path / "rerankd-feedback.sqlite"), "words")
+    with contextlib.closing(open_database(store)) as database:
+        found = list(stored_answers(database, "words"))
     kept = {answer.request_id: liked["clicked"] for answer, liked in found if "clicked" in liked}
     assert kept == {id: frozenset({index}) for id, index in acknowledged.items()}

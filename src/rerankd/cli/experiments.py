@@ -39,23 +39,23 @@ def experiments() -> None:
 @click.option(
     "--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for a plot of each comparison, as SVG."
 )
-@settings_options(("feedback_file",))
+@settings_options(("feedback_store",))
 def report(
     names: tuple[str, ...],
     measure: Measure,
     json_file: Path | None,
     plots: Path | None,
     config: Path | None,
-    feedback_file: str | None,
+    feedback_store: str | None,
 ) -> None:
-    """Compare the arms of experiments by what users clicked or used; without NAMES all that are in the file.
+    """Compare the arms of experiments by what users clicked or used; without NAMES all that are in the store.
 
     It may be read at any time, as often as one likes: where there is no difference, the test declares one in at most
     5 % of all experiments, however often it is looked at.
     """
     from rerankd.experiments.report import as_json, plot
 
-    settings = settings_from(config, {"feedback_file": feedback_file})
+    settings = settings_from(config, {"feedback_store": feedback_store})
     reports = _reports(settings, names, measure)
     for one in reports:
         click.echo("\n".join(map(printable, _lines(one))) + "\n")
@@ -71,28 +71,29 @@ def report(
 
 def _reports(settings: Settings, names: Sequence[str], measure: Measure) -> list[ExperimentReport]:
     from rerankd.experiments.analysis import analyse
-    from rerankd.experiments.store import open_store, stored_agreements, stored_answers, stored_experiments
+    from rerankd.experiments.database import file_of, is_file, open_database
+    from rerankd.experiments.store import stored_agreements, stored_answers, stored_experiments
 
-    file = Path(settings.feedback_file)
-    if not file.is_file():
-        raise ConfigurationError(f"there is no {file}; name the server's file by --feedback-file")
-    connection = open_store(file)
+    target = settings.feedback_store
+    if is_file(target) and not file_of(target).is_file():
+        raise ConfigurationError(f"there is no {file_of(target)}; name the server's store by --feedback-store")
+    database = open_database(target)
     try:
-        known = stored_experiments(connection)
+        known = stored_experiments(database)
         if missing := [name for name in names if name not in known]:
-            raise ConfigurationError(f"there is no experiment {missing[0]} in {file}; there is {', '.join(known)}")
+            raise ConfigurationError(f"there is no experiment {missing[0]} in the store; there is {', '.join(known)}")
         return [
             analyse(
                 name,
-                stored_answers(connection, name),
-                stored_agreements(connection, name),
+                stored_answers(database, name),
+                stored_agreements(database, name),
                 _weights(settings, name),
                 measure,
             )
             for name in names or known
         ]
     finally:
-        connection.close()
+        database.close()
 
 
 def _weights(settings: Settings, name: str) -> dict[str, float]:

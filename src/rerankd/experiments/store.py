@@ -1,8 +1,8 @@
-"""Answers of experiments, what users did with them, and what an operator asked for, in SQLite.
+"""Answers of experiments, what users did with them, and what an operator asked for, in SQLite or PostgreSQL.
 
-One thread writes. What it is told is committed in groups, and feedback is acknowledged when it is on the disk: WAL
-with ``synchronous=FULL``. Several processes of one machine may share the file. No texts are kept, and no keys: units
-are digests, but for the keys that an operator pins.
+One thread writes. What it is told is committed in groups, and feedback is acknowledged when it is on the disk.
+Several processes may share the database. No texts are kept, and no keys: units are digests, but for the keys that an
+operator pins.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import structlog
 
-from rerankd.errors import ConfigurationError, InvalidRequest, NotFound, Overloaded, ServiceError
+from rerankd.errors import InvalidRequest, NotFound, Overloaded, ServiceError
 from rerankd.experiments.assignment import Controls
+from rerankd.experiments.database import Database, open_database
 
 MAX_RANKED = 100
 """Documents of an answer that are kept: nobody clicks further down."""
@@ -31,27 +30,9 @@ MAX_CLICKS = 1000
 _MAX_WAITING = 10_000
 """Answers and feedback that wait for the disk; behind them answers are left out, and feedback is refused."""
 _GROUP = 500
-_BUSY_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 _PURGE_SECONDS = 3600.0
 _DAY = 86_400.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (
-    id INTEGER PRIMARY KEY, answer_id TEXT NOT NULL, request_id TEXT NOT NULL, caller TEXT NOT NULL,
-    experiment TEXT NOT NULL, arm TEXT NOT NULL, unit TEXT NOT NULL, pinned INTEGER NOT NULL, at REAL NOT NULL,
-    seconds REAL NOT NULL, documents INTEGER NOT NULL, score REAL, ranked TEXT NOT NULL, teams TEXT);
-CREATE INDEX IF NOT EXISTS answers_by_answer ON answers (answer_id);
-CREATE INDEX IF NOT EXISTS answers_by_request ON answers (request_id);
-CREATE INDEX IF NOT EXISTS answers_by_time ON answers (experiment, at);
-CREATE TABLE IF NOT EXISTS feedback (
-    answer INTEGER NOT NULL REFERENCES answers (id) ON DELETE CASCADE, document INTEGER NOT NULL, kind TEXT NOT NULL,
-    at REAL NOT NULL, PRIMARY KEY (answer, document, kind)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS shadows (
-    experiment TEXT NOT NULL, arm TEXT NOT NULL, live TEXT NOT NULL, at REAL NOT NULL, tau REAL NOT NULL,
-    same_first INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS shadows_by_time ON shadows (experiment, at);
-CREATE TABLE IF NOT EXISTS controls (experiment TEXT PRIMARY KEY, state TEXT NOT NULL);
-"""
 _log = structlog.get_logger(__name__)
 
 
@@ -106,45 +87,43 @@ class Feedback:
     at: float = field(default_factory=time.time)
 
 
-Work: TypeAlias = Callable[[sqlite3.Connection], Any]
+Work: TypeAlias = Callable[[Database], Any]
 
 
 class FeedbackStore:
-    """The writer and its file.
+    """The writer and its database.
 
     Args:
-        file: is made where there is none.
+        target: of :func:`~rerankd.experiments.database.open_database`.
         keep_days: answers and what belongs to them are deleted after so many days.
         on_controls: told, on the writer's thread, of the controls of all experiments when they changed.
 
     Raises:
-        ConfigurationError: the file cannot be opened or is not such a store.
+        ConfigurationError: the database cannot be opened or is not such a store.
     """
 
     def __init__(
         self,
-        file: Path,
+        target: str,
         keep_days: float = 90.0,
         on_controls: Callable[[Mapping[str, Controls]], None] = lambda controls: None,
     ) -> None:
-        self._file = file
         self._keep_seconds = keep_days * _DAY
         self._on_controls = on_controls
         self._work: queue.Queue[tuple[Work, Future[Any] | None] | None] = queue.Queue(_MAX_WAITING)
         self._controls_seen = "[]"
         self._is_ending = False
         self._purge_after = 0.0
-        connection = open_store(file)
-        self._look_at_controls(connection)
-        connection.close()
-        self._thread = threading.Thread(target=self._run, name="rerankd-feedback", daemon=True)
+        database = open_database(target)
+        self._look_at_controls(database)
+        self._thread = threading.Thread(target=self._run, args=(database,), name="rerankd-feedback", daemon=True)
         self._thread.start()
 
     def add(self, row: Answer | Agreement) -> bool:
         """Keep it when the disk has time; False where too much waits and it is left out."""
         insert = _insert_answer if isinstance(row, Answer) else _insert_agreement
         try:
-            self._work.put_nowait((lambda connection: insert(connection, row), None))
+            self._work.put_nowait((lambda database: insert(database, row), None))
         except queue.Full:
             return False
         return True
@@ -157,13 +136,13 @@ class FeedbackStore:
             InvalidRequest: a document is not among those of the answer.
             Overloaded: too much waits for the disk.
         """
-        await self._do(lambda connection: _insert_feedback(connection, feedback))
+        await self._do(lambda database: _insert_feedback(database, feedback))
 
     async def control(self, experiment: str, controls: Controls) -> None:
         """Keep an operator's wish, for all processes that share the file and for the next start."""
         state = json.dumps({"traffic": controls.traffic, "stopped": controls.stopped, "pins": dict(controls.pins)})
         sql = "INSERT INTO controls VALUES (?, ?) ON CONFLICT (experiment) DO UPDATE SET state = excluded.state"
-        await self._do(lambda connection: connection.execute(sql, (experiment, state)) and None)
+        await self._do(lambda database: database.execute(sql, (experiment, state)))
 
     async def _do(self, work: Work) -> None:
         done: Future[Any] = Future()
@@ -178,16 +157,15 @@ class FeedbackStore:
         await asyncio.to_thread(self._work.put, None)
         await asyncio.to_thread(self._thread.join)
 
-    def _run(self) -> None:
-        connection = open_store(self._file)
+    def _run(self, database: Database) -> None:
         try:
             while (group := self._next_group()) is not None:
                 if group:
-                    self._commit(connection, group)
-                self._look_at_controls(connection)
-                self._purge(connection)
+                    self._commit(database, group)
+                self._look_at_controls(database)
+                self._purge(database)
         finally:
-            connection.close()
+            database.close()
 
     def _next_group(self) -> list[tuple[Work, Future[Any] | None]] | None:
         """What waits, empty when nothing came for a while; None at the end."""
@@ -206,118 +184,97 @@ class FeedbackStore:
         self._is_ending = True
         return group
 
-    def _commit(self, connection: sqlite3.Connection, group: Sequence[tuple[Work, Future[Any] | None]]) -> None:
+    def _commit(self, database: Database, group: Sequence[tuple[Work, Future[Any] | None]]) -> None:
         """One transaction for all; who waits is told when it is on the disk."""
         outcomes: list[tuple[Future[Any], ServiceError | None]] = []
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for work, done in group:
-                error = None
-                try:
-                    work(connection)
-                except ServiceError as refused:
-                    error = refused
-                if done is not None:
-                    outcomes.append((done, error))
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
+            with database.transaction():
+                for work, done in group:
+                    error = None
+                    try:
+                        work(database)
+                    except ServiceError as refused:
+                        error = refused
+                    if done is not None:
+                        outcomes.append((done, error))
+        except Exception as error:
+            # Whatever it is: this thread goes on, for everything else waits behind it.
             _log.error("answers and feedback are not kept", error=type(error).__name__, rows=len(group))
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
             failed = ServiceError("the feedback could not be stored; the log says why")
             outcomes = [(done, failed) for _, done in group if done is not None]
         for done, outcome in outcomes:
             if done.set_running_or_notify_cancel():
                 done.set_result(None) if outcome is None else done.set_exception(outcome)
 
-    def _look_at_controls(self, connection: sqlite3.Connection) -> None:
+    def _look_at_controls(self, database: Database) -> None:
         try:
-            rows = connection.execute("SELECT experiment, state FROM controls ORDER BY experiment").fetchall()
-        except sqlite3.Error:
+            rows = database.execute("SELECT experiment, state FROM controls ORDER BY experiment").fetchall()
+        except database.failures:
             return
         seen = json.dumps(rows)
         if seen != self._controls_seen:
             self._controls_seen = seen
             self._on_controls({name: Controls(**json.loads(state)) for name, state in rows})
 
-    def _purge(self, connection: sqlite3.Connection) -> None:
+    def _purge(self, database: Database) -> None:
         now = time.time()
         if now < self._purge_after:
             return
         self._purge_after = now + _PURGE_SECONDS
         try:
             for table in ("answers", "shadows"):
-                connection.execute(f"DELETE FROM {table} WHERE at < ?", (now - self._keep_seconds,))  # noqa: S608
-        except sqlite3.Error as error:
+                database.execute(f"DELETE FROM {table} WHERE at < ?", (now - self._keep_seconds,))  # noqa: S608
+        except database.failures as error:
             _log.error("old answers are not deleted", error=type(error).__name__)
 
 
-def open_store(file: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode, for one thread.
-
-    Raises:
-        ConfigurationError: the file cannot be opened or is not such a store.
-    """
-    try:
-        connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.executescript(_SCHEMA)
-    except sqlite3.Error as error:
-        raise ConfigurationError(f"the setting 'feedback_file': {file} cannot be opened: {error}") from None
-    return connection
-
-
-def stored_answers(
-    connection: sqlite3.Connection, experiment: str
-) -> Iterator[tuple[Answer, Mapping[str, frozenset[int]]]]:
+def stored_answers(database: Database, experiment: str) -> Iterator[tuple[Answer, Mapping[str, frozenset[int]]]]:
     """The answers of an experiment in the order of time, each with the documents of its feedback by kind."""
     liked: dict[int, dict[str, set[int]]] = {}
     sql = "SELECT answer, document, kind FROM feedback JOIN answers ON answers.id = answer WHERE experiment = ?"
-    for answer, document, kind in connection.execute(sql, (experiment,)):
+    for answer, document, kind in database.execute(sql, (experiment,)):
         liked.setdefault(answer, {}).setdefault(kind, set()).add(document)
     sql = (
         "SELECT id, answer_id, request_id, caller, experiment, arm, unit, pinned, seconds, documents, score, ranked, "
         "teams, at FROM answers WHERE experiment = ? ORDER BY at"
     )
-    for id, *rest in connection.execute(sql, (experiment,)):
+    for id, *rest in database.execute(sql, (experiment,)):
         *facts, ranked, teams, at = rest
         answer = Answer(*[*facts, json.loads(ranked), teams and json.loads(teams), at])
         yield answer, {kind: frozenset(documents) for kind, documents in liked.get(id, {}).items()}
 
 
-def stored_agreements(connection: sqlite3.Connection, experiment: str) -> list[Agreement]:
+def stored_agreements(database: Database, experiment: str) -> list[Agreement]:
     sql = "SELECT experiment, arm, live, tau, same_first, at FROM shadows WHERE experiment = ? ORDER BY at"
-    rows = connection.execute(sql, (experiment,))
+    rows = database.execute(sql, (experiment,))
     return [Agreement(name, arm, live, tau, bool(same), at) for name, arm, live, tau, same, at in rows]
 
 
-def stored_experiments(connection: sqlite3.Connection) -> list[str]:
+def stored_experiments(database: Database) -> list[str]:
     sql = "SELECT experiment FROM answers UNION SELECT experiment FROM shadows ORDER BY experiment"
-    return [name for (name,) in connection.execute(sql)]
+    return [name for (name,) in database.execute(sql)]
 
 
-def _insert_answer(connection: sqlite3.Connection, row: Any) -> None:
+def _insert_answer(database: Database, row: Any) -> None:
     teams = None if row.teams is None else json.dumps(list(row.teams[:MAX_RANKED]))
-    connection.execute(
+    database.execute(
         "INSERT INTO answers (answer_id, request_id, caller, experiment, arm, unit, pinned, at, seconds, documents, "
         "score, ranked, teams) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(row.answer_id, row.request_id, row.caller, row.experiment, row.arm, row.unit, row.pinned, row.at),
+            *(row.answer_id, row.request_id, row.caller, row.experiment, row.arm, row.unit, int(row.pinned), row.at),
             *(row.seconds, row.documents, row.score, json.dumps(list(row.ranked[:MAX_RANKED])), teams),
         ),
     )
 
 
-def _insert_agreement(connection: sqlite3.Connection, row: Any) -> None:
-    values = (row.experiment, row.arm, row.live, row.at, row.tau, row.same_first)
-    connection.execute("INSERT INTO shadows VALUES (?, ?, ?, ?, ?, ?)", values)
+def _insert_agreement(database: Database, row: Any) -> None:
+    values = (row.experiment, row.arm, row.live, row.at, row.tau, int(row.same_first))
+    database.execute("INSERT INTO shadows VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
-def _insert_feedback(connection: sqlite3.Connection, row: Feedback) -> None:
+def _insert_feedback(database: Database, row: Feedback) -> None:
     """Told twice is kept once; a request id that came twice means its last answer."""
-    found = connection.execute(
+    found = database.execute(
         "SELECT id, documents FROM answers WHERE (answer_id = ? OR request_id = ?) AND caller = ? "
         "ORDER BY id DESC LIMIT 1",
         (row.request_id, row.request_id, row.caller),
@@ -332,8 +289,8 @@ def _insert_feedback(connection: sqlite3.Connection, row: Feedback) -> None:
     for name, indices in (("clicked", row.clicked), ("used", row.used)):
         if any(not 0 <= index < documents for index in indices):
             raise InvalidRequest(f"{name} names a document beyond the {documents} of the request", param=name)
-    connection.executemany(
-        "INSERT OR IGNORE INTO feedback VALUES (?, ?, ?, ?)",
+    database.execute_many(
+        "INSERT INTO feedback VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [(answer, index, "clicked", row.at) for index in row.clicked]
         + [(answer, index, "used", row.at) for index in row.used],
     )

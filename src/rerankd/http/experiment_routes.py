@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from rerankd.errors import InvalidRequest
 from rerankd.experiments.store import MAX_CLICKS, Feedback
+from rerankd.http import request_id
 from rerankd.http.auth import ADMIN_PREFIX
 from rerankd.http.body_limit import read_body
 from rerankd.http.request_state import state_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_TEXT = 1024
-"""Characters of an id or a key."""
+"""Characters of a key."""
 
 _INDICES: Json = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _FEEDBACK: Json = {
@@ -84,7 +85,7 @@ class ExperimentRoutes:
     async def feedback(self, request: Request) -> Response:
         body = await self._read(request, "request_id", "clicked", "used")
         name = body.get("request_id")
-        if not isinstance(name, str) or not 0 < len(name) <= _MAX_TEXT:
+        if not isinstance(name, str) or not request_id.can_be(name):
             raise InvalidRequest("request_id has to be the X-Request-Id of an answer, or its id", param="request_id")
         clicked, used = _indices(body, "clicked"), _indices(body, "used")
         if not clicked and not used:

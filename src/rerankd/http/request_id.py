@@ -11,6 +11,11 @@ _HARMLESS = re.compile(rb"[A-Za-z0-9._:/=+@-]{1,128}")
 """No quotes, spaces or control characters: the id goes into logs and headers."""
 
 
+def can_be(text: str) -> bool:
+    """Whether an answer may have this id."""
+    return text.isascii() and _HARMLESS.fullmatch(text.encode("ascii")) is not None
+
+
 def request_id_from(given: bytes | None) -> str:
     if given is not None and _HARMLESS.fullmatch(given):
         return given.decode("ascii")

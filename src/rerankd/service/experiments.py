@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rerankd.errors import InvalidRequest, NotFound, ServiceError
 from rerankd.experiments.analysis import INTERLEAVED
@@ -46,7 +45,7 @@ class Experiments:
     """The experiments of the settings as they stand, and what is kept of them.
 
     Raises:
-        ConfigurationError: an experiment makes no sense, or the file for feedback cannot be opened.
+        ConfigurationError: an experiment makes no sense, or the store of feedback cannot be opened.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, served: Sequence[str]) -> None:
@@ -56,7 +55,7 @@ class Experiments:
         self._metrics = metrics
         self._keys_name_callers = bool(settings.api_keys.strip() or settings.api_keys_file)
         self._loop = asyncio.get_running_loop()
-        self._store = FeedbackStore(Path(settings.feedback_file), settings.feedback_days, self._hear_of_controls)
+        self._store = FeedbackStore(settings.feedback_store, settings.feedback_days, self._hear_of_controls)
         self._shadows = Shadows(metrics, self._keep)
 
     def _first_controls(self) -> dict[str, Controls]:

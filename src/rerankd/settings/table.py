@@ -28,6 +28,7 @@ RENAMED: Mapping[str, str] = types.MappingProxyType(
         "drain_grace": "drain_grace_seconds",
         "cache_ttl": "cache_ttl_seconds",
         "cache_timeout_ms": "cache_timeout_seconds",
+        "feedback_file": "feedback_store",
     }
 )
 """Settings that had another name, old to new. The old name is refused, so that no value is read in the wrong unit."""
@@ -333,9 +334,11 @@ class Settings:
         600.0, "Seconds after which a Ray replica lets a model go that is not the default.", advanced=True
     )
     # Experiments
-    feedback_file: str = setting(
-        "rerankd-feedback.sqlite",
-        "Where answers of experiments and feedback are kept, for all replicas of a machine.",
+    feedback_store: str = setting(
+        "",
+        "Where answers of experiments and feedback are kept: a file (SQLite) for the replicas of one machine, or a "
+        "`postgresql://` address for those of several; empty: `rerankd/feedback.sqlite` in `$XDG_STATE_HOME`.",
+        secret=True,
     )
     feedback_days: float = setting(
         90.0, "Days after which answers and their feedback are deleted.", most=3650, positive=True, advanced=True

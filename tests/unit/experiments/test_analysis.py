@@ -123,7 +123,7 @@ def test_the_plot_shows_the_band_and_0() -> None:
 
 async def test_the_command_reports_what_the_store_has(tmp_path: Path) -> None:
     source, now = np.random.default_rng(1), time.time()
-    store = FeedbackStore(tmp_path / "feedback.sqlite")
+    store = FeedbackStore(str(tmp_path / "feedback.sqlite"))
     for number in range(600):
         arm = ("control", "candidate")[number % 2]
         store.add(answer(number, arm=arm, at=now - number))
@@ -132,7 +132,7 @@ async def test_the_command_reports_what_the_store_has(tmp_path: Path) -> None:
     await store.close()
     (tmp_path / "rerankd.toml").write_text("[experiments.x.arms.control]\n[experiments.x.arms.candidate]\n")
     arguments = ["experiments", "report", "--config", str(tmp_path / "rerankd.toml")]
-    arguments += ["--feedback-file", str(tmp_path / "feedback.sqlite")]
+    arguments += ["--feedback-store", str(tmp_path / "feedback.sqlite")]
     done = CliRunner().invoke(
         cli, [*arguments, "x", "--json", str(tmp_path / "x.json"), "--plots", str(tmp_path / "plots")]
     )
