@@ -12,14 +12,17 @@ literature:
 * ``cascade``: from the top, each document is clicked by its grade, and a click may end the search (the dependent
   click model, F. Guo et al., 2009).
 
-The control's ranking is noisy; the candidate's has less noise. A split is judged by the measure of the report that is
-the most sensitive here, the reciprocal rank of the first click. Both go through the code that serves:
+The control's ranking is noisy; the candidate's has less noise. Two versions of one ranker err alike in part, and
+``shared`` is the share of the noise's variance that both have: 0, as if they had nothing to do with each other, and
+0.5. A split does not see it, since nobody sees both; interleaving does. A split is judged by the measure of the
+report that is the most sensitive here, the reciprocal rank of the first click. Both go through the code that serves:
 :mod:`rerankd.experiments` drafts the teams, tests and decides.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
@@ -49,6 +52,7 @@ GO_ON = 0.3
 ASKS = 5
 """Queries of one user."""
 DAYS = 20
+SHARED = (0.0, 0.5)
 
 Values: TypeAlias = NDArray[np.float64]
 Test: TypeAlias = Callable[[int], Effect]
@@ -62,6 +66,8 @@ class World:
     clicks: str
     control: float
     candidate: float
+    shared: float
+    """Of the noise's variance, what is the same in both arms."""
 
 
 def grades_of(queries: int, source: np.random.Generator) -> NDArray[np.int64]:
@@ -73,10 +79,14 @@ def grades_of(queries: int, source: np.random.Generator) -> NDArray[np.int64]:
     return grades
 
 
-def orders(grades: NDArray[np.int64], noise: float, source: np.random.Generator) -> NDArray[np.int64]:
-    """Rankings, best first, shape (queries, documents)."""
-    ranked: NDArray[np.int64] = np.argsort(-(grades + source.normal(0, noise, grades.shape)), axis=1)
-    return ranked
+def orders(world: World, grades: NDArray[np.int64], source: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Rankings of control and candidate, best first, shapes (queries, documents)."""
+    common = math.sqrt(world.shared) * source.normal(0, 1, grades.shape)
+    own = math.sqrt(1 - world.shared)
+    return [
+        np.argsort(-(grades + noise * (common + own * source.normal(0, 1, grades.shape))), axis=1)
+        for noise in (world.control, world.candidate)
+    ]
 
 
 def clicks(world: World, grades: NDArray[np.int64], source: np.random.Generator) -> NDArray[np.bool_]:
@@ -98,9 +108,9 @@ def clicks(world: World, grades: NDArray[np.int64], source: np.random.Generator)
 def split(world: World, users: int, source: np.random.Generator) -> tuple[Values, Values]:
     """The mean reciprocal rank of the first clicks of each user, half of the users in each arm."""
     values = []
-    for noise in (world.control, world.candidate):
+    for arm in range(2):
         grades = grades_of(users // 2 * ASKS, source)
-        shown = np.take_along_axis(grades, orders(grades, noise, source), axis=1)
+        shown = np.take_along_axis(grades, orders(world, grades, source)[arm], axis=1)
         clicked = clicks(world, shown, source)
         ranks = np.where(clicked.any(axis=1), 1 / (clicked.argmax(axis=1) + 1), 0.0)
         values.append(ranks.reshape(-1, ASKS).mean(axis=1))
@@ -110,13 +120,13 @@ def split(world: World, users: int, source: np.random.Generator) -> tuple[Values
 def interleave(world: World, users: int, source: np.random.Generator) -> Values:
     """Who won with each user: the mean over his queries of 1 for the candidate and -1 for the control."""
     grades = grades_of(users * ASKS, source)
-    first, second = (orders(grades, noise, source) for noise in (world.control, world.candidate))
+    first, second = orders(world, grades, source)
     coin = random.Random(int(source.integers(2**62)))
     drafts = [team_draft(one, two, coin) for one, two in zip(first.tolist(), second.tolist(), strict=True)]
     shown = np.array([[document for document, _ in draft] for draft in drafts])
     clicked = clicks(world, np.take_along_axis(grades, shown, axis=1), source)
     won = [
-        winner([team for _, team in draft], set(shown[query][clicked[query]].tolist()), shown[query].tolist(), 1)
+        winner([team for _, team in draft], set(shown[query][clicked[query]].tolist()), shown[query].tolist(), 1, 0)
         for query, draft in enumerate(drafts)
     ]
     values: Values = np.array(won, dtype=np.float64).reshape(-1, ASKS).mean(axis=1)
@@ -146,7 +156,7 @@ def declared(test: Test, looks: Sequence[int]) -> int | None:
 
 def false_alarms(method: str, clicks_by: str, runs: int, users: int) -> int:
     """Of experiments between two equal arms, looked at daily, those that declare a difference."""
-    world = World(clicks_by, 0.8, 0.8)
+    world = World(clicks_by, 0.8, 0.8, SHARED[-1])
     looks = [users * day // DAYS for day in range(1, DAYS + 1)]
     source = np.random.default_rng(1)
     return sum(declared(METHODS[method](world, users, source), looks) is not None for _ in range(runs))
@@ -173,19 +183,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
-    for clicks_by in ("position", "cascade"):
-        world = World(clicks_by, control=0.9, candidate=0.6)
-        row: dict[str, Any] = {"clicks": clicks_by}
+    for clicks_by, shared in itertools.product(("position", "cascade"), SHARED):
+        world = World(clicks_by, 0.9, 0.6, shared)
+        row: dict[str, Any] = {"clicks": clicks_by, "shared": shared}
         for method in METHODS:
-            alarms = false_alarms(method, clicks_by, options.null_runs, options.null_users)
-            most = options.most if method == "split" else options.most // 5
+            most = options.most if method == "split" else options.most // 10
             needed, power = users_needed(method, world, options.runs, most)
-            row[method] = {"false_alarms": alarms, "of": options.null_runs, "users": needed, "power": power}
-            print(f"{clicks_by:9} {method:10} {alarms:3} of {options.null_runs} false alarms, {needed:,.0f} users "
-                  f"for a power of {POWER}, {power:.0%} found in the end", flush=True)  # fmt: skip
+            row[method] = {"users": needed, "power": power}
+            print(f"{clicks_by:9} {shared} shared, {method:10} {needed:7,.0f} users for a power of {POWER}, "
+                  f"{power:.0%} found in the end", flush=True)  # fmt: skip
         row["ratio"] = row["split"]["users"] / row["interleave"]["users"]
-        print(f"{clicks_by:9} a split needs {row['ratio']:.1f} times the users", flush=True)
+        print(
+            f"{clicks_by:9} {shared} shared, a split needs {row['ratio']:.1f} times the users",
+            flush=True,
+        )
         results.append(row)
+    for clicks_by, method in itertools.product(("position", "cascade"), METHODS):
+        alarms = false_alarms(method, clicks_by, options.null_runs, options.null_users)
+        results.append({"clicks": clicks_by, "method": method, "false_alarms": alarms, "of": options.null_runs})
+        print(f"{clicks_by:9} {method:10} {alarms:3} of {options.null_runs} false alarms", flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -195,7 +195,7 @@ def _interleaved(
         for answer, liked in of_day:
             if answer.arm == both and answer.teams is not None:
                 ranked = answer.ranked[: len(answer.teams)]
-                arm.add(answer, winner(answer.teams, liked.get(kind, frozenset()), ranked, candidate))
+                arm.add(answer, winner(answer.teams, liked.get(kind, frozenset()), ranked, candidate, control))
         days.append((end, mean_of_units(arm.values())))
     return ExperimentReport(
         name,

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rerankd.experiments.analysis import INTERLEAVED
 from rerankd.experiments.interleaving import team_draft
 from rerankd.types import DocumentScore, RerankResult
 
@@ -17,7 +18,7 @@ def interleaved(
     coin: random.Random,
     top_n: int | None,
 ) -> RerankResult:
-    """One answer in which every document says its team.
+    """One answer in which every document says its team: an arm, or both where both would show it there.
 
     Clients sort by score, and two models' scores have no common scale. So a document has the score that its own arm
     gave it, but never more than the one before it has; ``model_score`` is what it was given.
@@ -34,10 +35,11 @@ def interleaved(
     ranked: list[DocumentScore] = []
     score = logit = math.inf
     for index, team in team_draft(rankings[0], rankings[1], coin):
-        own = answers[team].scores[index]
+        own = answers[team or 0].scores[index]
         # What is ranked has both.
         score, logit = _below(own.score or 0.0, score), _below(own.logit or 0.0, logit)
-        place = replace(own, score=score, logit=logit, team=arms[team], model_score=own.score)
+        name = INTERLEAVED.join(arms) if team is None else arms[team]
+        place = replace(own, score=score, logit=logit, team=name, model_score=own.score)
         scores[index] = place
         ranked.append(place)
     return replace(

@@ -92,27 +92,49 @@ def test_a_draft_keeps_every_document_once_and_each_team_in_its_order() -> None:
         for team, ranking in enumerate((first, second)):
             own = [document for document, whose in drafted if whose == team]
             assert own == sorted(own, key=ranking.index)
-        # Of any even beginning that both can fill, half belongs to each.
-        assert sum(team for _, team in drafted[:10]) == 5
+        # Of any even beginning that both can fill, each has as many.
+        teams = [team for _, team in drafted[:10]]
+        assert teams.count(0) == teams.count(1)
 
 
 def test_the_same_key_and_query_make_the_same_draft() -> None:
-    def drafted(key: str, query: str) -> list[tuple[int, int]]:
+    def drafted(key: str, query: str) -> list[tuple[int, int | None]]:
         return team_draft(range(10), range(9, -1, -1), coin_of("x", key, query))
 
     assert drafted("me", "capital") == drafted("me", "capital")
     assert len({tuple(drafted("me", str(query))) for query in range(20)}) > 5
 
 
-def test_a_team_that_answers_alike_wins_as_often_as_it_loses() -> None:
+def test_what_both_show_alike_is_nobodys() -> None:
+    alike = team_draft(range(10), range(10), coin_of("x", "me", "query"))
+    assert alike == [(document, None) for document in range(10)]
+    # The first round shows 1 and 2 whatever the coin says; in the second each has one; in the third they agree again.
+    drafted = team_draft([1, 2, 3, 4, 5, 6], [1, 2, 4, 3, 5, 6], coin_of("x", "me", "query"))
+    assert [team for _, team in drafted] in ([None, None, 0, 1, None, None], [None, None, 1, 0, None, None])
+
+
+@pytest.mark.parametrize("clicked", range(6))
+def test_clicks_on_a_place_whatever_stands_there_favour_no_team(clicked: int) -> None:
+    random.seed(2)
     wins = 0
-    for query in range(2_000):
-        drafted = team_draft(range(10), range(10), coin_of("x", "me", str(query)))
-        wins += winner([team for _, team in drafted], {0}, [document for document, _ in drafted], 0)
-    assert abs(wins) < 5 * 2_000**0.5
+    for query in range(4_000):
+        first, second = random.sample(range(6), 6), list(range(6))
+        # Near the truth, so that rounds of each kind occur.
+        second[query % 5 : query % 5 + 2] = reversed(second[query % 5 : query % 5 + 2])
+        first = first if query % 2 else list(range(6))
+        drafted = team_draft(first, second, coin_of("x", "me", str(query)))
+        shown = [document for document, _ in drafted]
+        wins += winner([team for _, team in drafted], {shown[clicked]}, shown, 0, 1)
+    assert abs(wins) < 4 * 4_000**0.5
+
+
+def test_documents_of_one_ranking_alone_are_its_teams() -> None:
+    assert sorted(team_draft([1], [], random.Random(0))) == [(1, 0)]
+    assert [team for _, team in team_draft([1, 2], [1], random.Random(0))] == [None, 0]
 
 
 def test_the_winner_has_more_liked_documents() -> None:
-    assert winner(["a", "b", "a"], {7, 9}, [7, 8, 9], "a") == 1
-    assert winner(["a", "b", "a"], {8}, [7, 8, 9], "a") == -1
-    assert winner(["a", "b", "a"], {7, 8}, [7, 8, 9], "a") == 0
+    assert winner(["a", "b", "a"], {7, 9}, [7, 8, 9], "a", "b") == 1
+    assert winner(["a", "b", "a"], {8}, [7, 8, 9], "a", "b") == -1
+    assert winner(["a", "b", "a"], {7, 8}, [7, 8, 9], "a", "b") == 0
+    assert winner(["both", "b", "a"], {7, 8}, [7, 8, 9], "a", "b") == -1

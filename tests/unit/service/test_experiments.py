@@ -15,8 +15,9 @@ from tests.served import Served, served, until
 
 from rerankd.errors import ConfigurationError
 from rerankd.experiments.analysis import analyse
+from rerankd.experiments.database import open_database
 from rerankd.experiments.setup import experiments_of
-from rerankd.experiments.store import open_store, stored_agreements, stored_answers
+from rerankd.experiments.store import stored_agreements, stored_answers
 from rerankd.service.interleaved import interleaved
 from rerankd.service.ranking import document_score, rank
 from rerankd.settings import ArmSettings, ExperimentSettings, ModelSettings, Settings
@@ -30,7 +31,7 @@ SPLIT = {"control": ArmSettings(), "candidate": ArmSettings(instruction="Find th
 async def experimenting(folder: Path, **rule: Any) -> AsyncIterator[Served]:
     experiment = ExperimentSettings(**{"arms": SPLIT, **rule})
     file = str(folder / "feedback.sqlite")
-    async with served(experiments={"words": experiment}, feedback_file=file, admin_keys="root:secret") as server:
+    async with served(experiments={"words": experiment}, feedback_store=file, admin_keys="root:secret") as server:
         yield server
 
 
@@ -61,7 +62,7 @@ async def test_each_arm_answers_its_keys_and_says_so(tmp_path: Path) -> None:
         assert plain["meta"]["experiment"]["name"] == "words"
         for arm, count in counts.items():
             assert server.metric("reranker_experiment_seconds_count", experiment="words", arm=arm) >= count
-    found = list(stored_answers(open_store(tmp_path / "feedback.sqlite"), "words"))
+    found = list(stored_answers(open_database(str(tmp_path / "feedback.sqlite")), "words"))
     assert len(found) == 40 + 8 + 1 + 1 + 8
     assert all(sorted(answer.ranked) == list(range(8)) for answer, _ in found)
 
@@ -97,7 +98,7 @@ async def test_feedback_to_an_answer_is_kept_and_to_none_is_refused(tmp_path: Pa
             [],
         ):
             assert (await server.client.post("/feedback", json=body)).status_code == 400, body
-    ((_, liked),) = stored_answers(open_store(tmp_path / "feedback.sqlite"), "words")
+    ((_, liked),) = stored_answers(open_database(str(tmp_path / "feedback.sqlite")), "words")
     assert liked == {"clicked": {1, 3}, "used": {2}}
 
 
@@ -136,11 +137,14 @@ async def test_ramp_stop_and_pin_without_a_restart(tmp_path: Path) -> None:
 
 
 async def test_interleaved_answers_name_their_teams(tmp_path: Path) -> None:
-    async with experimenting(tmp_path, method="interleave") as server:
+    arms = {"control": ArmSettings(), "candidate": ArmSettings(template="qwen3-reranker")}
+    async with experimenting(tmp_path, method="interleave", arms=arms) as server:
         answer = await ask(server, top_n=6)
         body = answer.json()
         assert answer.headers["x-experiment"] == "words=control+candidate"
-        assert Counter(row["team"] for row in body["results"]) == {"control": 3, "candidate": 3}
+        teams = Counter(row["team"] for row in body["results"])
+        assert teams["control"] == teams["candidate"] > 0
+        assert teams.keys() <= {"control", "candidate", "control+candidate"}
         scores = [row["relevance_score"] for row in body["results"]]
         assert scores == sorted(scores, reverse=True)
         assert len(set(scores)) == 6
@@ -148,7 +152,7 @@ async def test_interleaved_answers_name_their_teams(tmp_path: Path) -> None:
         liked = next(row["index"] for row in body["results"] if row["team"] == "candidate")
         given = {"request_id": answer.headers["x-request-id"], "clicked": [liked]}
         assert (await server.client.post("/feedback", json=given)).status_code == 200
-    connection = open_store(tmp_path / "feedback.sqlite")
+    connection = open_database(str(tmp_path / "feedback.sqlite"))
     report = analyse("words", stored_answers(connection, "words"), [], {"control": 1, "candidate": 1})
     assert report.is_interleaved
     assert report.comparisons[0].effect.mean == 0.5  # one unit, two answers, one of them won
@@ -161,7 +165,7 @@ async def test_a_shadow_is_scored_when_nobody_waits(tmp_path: Path) -> None:
         labels = {"experiment": "words", "arm": "other"}
         await until(lambda: server.metric("reranker_shadow_requests_total", outcome="scored", **labels) == 1, 30)
         assert server.metric("reranker_shadow_tau_count", **labels) == 1
-    ((agreement,),) = [stored_agreements(open_store(tmp_path / "feedback.sqlite"), "words")]
+    ((agreement,),) = [stored_agreements(open_database(str(tmp_path / "feedback.sqlite")), "words")]
     assert (agreement.arm, agreement.live) == ("other", "live")
     # `tiny` reads no instruction, so that the two agree.
     assert (agreement.tau, agreement.same_first) == (1.0, True)
@@ -189,7 +193,7 @@ async def test_an_arm_may_have_a_template_of_its_own(tmp_path: Path) -> None:
         await ask(server)
         labels = {"experiment": "words", "arm": "other"}
         await until(lambda: server.metric("reranker_shadow_requests_total", outcome="scored", **labels) == 1, 30)
-    ((agreement,),) = [stored_agreements(open_store(tmp_path / "feedback.sqlite"), "words")]
+    ((agreement,),) = [stored_agreements(open_database(str(tmp_path / "feedback.sqlite")), "words")]
     assert agreement.tau < 1
 
 
@@ -230,7 +234,7 @@ async def test_an_arm_may_be_another_served_name(tmp_path: Path) -> None:
     arms = {"a": ArmSettings(), "b": ArmSettings(model="second", weight=0)}
     rules = {"x": ExperimentSettings(arms=arms)}
     file = str(tmp_path / "feedback.sqlite")
-    async with served(experiments=rules, models=models, feedback_file=file, admin_keys="root:secret") as server:
+    async with served(experiments=rules, models=models, feedback_store=file, admin_keys="root:secret") as server:
         assert (await ask(server)).json()["model"] == "tiny"
         pins = {"pins": {"me": "b"}}
         await server.client.post("/admin/experiments/x", json=pins, headers={"Authorization": "Bearer secret"})
