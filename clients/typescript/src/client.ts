@@ -1,8 +1,8 @@
 /** The client: `fetch` with a deadline, retries and errors of its own. */
 import { ClientError, ReadTimeout, type StatusError } from "./errors.js";
 import { Attempts, MAX_RETRIES, RetryBudget } from "./retry.js";
-import type { DocumentInput, Health, LongDocumentOptions, Pair, Query, RankedResults, RankingOptions, ServedModel } from "./values.js";
-import { batchCall, type Call, healthCall, modelsCall, readAnswer, rerankCall, scoreCall, transportError } from "./wire.js";
+import type { DocumentInput, Feedback, Health, LongDocumentOptions, Pair, Query, RankedResults, RankingOptions, ServedModel } from "./values.js";
+import { batchCall, type Call, feedbackCall, healthCall, modelsCall, readAnswer, rerankCall, scoreCall, transportError } from "./wire.js";
 
 export interface ClientOptions {
   /** Sent as `Authorization: Bearer`. */
@@ -94,6 +94,11 @@ export class RerankerClient {
   /** The names that the server answers to, its default first. */
   models(options: CallOptions = {}): Promise<ServedModel[]> {
     return this.#send(modelsCall, options);
+  }
+
+  /** Tell what a user did with an answer, by its `id`; when this resolves it is on the server's disk. */
+  feedback(id: string, feedback: Feedback, options: CallOptions = {}): Promise<void> {
+    return this.#send(() => feedbackCall(id, feedback), options);
   }
 
   /** How the server is. An unhealthy server is an answer; only one that cannot be asked rejects. */

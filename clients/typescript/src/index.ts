@@ -5,6 +5,7 @@ export type {
   Cascade,
   DocumentError,
   DocumentInput,
+  Feedback,
   Health,
   LongDocumentOptions,
   Pair,

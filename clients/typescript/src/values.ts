@@ -46,6 +46,15 @@ export interface RankingOptions extends LongDocumentOptions {
   readonly cascade?: Cascade | undefined;
   /** Asks for the sentences of each result that answer the query. */
   readonly relevantSpans?: RelevantSpans | undefined;
+  /** Who asks, so that an experiment shows the same user the same arm. */
+  readonly user?: string | undefined;
+}
+
+/** What a user did with an answer of an experiment: documents by their `index`. */
+export interface Feedback {
+  readonly clicked?: readonly number[] | undefined;
+  /** Quoted, copied or bought. */
+  readonly used?: readonly number[] | undefined;
 }
 
 export interface Cascade {

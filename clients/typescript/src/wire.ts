@@ -6,6 +6,7 @@ import { retryAfterMs } from "./retry.js";
 import type {
   DocumentError,
   DocumentInput,
+  Feedback,
   Health,
   LongDocumentOptions,
   Pair,
@@ -47,6 +48,7 @@ const FIELDS: { readonly [name in keyof RankingOptions]-?: keyof RerankBody } = 
   fusionWeight: "fusion_weight",
   cascade: "cascade",
   relevantSpans: "relevant_spans",
+  user: "user",
 };
 
 export function rerankCall<D extends DocumentInput>(
@@ -106,6 +108,11 @@ export function modelsCall(): Call<ServedModel[]> {
     });
   };
   return { path: "/v1/models", read };
+}
+
+export function feedbackCall(id: string, feedback: Feedback): Call<void> {
+  const { clicked = [], used = [] } = feedback;
+  return { path: "/feedback", body: { request_id: id, clicked, used }, read: () => undefined };
 }
 
 export function healthCall(): Call<Health> {

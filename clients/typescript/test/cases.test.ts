@@ -14,7 +14,7 @@ interface Exchange {
 interface Case {
   name: string;
   python_only?: string;
-  call: { method: "rank" | "rank_many" | "score" | "models" } & Record<string, unknown>;
+  call: { method: "rank" | "rank_many" | "score" | "models" | "feedback" } & Record<string, unknown>;
   exchanges: Exchange[];
   sent?: Array<{ path: string; body: unknown }>;
   waits?: Array<[number, number]>;
@@ -75,6 +75,7 @@ function camel(value: Record<string, any>): Record<string, any> {
 function asked(client: RerankerClient, call: Record<string, any>): Promise<unknown> {
   const { method, query, documents, queries, pairs, ...options } = call;
   if (method === "models") return client.models();
+  if (method === "feedback") return client.feedback(call["id"], { clicked: call["clicked"], used: call["used"] });
   if (method === "score") return client.score(pairs, camel(options));
   if (method === "rank") return client.rerank(query, documents, camel(options));
   const own = queries.map(({ text, documents, options, ...rest }: Record<string, any>) => (
@@ -148,6 +149,7 @@ describe("the cases of both languages", () => {
         expect(outcome).not.toBeInstanceOf(Error);
         const items = Array.isArray(outcome) ? outcome : [outcome];
         if (one.call.method === "models") expect(items.map(servedModel)).toEqual(one.answer);
+        else if (one.call.method === "feedback") expect(outcome).toBeUndefined();
         else if (one.call.method === "score") expect(items).toEqual(one.answer);
         else expect(items.map(described)).toEqual(one.ranked);
       }

@@ -34,6 +34,11 @@ const isFused: boolean = fused.results.every((row) => row.modelScore !== undefin
 const scores: number[] = await client.score([["capital of France", "Paris"]]);
 const models: string[] = (await client.models()).map((model) => model.name);
 
+await client.feedback(ranked.id, { clicked: [1] }).catch((error: unknown) => {
+  // A server without experiments keeps no answers.
+  if (!(error instanceof StatusError) || error.status !== 404) throw error;
+});
+
 const health: Health = await client.healthCheck({ signal: AbortSignal.timeout(5_000) });
 
 let refused = "";

@@ -35,6 +35,7 @@ from rerankd.wire.fields import (
     TOP_N,
     TRUNCATE,
     TRUNCATION_DIRECTION,
+    USER,
     Field,
     read_fields,
 )
@@ -71,6 +72,7 @@ class Native(DocumentsDialect):
         *CHUNKS,
         *STAGES,
         RELEVANT_SPANS,
+        USER,
     )
 
     def render(self, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> WireResponse:

@@ -87,6 +87,8 @@ export interface Bodies {
       /** Spans of one document; all where not given. */
       max_spans?: number | null;
     } | null;
+    /** Who asks, for experiments, where no header says it. */
+    user?: string | null;
   } | {
     /** What is searched for. */
     query: string | {
