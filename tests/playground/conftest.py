@@ -56,6 +56,30 @@ def keyed_page(browser_context: Any, keyed_server: LiveServer) -> Iterator[Any]:
     yield from opened(browser_context, keyed_server)
 
 
+SETTINGS = """
+[models.other]
+model = "tiny"
+[experiments.words.arms.control]
+[experiments.words.arms.candidate]
+instruction = "Find the opposite"
+"""
+
+
+@pytest.fixture(scope="session")
+def rich_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """Two served names, and an experiment on the first."""
+    folder = tmp_path_factory.mktemp("rich")
+    (folder / "rerankd.toml").write_text(SETTINGS)
+    flags = ("--threads", "1", "--feedback-store", str(folder / "feedback.sqlite"))
+    with running_server(*flags, log=folder / "server.log") as server:
+        yield server
+
+
+@pytest.fixture
+def rich_page(browser_context: Any, rich_server: LiveServer) -> Iterator[Any]:
+    yield from opened(browser_context, rich_server)
+
+
 def opened(context: Any, server: LiveServer) -> Iterator[Any]:
     """The playground in a new tab; a mistake of its scripts, and a word with another host, fail the test."""
     page = context.new_page()

@@ -79,6 +79,25 @@ def test_two_settings_stand_side_by_side(page: Page) -> None:
     page.set_viewport_size({"width": 1360, "height": 900})
 
 
+def test_a_preset_a_cascade_and_the_arm_of_an_experiment_are_seen(rich_page: Page) -> None:
+    page = rich_page
+    page.wait_for_selector("#server[data-state=ready]")
+    page.get_by_label("Preset").select_option("web_search")
+    assert page.input_value(".setting-a textarea") == "@web_search"
+    assert "web search query" in page.inner_text(".setting-a .hint")
+    page.get_by_label("Cascade").select_option("other")
+    page.get_by_label("then scored").fill("2")
+    fill(page)
+    rank(page)
+    facts = page.inner_text(".facts")
+    assert "2 of 3 scored after other" in facts
+    assert "experiment words: c" in facts
+    assert page.get_by_text("by the first order alone").count() == 1
+    assert '"cascade": {' in page.inner_text("#code")
+    page.click("#tab-TypeScript")
+    assert '{ instruction: "@web_search", cascade: {"model":"other","depth":2} }' in page.inner_text("#code")
+
+
 def test_everything_works_by_keyboard(page: Page) -> None:
     page.keyboard.press("/")
     page.keyboard.type(QUERY)

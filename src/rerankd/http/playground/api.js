@@ -13,14 +13,24 @@ export const serverAddress = () => new URL(".", location.href).href.replace(/\/$
 
 export const info = (key) => call("info", { key });
 
+/** The instructions that the server knows by name. */
+export const instructions = (key) => call("v1/instructions", { key });
+
 export const health = async () => {
   const response = await fetch(`${serverAddress()}/health`).catch(() => undefined);
   return response ? response.json().catch(() => undefined) : undefined;
 };
 
 /** The body of one call: what was left empty is left out, so that the server's default applies. */
-export function body({ query, documents, instruction, model, longDocuments }) {
-  return { query, documents, ...(instruction && { instruction }), ...(model && { model }), ...(longDocuments && { long_documents: longDocuments }) };
+export function body({ query, documents, ...setting }) {
+  return { query, documents, ...options(setting) };
+}
+
+/** What is said of a ranking beside its texts, by the API's names. */
+export function options({ instruction, model, longDocuments, cascadeModel, cascadeDepth }) {
+  const cascade = cascadeModel && { model: cascadeModel, ...(cascadeDepth && { depth: cascadeDepth }) };
+  const said = { instruction, model, long_documents: longDocuments, cascade };
+  return Object.fromEntries(Object.entries(said).filter(([, value]) => value));
 }
 
 /** One ranking: the server's answer, and the milliseconds until it was here. */

@@ -3,7 +3,7 @@ import * as api from "./api.js";
 import { $, element } from "./dom.js";
 import { join, readFile, split } from "./documents.js";
 import { currentLanguage, number, preferredLanguage, t, translate } from "./i18n.js";
-import { EXAMPLES } from "./presets.js";
+import { EXAMPLES } from "./examples.js";
 import { resultLists } from "./results.js";
 import { NAMES, Setting, settingFields } from "./settings.js";
 import { LANGUAGES } from "./snippets.js";
@@ -11,6 +11,7 @@ import { LANGUAGES } from "./snippets.js";
 const state = {
   settings: [new Setting(), new Setting()],
   models: [],
+  instructions: [],
   server: undefined,
   threshold: { value: 0.5 },
   runs: [],
@@ -47,7 +48,7 @@ function showCount() {
 }
 
 function showSettings() {
-  $("settings").replaceChildren(...settingFields(chosen(), state.models, showCall));
+  $("settings").replaceChildren(...settingFields(chosen(), state, showCall));
 }
 
 function showExamples() {
@@ -148,6 +149,7 @@ async function learnServer() {
   try {
     state.server = await api.info(key());
     state.models = state.server.models ?? [];
+    state.instructions = (await api.instructions(key())).data ?? [];
     showServer("ready");
   } catch (error) {
     state.server = undefined;

@@ -5,10 +5,15 @@ import { NAMES } from "./settings.js";
 
 const FEW = 100;
 
-/** Documents of an answer from the best to the worst, those without a score at the end. */
+/**
+ * Documents of an answer from the best to the worst, those without a score at the end.
+ *
+ * The server's order, not one by score: a cascade has scores of two models, which have no common scale.
+ */
 export function ranking(answer) {
-  const scored = answer.scores.map((score, index) => ({ index, score }));
-  return scored.sort((one, other) => (other.score ?? -1) - (one.score ?? -1));
+  const ranked = answer.results.map(({ index }) => index);
+  const rest = [...answer.scores.keys()].filter((index) => !ranked.includes(index));
+  return [...ranked, ...rest].map((index) => ({ index, score: answer.scores[index] }));
 }
 
 /**
@@ -86,8 +91,9 @@ function row({ index, score }, rank, run, rankInFirst) {
   const shown = score === null ? t("unscored") : number(score, 3);
   const error = run.answer.errors?.find((one) => one.index === index);
   const elsewhere = typeof rankInFirst === "number" && rankInFirst !== rank;
-  const best = run.answer.results?.find((one) => one.index === index)?.best_passage;
-  const text = element("p", { class: "text" }, passages(run.documents[index], best));
+  const said = run.answer.results.find((one) => one.index === index) ?? {};
+  const notes = [error?.message, elsewhere && t("inOther")(rankInFirst + 1), said.rescored === false && t("byFirst"), said.team && t("team")(said.team)];
+  const text = element("p", { class: "text" }, passages(run.documents[index], said.best_passage));
   return element(
     "li",
     {
@@ -102,7 +108,7 @@ function row({ index, score }, rank, run, rankInFirst) {
       element("span", { "aria-hidden": "true" }, places ? `${arrow} ${Math.abs(places)}` : arrow),
       element("span", { class: "visually-hidden" }, t("moved")(places)),
     ),
-    element("div", { class: "what" }, text, error && element("p", { class: "note" }, error.message), elsewhere && element("p", { class: "note" }, t("inOther")(rankInFirst + 1))),
+    element("div", { class: "what" }, text, notes.filter(Boolean).map((note) => element("p", { class: "note" }, note))),
     element("span", { class: "score" }, shown),
   );
 }
@@ -126,7 +132,7 @@ function facts({ answer, milliseconds }) {
   const whole = Object.values(phases).reduce((sum, part) => sum + part, 0) || 1;
   const told = Object.entries(phases).map(([name, part]) => `${name} ${number(part, 1)} ms`).join(" · ");
   const cached = answer.meta?.cached_documents;
-  const chunks = answer.meta?.long_documents?.chunks;
+  const { experiment, cascade, calibration, long_documents: long } = answer.meta ?? {};
   return element(
     "div",
     { class: "facts" },
@@ -134,7 +140,10 @@ function facts({ answer, milliseconds }) {
     element("span", { class: "phases", role: "img", "aria-label": told, title: told }, Object.values(phases).map((part) => element("i", { style: { "flex-grow": String(part / whole) } }))),
     element("span", {}, t("tokens")(number(answer.usage?.total_tokens ?? 0))),
     cached ? element("span", {}, t("cached")(number(cached))) : undefined,
-    chunks ? element("span", {}, t("chunks")(number(chunks))) : undefined,
+    long?.chunks ? element("span", {}, t("chunks")(number(long.chunks))) : undefined,
+    cascade && element("span", {}, t("rescored")(number(cascade.rescored), number(answer.scores.length), cascade.first)),
+    calibration && element("span", {}, t("calibrated")(calibration)),
+    experiment && element("span", {}, t("arm")(experiment.name, experiment.arm)),
   );
 }
 

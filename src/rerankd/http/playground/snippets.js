@@ -1,5 +1,5 @@
 // The call of the page, as a program makes it.
-import { body, serverAddress } from "./api.js";
+import { body, options, serverAddress } from "./api.js";
 
 export const LANGUAGES = { curl: curl, Python: python, TypeScript: typescript };
 
@@ -10,8 +10,8 @@ function curl(asked, keyed) {
 }
 
 function python(asked, keyed) {
-  const { query, documents, instruction, model, longDocuments } = asked;
-  const options = [instruction && `instruction=${quoted(instruction)}`, model && `model=${quoted(model)}`, longDocuments && `long_documents=${quoted(longDocuments)}`].filter(Boolean);
+  const { query, documents, ...setting } = asked;
+  const said = Object.entries(options(setting)).map(([name, value]) => `${name}=${quoted(value)}`);
   return [
     ...(keyed ? ["import os", ""] : []),
     "from rerankd.client import Client",
@@ -20,14 +20,15 @@ function python(asked, keyed) {
     ...documents.map((document) => `    ${quoted(document)},`),
     "]",
     `with Client(${quoted(serverAddress())}${keyed ? ', os.environ["RERANKD_KEY"]' : ""}) as client:`,
-    `    for result in client.rank(${[quoted(query), "documents", ...options].join(", ")}):`,
+    `    for result in client.rank(${[quoted(query), "documents", ...said].join(", ")}):`,
     '        print(f"{result.score:.3f}  {result.document.text}")',
   ].join("\n");
 }
 
 function typescript(asked, keyed) {
-  const { query, documents, instruction, model } = asked;
-  const options = [instruction && `instruction: ${quoted(instruction)}`, model && `model: ${quoted(model)}`].filter(Boolean);
+  const { query, documents, ...setting } = asked;
+  const camel = (name) => name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase());
+  const said = Object.entries(options(setting)).map(([name, value]) => `${camel(name)}: ${quoted(value)}`);
   return [
     'import { RerankerClient } from "rerankd";',
     "",
@@ -35,10 +36,10 @@ function typescript(asked, keyed) {
     ...documents.map((document) => `  ${quoted(document)},`),
     "];",
     `const client = new RerankerClient(${quoted(serverAddress())}${keyed ? ", { apiKey: process.env.RERANKD_KEY }" : ""});`,
-    `const { results } = await client.rerank(${[quoted(query), "documents", ...(options.length ? [`{ ${options.join(", ")} }`] : [])].join(", ")});`,
+    `const { results } = await client.rerank(${[quoted(query), "documents", ...(said.length ? [`{ ${said.join(", ")} }`] : [])].join(", ")});`,
     "for (const { score, text } of results) console.log(score.toFixed(3), text);",
   ].join("\n");
 }
 
-/** A string in quotes: JSON's form is Python's and TypeScript's too, but for characters that no line may hold. */
-const quoted = (text) => JSON.stringify(text).replaceAll("\u2028", "\\u2028").replaceAll("\u2029", "\\u2029").replaceAll("\u007f", "\\u007f");
+/** A string, number or object: JSON's form is Python's and TypeScript's too, but for characters that no line may hold. */
+const quoted = (value) => JSON.stringify(value).replaceAll("\u2028", "\\u2028").replaceAll("\u2029", "\\u2029").replaceAll("\u007f", "\\u007f");

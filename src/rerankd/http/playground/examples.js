@@ -1,15 +1,4 @@
-// Instructions to begin with, and examples to try. Instructions are English in every language: the models learned so.
-
-export const PRESETS = {
-  search: "Given a web search query, retrieve relevant passages that answer the query",
-  answer: "Given a question, retrieve passages that contain the answer",
-  code: "Given a question about code, retrieve the function that does it",
-  legal: "Given a legal question, retrieve the provisions that answer it",
-  medical: "Given a medical question, retrieve passages of guidelines that answer it",
-  support: "Given a customer's problem, retrieve the help article that solves it",
-  fact: "Given a claim, retrieve passages that support or refute it",
-  same: "Given a question, retrieve questions that ask for the same thing",
-};
+// Examples to try.
 
 export const EXAMPLES = {
   capital: {
