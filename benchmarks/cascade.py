@@ -2,10 +2,13 @@
 
     python benchmarks/cascade.py shared/data/eval/scifact --model Qwen/Qwen3-Reranker-0.6B --first tiny
     python benchmarks/cascade.py shared/data/eval/cmrc2018-sentence --queries 100
+    python benchmarks/cascade.py shared/data/eval/cmrc2018-sentence --queries 100 --first-layers 2
 
 Every candidate is scored once by the model, and by ``--first`` where it names one; without it the candidates' own
-scores order first. The cascade of the server then runs over these scores, once for each depth and each confidence.
-Prints one row each: the share of the model's pairs that were scored, nDCG@10, and its share of the whole model's.
+scores order first. ``--first-layers`` makes the first model of the model's own first layers, with a head that is
+fitted to the model's scores on queries behind those that are judged. The cascade of the server then runs over these
+scores, once for each depth and each confidence. Prints one row each: the share of the model's pairs that were scored,
+nDCG@10, and its share of the whole model's.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,9 @@ from rerankd.types import DocumentScore, RerankRequest, RerankResult
 DEPTHS = (5, 10, 15, 20, 30, 50, 75, 100)
 CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 TOP_N = 10
+LEARNED_QUERIES = 150
+LEARNED_DOCUMENTS = 20
+"""Of each query, for the head of ``--first-layers``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,23 @@ class Scores:
     documents: tuple[str, ...]
     first: tuple[float, ...]
     model: tuple[float, ...]
+
+
+def first_layers(data: EvaluationSet, judged: int, model: str, layers: int, folder: Path) -> str:
+    """The folder of a model of the first layers, whose head learned from the queries behind the judged ones."""
+    from benchmarks.early_exit import export
+
+    rest = list(data.queries)[judged : judged + LEARNED_QUERIES]
+    learned = replace(
+        data,
+        queries={query: data.queries[query] for query in rest},
+        judgements={query: data.judgements[query] for query in rest},
+        candidates={query: data.candidates[query][:LEARNED_DOCUMENTS] for query in rest},
+    )
+    texts = {query: [data.documents[one] for one, _ in ranked] for query, ranked in learned.candidates.items()}
+    scores = logits_of(learned, model)
+    export(model, folder, layers, [(data.queries[query], texts[query], scores[query]) for query in rest])
+    return str(folder)
 
 
 def logits_of(data: EvaluationSet, model: str) -> dict[str, tuple[float, ...]]:
@@ -94,14 +118,20 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--first", help="the cheap model; left out, the candidates' own scores")
+    parser.add_argument("--first-layers", type=int, help="the cheap model: so many layers of the model")
     parser.add_argument("--queries", type=int)
     parser.add_argument("--top-k", type=int, default=100)
     options = parser.parse_args()
     for folder in options.folders:
-        data = load_set(folder, Sources(), options.top_k).first(options.queries)
-        data = data if data.candidates else with_candidates(data, options.top_k)
+        whole = load_set(folder, Sources(), options.top_k)
+        whole = whole if whole.candidates else with_candidates(whole, options.top_k)
+        data = whole.first(options.queries)
         model = logits_of(data, options.model)
-        first = logits_of(data, options.first) if options.first else None
+        with tempfile.TemporaryDirectory() as made:
+            cheap = options.first
+            if options.first_layers:
+                cheap = first_layers(whole, len(data.queries), options.model, options.first_layers, Path(made))
+            first = logits_of(data, cheap) if cheap else None
         scores = {
             query: Scores(
                 tuple(document for document, _ in ranked),

@@ -23,7 +23,7 @@ async def test_a_load_step_brings_a_replica_and_its_end_takes_it_away(
         ray_cluster,
         tmp_path,
         *("--fake-script", "seconds_per_batch=0.2", "--cache", "off", "--ray-min-replicas", "1"),
-        *("--ray-max-replicas", "2", "--ray-target-queue-tokens", "60", "--ray-upscale-seconds", "2"),
+        *("--ray-max-replicas", "2", "--ray-target-queue-tokens", "20", "--ray-upscale-seconds", "2"),
         *("--ray-downscale-seconds", "5"),
     )
     try:
