@@ -1,8 +1,10 @@
 """Two replicas behind nginx: what least connections and hash by query do to the score cache and the prefix cache.
 
     python benchmarks/routing.py --requests 600 --json routing.json
+    python -m benchmarks.routing --random small --cache off     # a query-first prompt: the prefix cache alone
 
-Two servers with the embedded model, each with a score cache of its own, behind the nginx files of ``deploy/nginx``,
+Two servers with the embedded model, or with random weights in a layout of Qwen3-Reranker whose prompt has the query
+before the document, each with a score cache of its own, behind the nginx files of ``deploy/nginx``,
 whose addresses alone are changed. A request is one of ``--queries`` queries, drawn from a Zipf distribution, with
 ``--documents`` of the query's own 40: what a search engine sends that finds about the same again. Queries and
 documents are the same for both rules, and both start with empty caches.
@@ -32,6 +34,8 @@ import httpx
 # Run as a file, Python looks beside the file alone.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.checkpoints import LAYOUTS, write_checkpoint
+
 from benchmarks.http_load import Connection
 from benchmarks.machine import print_table
 
@@ -39,7 +43,15 @@ ROOT = Path(__file__).parents[1]
 RULES = ("least-connections", "hash-by-query")
 _OWN_DOCUMENTS = 40
 _WORDS = ("river", "mountain", "copper", "engine", "winter", "garden", "letter", "bridge", "market", "silver")
+TOKENIZER = ROOT.parent / "shared" / "tokenizer" / "qwen3"
 _NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+
+
+def random_checkpoint(folder: Path, layout: str) -> Path:
+    """Random weights with the tokenizer of the shared folder: what is counted does not depend on the weights."""
+    for file in TOKENIZER.iterdir():
+        shutil.copy(file, folder)
+    return write_checkpoint(folder, LAYOUTS[layout])
 
 
 def bodies(options: argparse.Namespace) -> list[bytes]:
@@ -166,6 +178,7 @@ def counted(port: int) -> dict[str, float]:
 def measure(rule: str, options: argparse.Namespace) -> dict[str, object]:
     requests = bodies(options)
     flags = ["--prefix-cache-tokens", str(options.prefix_cache_tokens), "--engine", options.engine]
+    flags += ["--model", options.model, "--cache", options.cache]
     with servers(flags) as ports, nginx(rule, ports) as url:
         before = [counted(port) for port in ports]
         started = time.perf_counter()
@@ -181,7 +194,7 @@ def measure(rule: str, options: argparse.Namespace) -> dict[str, object]:
     shares = grown("reranker_documents_count")
     return {
         "rule": rule,
-        "from the cache": f"{hits / (hits + misses):.0%}",
+        "from the cache": f"{hits / (hits + misses):.0%}" if hits + misses else "off",
         "pairs scored": int(pairs),
         "tokens a pair": f"{tokens / pairs:.1f}",
         "tokens computed": int(tokens),
@@ -200,10 +213,16 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=40, help="of a document")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--random", choices=LAYOUTS, help="random weights in this layout of Qwen3-Reranker")
+    parser.add_argument("--cache", default="memory", help="of scores: memory or off")
     parser.add_argument("--prefix-cache-tokens", type=int, default=8192)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = [measure(rule, options) for rule in RULES]
+    with tempfile.TemporaryDirectory() as folder:
+        if options.random:
+            options.model = str(random_checkpoint(Path(folder), options.random))
+        rows = [measure(rule, options) for rule in RULES]
     print_table("Two replicas behind nginx", rows)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))
