@@ -72,23 +72,21 @@ def make_body(documents: int, characters: int, *, same: bool) -> MakeBody:
 class Connection:
     """One keep-alive connection that asks and waits."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, path: str) -> None:
         self._reader = reader
         self._writer = writer
-        self._path = path
+        # The name that was asked for: a server refuses others.
+        self._start = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n".encode()
 
     @classmethod
     async def open(cls, url: str, path: str = "/rerank") -> Connection:
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
-        return cls(reader, writer, path)
+        return cls(reader, writer, parts.netloc, path)
 
     async def ask(self, body: bytes) -> int:
         """The status of the answer."""
-        head = (
-            f"POST {self._path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
-        self._writer.write(head.encode() + b"\r\n\r\n" + body)
+        self._writer.write(self._start + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         answer = await self._reader.readuntil(b"\r\n\r\n")
         length = int(answer.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
         await self._reader.readexactly(length)

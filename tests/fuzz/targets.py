@@ -271,10 +271,11 @@ def seeds(target: str) -> Iterator[bytes]:
                     yield bytes([number]) + file.read_bytes()
         case "http":
             request = b'{"query": "q", "documents": ["a"]}'
-            head = b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             yield b"\0" + head + b"Content-Length: %d\r\n\r\n%s" % (len(request), request)
             yield b"\7" + head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(request), request)
-            yield b"\0GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            host = b" HTTP/1.1\r\nHost: localhost\r\n"
+            yield b"\0GET /" + host + b"\r\nGET /health" + host + b"Connection: close\r\n\r\n"
             yield b"\0OPTIONS * HTTP/1.0\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
 
 

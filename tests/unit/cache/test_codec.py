@@ -25,6 +25,14 @@ def test_a_score_comes_back_to_the_bit(logit: float, tokens: int, truncated: boo
     assert again == score
 
 
+def test_the_bytes_are_those_that_other_versions_of_the_server_wrote() -> None:
+    """A Redis outlives its servers: the first byte tells the two forms apart, and nothing behind it moves."""
+    score = CachedScore(logit=-1.5, tokens=8192, truncated=True)
+    body = "000000000000f8bf" + "00200000" + "01"
+    assert CHECKSUM.encode(KEY, score).hex() == "01" + body + "2ba348f5"
+    assert MAC.encode(KEY, score).hex() == "02" + body + "7f9bcfc25689209f7875ab6a8d1a8abe"
+
+
 def test_every_single_flipped_bit_is_found() -> None:
     value = CHECKSUM.encode(KEY, SCORE)
     for bit in range(len(value) * 8):

@@ -35,6 +35,15 @@ def test_more_than_all_may_have_is_too_large() -> None:
     assert refused.value.setting == "queue_tokens"
 
 
+def test_whose_share_is_full_hears_when_to_come_again() -> None:
+    quota = make(100)
+    quota.take("b", 1)
+    quota.take("a", 50)
+    with pytest.raises(Overloaded, match="your share") as refused:
+        quota.take("a", 1)
+    assert (refused.value.retry_after, refused.value.setting) == (1.0, "max_tenant_share")
+
+
 @pytest.mark.promise("S13")
 def test_a_share_binds_only_while_others_wait() -> None:
     quota = make()
