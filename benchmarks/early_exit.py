@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from rerankd.checkpoint import Checkpoint
-from rerankd.prompt.build import PromptBuilder
-from rerankd.prompt.fit import PromptLimits
+from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.types import PairPrompt
 
 RIDGE = 1.0

@@ -2,7 +2,7 @@
 
     python benchmarks/request_path.py                    # this tree
     python benchmarks/request_path.py --source ../other/src   # another checkout, the same client
-    python benchmarks/request_path.py --lines            # every call of the event loop, in order
+    python benchmarks/request_path.py --lines            # every call, in order, the event loop's first
 
 A server on the embedded model runs in a process of its own under ``sys.setprofile``. After a few requests that fill
 whatever is built once, one `/rerank` with three new documents is counted. A call is a Python function, generator or
@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ _QUIET_SECONDS = 0.3
 """After an answer some of its work may still be under way: log lines, cache writes."""
 
 _SERVER = """
-import json, os, sys, threading
+import json, os, signal, sys, threading
 package, report, port = sys.argv[1:4]
 events = []
 def profile(frame, event, argument):
@@ -55,7 +56,8 @@ def listen():
             print("reported", flush=True)
 threading.Thread(target=listen, daemon=True).start()
 threading.setprofile(profile)
-sys.setprofile(profile)
+# The event loop's thread starts the server first: its imports would take a minute under a profile.
+signal.signal(signal.SIGUSR2, lambda *_: sys.setprofile(profile))
 sys.argv = ["rerankd", "serve", "--port", port, "--log-level", "error"]
 from rerankd.cli.main import cli
 cli()
@@ -81,6 +83,7 @@ def trace(source: Path, port: int) -> list[Call]:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 _wait_until_ready(client, process)
+                process.send_signal(signal.SIGUSR2)
                 for number in range(_WARM_REQUESTS):
                     _rank(client, number)
                 time.sleep(_QUIET_SECONDS)
@@ -130,15 +133,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=_SOURCE, help="the src folder that is traced")
     parser.add_argument("--port", type=int, default=8099)
-    parser.add_argument("--lines", action="store_true", help="print every call of the event loop")
+    parser.add_argument("--lines", action="store_true", help="print every call")
     chosen = parser.parse_args()
     calls = trace(chosen.source.resolve(), chosen.port)
     on_loop = [call for call in calls if call[0]]
-    if chosen.lines:
-        for _, file, name in on_loop:
-            print(f"{file:40} {name}")
-    print_table("machine", [machine()])
     elsewhere = [call for call in calls if not call[0]]
+    if chosen.lines:
+        for is_on_loop, file, name in (*on_loop, *elsewhere):
+            print(f"{'loop' if is_on_loop else 'other':6} {file:40} {name}")
+    print_table("machine", [machine()])
     by_thread = {"all": calls, "event loop": on_loop, "others": elsewhere}
     print_table("one /rerank of three documents", [_row(thread, counted) for thread, counted in by_thread.items()])
 

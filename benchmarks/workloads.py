@@ -11,8 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from rerankd.engine.base import HeadSpec
-from rerankd.prompt.build import PromptBuilder
-from rerankd.prompt.fit import PromptLimits
+from rerankd.prompt.build import PromptBuilder, PromptLimits
 from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import IdArray, PairPrompt

@@ -149,7 +149,7 @@ class Bench:
             scores = room.enter_context(self.thread.submit(request))
             try:
                 async with asyncio.timeout(request.deadline - time.monotonic()):
-                    await scores.wait()
+                    await scores.done
                     return [outcome for outcome in scores.outcomes if outcome is not None]
             except TimeoutError:
                 raise DeadlineExceeded("too late") from None

@@ -6,24 +6,12 @@ as they came, because tokenising them first would cost more than the look-up sav
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 
 
-def scope_of(
-    *,
-    model: str,
-    revision: str,
-    template: str,
-    dtype: str,
-    engine: str,
-    instruction: str,
-    query: str,
-    truncation: str,
-    tenant: str = "",
-) -> bytes:
-    """A digest of all that the pairs of one request have in common, 32 bytes.
+class ModelScope:
+    """What all scores of one loaded model depend on.
 
     Args:
         model: the checkpoint as it was asked for.
@@ -31,22 +19,24 @@ def scope_of(
         template: :attr:`Template.revision`.
         dtype: number format of the weights; scores differ in their last digits.
         engine: which engine scores, for the same reason.
-        instruction: as it stands in the prompt.
-        query: as the client sent it.
-        truncation: every limit that may cut a pair.
-        tenant: a salt that keeps callers apart; empty shares the cache.
     """
-    digest = _digest_of_model(model, revision, template, dtype, engine).copy()
-    _update(digest, instruction, query, truncation, tenant)
-    return digest.digest()
 
+    def __init__(self, *, model: str, revision: str, template: str, dtype: str, engine: str) -> None:
+        self._digest = hashlib.sha256()
+        _update(self._digest, model, revision, template, dtype, engine)
 
-@functools.lru_cache(256)
-def _digest_of_model(*fields: str) -> hashlib._Hash:
-    """The beginning of every scope of one model."""
-    digest = hashlib.sha256()
-    _update(digest, *fields)
-    return digest
+    def of(self, instruction: str, query: str, truncation: str, tenant: str = "") -> bytes:
+        """A digest of all that the pairs of one request have in common, 32 bytes.
+
+        Args:
+            instruction: as it stands in the prompt.
+            query: as the client sent it.
+            truncation: every limit that may cut a pair.
+            tenant: a salt that keeps callers apart; empty shares the cache.
+        """
+        digest = self._digest.copy()
+        _update(digest, instruction, query, truncation, tenant)
+        return digest.digest()
 
 
 def _update(digest: hashlib._Hash, *fields: str) -> None:

@@ -24,8 +24,8 @@ from rerankd.cluster.ingress import ClusterService, ReplicaLost
 from rerankd.cluster.messages import Ask, Call, ModelCard, Reply, Status
 from rerankd.cluster.replica import EngineReplica
 from rerankd.errors import ConfigurationError, Draining, Overloaded
-from rerankd.http import request_id
 from rerankd.http.app import create_app
+from rerankd.http.request_state import REQUEST_ID
 from rerankd.observe.logs import configure_logs
 from rerankd.observe.tracing import open_tracer
 from rerankd.settings import Settings, load_settings
@@ -139,7 +139,7 @@ def _behind_ray(app: ASGIApp) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [header for header in message["headers"] if header[0] != request_id.HEADER]
+                kept = [header for header in message["headers"] if header[0] != REQUEST_ID]
                 message = {**message, "headers": kept}
             await send(message)
 

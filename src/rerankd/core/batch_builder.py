@@ -36,21 +36,21 @@ class BatchBuilder:
         Nobody but the engine can say whether that one fits.
         """
         room = self._budget - self.tokens if self.pairs else math.inf
-        cost = self._add(pair, room)
+        tree = self._tree
+        if tree is None:
+            cost = pair.tokens if pair.tokens <= room else None
+        elif (node := self._prefixes.get(id(pair.prefix))) is not None:
+            cost = tree.add_pair(node, pair.tail, room)
+        else:
+            cost = self._add_first(tree, pair, room)
         if cost is None:
             return False
         self.tokens += cost
         self.pairs.append(pair)
         return True
 
-    def _add(self, pair: PairPrompt, room: float) -> int | None:
-        """What the pair costs; None where that is more than there is room for."""
-        tree = self._tree
-        if tree is None:
-            return pair.tokens if pair.tokens <= room else None
-        node = self._prefixes.get(id(pair.prefix))
-        if node is not None:
-            return tree.add_pair(node, pair.tail, room)
+    def _add_first(self, tree: PrefixTree, pair: PairPrompt, room: float) -> int | None:
+        """What the first pair of a prefix costs; None where that is more than there is room for."""
         found = tree.find(pair.prefix)
         missing = missing_tokens(pair.prefix, found)
         if missing + len(pair.tail) > room:

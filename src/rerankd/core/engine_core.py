@@ -282,7 +282,7 @@ class EngineCore:
         result = attempt(self._engine, batch)
         ended = time.monotonic()
         scores = [] if isinstance(result, Failure) else result
-        self._builder.finish(succeeded=bool(scores) and all(isinstance(outcome, float) for outcome in scores))
+        self._builder.finish(succeeded=set(map(type, scores)) == {float})
         self._metrics.batch_pairs.observe(len(pairs))
         self._metrics.batch_tokens.observe(batch.tokens)
         self._metrics.forward_seconds.observe(ended - started)

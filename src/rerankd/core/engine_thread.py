@@ -50,15 +50,8 @@ class Scores:
         self.started = self.ended = self.queued
         """When the first batch began that had a pair of this request, and when the last outcome came."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when every pair has its outcome; Draining or EngineDead where the engine ended before."""
         self._leave = leave
-
-    async def wait(self) -> None:
-        """Until every pair has its outcome.
-
-        Raises:
-            Draining, EngineDead: the engine ended before the scores were there.
-        """
-        await self.done
 
     def __enter__(self) -> Scores:
         return self
@@ -173,7 +166,8 @@ class EngineThread:
         Raises:
             NotReady, Draining, EngineDead: the engine takes none.
         """
-        self.check_accepting()
+        if self.state != "ready":
+            check_accepting(self.state)
         scores = self._waiting[request] = Scores(request, self._leave)
         self._core.inbox.put(("add", request))
         self._metrics.queue_requests.inc()

@@ -157,15 +157,12 @@ class PrefixTree:
         if tokens := len(rest):
             parent, node = node, Node(rest, node, node.end + tokens)
             parent.children[rest.item(0)] = node
-        self._touch(node)
-        return node
-
-    def _touch(self, node: Node) -> None:
-        """Mark the path to a node as used by this batch."""
+        # The path to it is used by this batch.
         step: Node | None = node
         while step is not None and step.last_used != self._batch:
             step.last_used = self._batch
             step = step.parent
+        return node
 
     def _split(self, node: Node, at: int) -> Node:
         """Cut a node after its first ``at`` tokens, 0 < at < n; returns the new upper part.
@@ -305,9 +302,12 @@ def _is_worth_a_segment(carried: Sequence[Node], min_saved: int) -> bool:
         # segment are copied from one to the next.
         is_border = (node.slots is None) != (node.branches[0].slots is None)
         return is_border or len(carried) >= _MAX_CHAIN
-    if any(step.slots is not None or step.reserved is not None for step in carried):
-        return True
-    return (len(node.branches) - 1) * sum(len(step.ids) for step in carried) >= min_saved
+    tokens = 0
+    for step in carried:
+        if step.slots is not None or step.reserved is not None:
+            return True
+        tokens += len(step.ids)
+    return (len(node.branches) - 1) * tokens >= min_saved
 
 
 Found: TypeAlias = "tuple[Node, Node | None, int, IdArray]"

@@ -10,8 +10,9 @@ import structlog
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rerankd.http import request_id
-from rerankd.http.request_state import SCOPE_KEY, RequestState, header
+from rerankd.http.request_state import REQUEST_ID as REQUEST_ID_HEADER
+from rerankd.http.request_state import SCOPE_KEY, RequestState, first_headers, request_id_from
+from rerankd.observe.logs import REQUEST_ID
 from rerankd.observe.metrics import Metrics
 from rerankd.observe.tracing import Tracer
 from rerankd.service.lifecycle import Lifecycle, State
@@ -58,9 +59,10 @@ class Access:
             await self._app(scope, receive, send)
             return
         scope["path"] = canonical_path(scope["path"], self._root_path)
-        state = RequestState(request_id.request_id_from(header(scope, request_id.HEADER)))
+        headers = first_headers(scope["headers"])
+        state = RequestState(request_id_from(headers.get(REQUEST_ID_HEADER)), headers)
         scope[SCOPE_KEY] = state
-        structlog.contextvars.bind_contextvars(request_id=state.request_id)
+        REQUEST_ID.set(state.request_id)
         try:
             await self._app(scope, receive, ResponseHeaders(state, send, self._lifecycle))
         finally:
@@ -145,7 +147,7 @@ class ResponseHeaders:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._state.status = message["status"]
-            headers = [*message["headers"], (request_id.HEADER, self._state.request_id.encode("ascii"))]
+            headers = [*message["headers"], (REQUEST_ID_HEADER, self._state.request_id.encode("ascii"))]
             if self._lifecycle.state is State.DRAINING:
                 # Pooled connections go elsewhere before this process ends.
                 headers.append(_CLOSE)

@@ -3,8 +3,7 @@
 Access          state, request id, path, log line, metrics
 CORS            only for the origins that the settings list
 ErrorHandler    whatever is raised inside -> a response
-AllowedHosts    no foreign name in Host
-Authentication  the key, and who calls
+Authentication  no foreign name in Host, the key, and who calls
 RerankCalls     POST to a path of the wire's table; answered here
 FastAPI router  the rest: probes, models, administration, documentation
 """
@@ -108,8 +107,9 @@ def create_app(
     in_flight = InFlight() if in_flight is None else in_flight
     app.add_middleware(RerankCalls, table=table, settings=settings, service=service, in_flight=in_flight)
     keys = KeyRing(settings)
-    app.add_middleware(Authentication, keys=keys, trusted_proxies=TrustedProxies(_listed(settings.trusted_proxies)))
-    app.add_middleware(AllowedHosts, settings=settings, needs_key=keys.is_required)
+    hosts = AllowedHosts(settings, needs_key=keys.is_required)
+    proxies = TrustedProxies(_listed(settings.trusted_proxies))
+    app.add_middleware(Authentication, hosts=hosts, keys=keys, trusted_proxies=proxies)
     app.add_middleware(ErrorHandler, table=table, max_body_bytes=settings.max_body_bytes)
     if settings.cors_origins:
         _add_cors(app, settings.cors_origins)

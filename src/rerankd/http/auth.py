@@ -20,7 +20,8 @@ from rerankd.errors import ConfigurationError, Forbidden, Unauthorized
 from rerankd.files import read_text
 from rerankd.http import playground_routes
 from rerankd.http.forwarded import TrustedProxies, caller_address
-from rerankd.http.request_state import state_of
+from rerankd.http.hosts import AllowedHosts
+from rerankd.http.request_state import SCOPE_KEY, RequestState
 from rerankd.settings import Settings
 
 OPEN_ROUTES = frozenset(
@@ -130,26 +131,32 @@ class KeyRing:
 
 
 class Authentication:
-    """Middleware that lets a call pass when its key allows the route, and says who calls.
+    """Middleware that lets a call pass when its ``Host`` and its key allow the route, and says who calls.
 
     Args:
+        hosts: the names under which the server is reached.
         trusted_proxies: whose ``X-Forwarded-For`` is believed; anybody else may write there what he likes.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, trusted_proxies: TrustedProxies) -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, keys: KeyRing, trusted_proxies: TrustedProxies) -> None:
         self._app = app
+        self._hosts = hosts
         self._keys = keys
         self._trusted = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state_of(scope).tenant = self._tenant(scope)
+        state: RequestState = scope[SCOPE_KEY]
+        self._hosts.check(state.headers.get(b"host"))
+        state.tenant = self._tenant(scope)
         await self._app(scope, receive, send)
 
     def _tenant(self, scope: Scope) -> str:
         """Name of the key, else the client's address; raises when the key does not open the route."""
         is_admin_route = scope["path"] == ADMIN_PREFIX or scope["path"].startswith(f"{ADMIN_PREFIX}/")
         needs_key = is_admin_route or (self._keys.is_required and (scope["method"], scope["path"]) not in OPEN_ROUTES)
-        key = next((key for secret in _secrets_of(scope) if (key := self._keys.find(secret))), None)
+        key = None
+        for secret in _secrets_of(scope):
+            key = key or self._keys.find(secret)
         if key is None and is_admin_route and not self._keys.has_admin:
             raise Unauthorized("the administration is closed: this server has no admin key", setting="admin_keys")
         if key is None and needs_key:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from starlette.types import Receive, Scope
 
 from rerankd.errors import ClientClosed, InvalidRequest, ReceiveTimeout, TooLarge, UnsupportedMedia
-from rerankd.http.request_state import RequestState, header, state_of
+from rerankd.http.request_state import RequestState, state_of
 from rerankd.limits.quota import Quota
 from rerankd.settings import Settings
 
@@ -77,9 +77,9 @@ async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: in
         ReceiveTimeout: not complete within ``seconds``.
         ClientClosed: the client left before its body was complete.
     """
-    _check_media(scope)
-    _check_declared_length(scope, max_bytes)
     state = state_of(scope)
+    _check_media(state.headers)
+    _check_declared_length(state.headers.get(b"content-length"), max_bytes)
     try:
         async with asyncio.timeout(seconds):
             return await _collect(receive, state, take, max_bytes)
@@ -111,15 +111,17 @@ async def _collect(receive: Receive, state: RequestState, take: Take, max_bytes:
             return body
 
 
-def _check_media(scope: Scope) -> None:
-    encoding = header(scope, b"content-encoding")
+def _check_media(headers: Mapping[bytes, bytes]) -> None:
+    encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
         raise UnsupportedMedia("a compressed body is not read; send it without Content-Encoding")
-    kind = header(scope, b"content-type")
+    kind = headers.get(b"content-type")
+    if kind == b"application/json":
+        return
     if kind is None:
         # Weaviate and several small clients never say what they send; it has to be JSON anyway. A page in a browser
         # has to: only then does the browser ask whether the page may call here at all.
-        if any(header(scope, name) is not None for name in _BROWSER_HEADERS):
+        if any(name in headers for name in _BROWSER_HEADERS):
             raise UnsupportedMedia("a page has to say Content-Type: application/json")
     elif not _is_json(kind.split(b";", 1)[0].strip().lower()):
         raise UnsupportedMedia("the body has to be JSON, with Content-Type: application/json")
@@ -129,8 +131,7 @@ def _is_json(kind: bytes) -> bool:
     return kind in _JSON_TYPES or (kind.startswith(b"application/") and kind.endswith(b"+json"))
 
 
-def _check_declared_length(scope: Scope, max_bytes: int) -> None:
-    declared = header(scope, b"content-length")
+def _check_declared_length(declared: bytes | None, max_bytes: int) -> None:
     if declared is None:
         return
     if not declared.isdigit():

@@ -11,10 +11,9 @@ from fastapi.responses import JSONResponse
 
 from rerankd.errors import InvalidRequest
 from rerankd.experiments.store import MAX_CLICKS, Feedback
-from rerankd.http import request_id
 from rerankd.http.auth import ADMIN_PREFIX
 from rerankd.http.body_limit import read_body
-from rerankd.http.request_state import state_of
+from rerankd.http.request_state import can_be_request_id, state_of
 from rerankd.http.route import MeasuredRoute
 from rerankd.settings import Settings
 from rerankd.wire.base import Json
@@ -85,7 +84,7 @@ class ExperimentRoutes:
     async def feedback(self, request: Request) -> Response:
         body = await self._read(request, "request_id", "clicked", "used")
         name = body.get("request_id")
-        if not isinstance(name, str) or not request_id.can_be(name):
+        if not isinstance(name, str) or not can_be_request_id(name):
             raise InvalidRequest("request_id has to be the X-Request-Id of an answer, or its id", param="request_id")
         clicked, used = _indices(body, "clicked"), _indices(body, "used")
         if not clicked and not used:

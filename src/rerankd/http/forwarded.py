@@ -41,6 +41,16 @@ class TrustedProxies:
                     f"the setting 'trusted_proxies' has {row[:60]!r}, which is neither an address nor a network"
                 ) from None
 
+        self.peer = functools.lru_cache(1024)(self._peer)
+
+    def _peer(self, peer: str) -> tuple[str, Address | None]:
+        """A connection's other end, which comes back with every request of it: as it is shown, and its address if it
+        is a proxy's."""
+        address = parse_address(peer)
+        if address is None:
+            return peer, None
+        return _shown(address), address if address in self else None
+
     def __contains__(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
@@ -51,26 +61,18 @@ def caller_address(scope: Scope, trusted: TrustedProxies) -> str:
     Whoever has one IPv6 address has all of its network.
     """
     client = scope.get("client")
-    peer = str(client[0]) if client else ""
-    address = _peer_address(peer)
+    shown, address = trusted.peer(client[0] if client else "")
     if address is None:
-        return peer
-    if address in trusted:
-        for hop in _hops(scope):
-            found = parse_address(hop)
-            if found is None:
-                # "unknown", or nonsense: the proxy that wrote it is the last we know of.
-                break
-            address = found
-            if address not in trusted:
-                break
+        return shown
+    for hop in _hops(scope):
+        found = parse_address(hop)
+        if found is None:
+            # "unknown", or nonsense: the proxy that wrote it is the last we know of.
+            break
+        address = found
+        if address not in trusted:
+            break
     return _shown(address)
-
-
-@functools.lru_cache(1024)
-def _peer_address(peer: str) -> Address | None:
-    """A connection's other end, which comes back with every request of it."""
-    return parse_address(peer)
 
 
 def parse_address(text: str) -> Address | None:

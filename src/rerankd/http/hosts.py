@@ -9,10 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from rerankd.errors import Forbidden
-from rerankd.http.request_state import header
 from rerankd.settings import Settings
 
 
@@ -26,7 +23,7 @@ def is_loopback(host: str) -> bool:
 
 
 class AllowedHosts:
-    """Middleware that refuses requests under a foreign name.
+    """Refuses requests under a foreign name.
 
     The names are those of ``allowed_hosts``: ``example.org``, ``*.example.org``, or ``*`` for any. Where none are
     given, a server that listens on a loopback address and asks for no key takes the names of this machine alone; a
@@ -36,18 +33,18 @@ class AllowedHosts:
         needs_key: whether every request has to bring a key.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, needs_key: bool) -> None:
-        self._app = app
+    def __init__(self, settings: Settings, needs_key: bool) -> None:
         self._names = frozenset(name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip())
         self._only_loopback = not self._names and not needs_key and is_loopback(settings.host)
+        self._are_known = functools.lru_cache(64)(self._is_allowed)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = header(scope, b"host")
-        if given is not None and not self._is_allowed(_without_port(given.decode("latin-1").lower())):
+    def check(self, given: bytes | None) -> None:
+        """Raises Forbidden for a value of ``Host`` that is none of the names."""
+        if given is not None and not self._are_known(given):
             raise Forbidden("this server is not reached under the name in the Host header", setting="allowed_hosts")
-        await self._app(scope, receive, send)
 
-    def _is_allowed(self, host: str) -> bool:
+    def _is_allowed(self, given: bytes) -> bool:
+        host = _without_port(given.decode("latin-1").lower())
         if self._only_loopback:
             return is_loopback(host)
         if not self._names or "*" in self._names or host in self._names:

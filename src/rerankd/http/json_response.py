@@ -68,5 +68,6 @@ async def send_body(send: Send, answer: WireResponse, body: bytes) -> None:
 
 async def start_json(send: Send, status: int, headers: Mapping[str, str], length: int) -> None:
     raw = [(b"content-type", b"application/json"), (b"content-length", b"%d" % length)]
-    raw += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    for name, value in headers.items():
+        raw.append((name.lower().encode("latin-1"), value.encode("latin-1")))
     await send({"type": "http.response.start", "status": status, "headers": raw})

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from fastapi import Request, Response
 
-from rerankd.http.request_state import header
+from rerankd.http.request_state import state_of
 from rerankd.http.route import MeasuredRoute
 
 PAGE = "/playground"
@@ -59,6 +59,6 @@ class _File:
             # Links of the page are relative to a path without a slash at its end.
             return Response(status_code=308, headers={"Location": f"..{PAGE}", **_HEADERS})
         headers = _HEADERS | {"ETag": self._tag}
-        if header(request.scope, b"if-none-match") == self._tag.encode():
+        if state_of(request.scope).headers.get(b"if-none-match") == self._tag.encode():
             return Response(status_code=304, headers=headers)
         return Response(self._content, media_type=self._type, headers=headers)

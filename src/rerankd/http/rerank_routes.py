@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,16 +11,16 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import ServiceError
-from rerankd.http import deadline
-from rerankd.http.body_limit import BodyQuota, Take, read_body
+from rerankd.http.body_limit import Body, BodyQuota, Take, read_body
 from rerankd.http.in_flight import InFlight
 from rerankd.http.json_response import encode, send_body
-from rerankd.http.request_state import RequestState, header, state_of
+from rerankd.http.request_state import DEADLINE, RequestState, deadline_from, state_of
 from rerankd.http.route_table import Found, RouteTable
+from rerankd.service.offload import INLINE_BYTES
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankResult, Stage
 from rerankd.wire.base import Dialect, ParsedCall, ReadLimits
-from rerankd.wire.json_guard import Decoded, decode_json
+from rerankd.wire.json_guard import decode_json
 
 if TYPE_CHECKING:
     from rerankd.http.served import Service
@@ -60,64 +61,74 @@ class RerankCalls:
             return
         state.dialect = found[0].dialects[0]
         with self._bodies.of(state.tenant) as take:
-            await self._answer(found, scope, receive, send, take)
-
-    async def _answer(self, found: Found, scope: Scope, receive: Receive, send: Send, take: Take) -> None:
-        state = state_of(scope)
-        context = self._context(scope, state)
-        dialect, call = await self._read(found, scope, receive, take)
-        state.stages.append(Stage("read", state.started, time.monotonic()))
-        state.queries = len(call.requests)
-        state.documents = sum(len(request.documents) for request in call.requests)
-        results = await self._in_flight.run(self._service.rerank(call.requests, context), receive)
-        _note(state, call, results)
-        rendered = time.monotonic()
-        size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * state.documents
-        documents = state.documents
-        answered = await self._offload.run(
-            state.tenant, size, lambda: encode(dialect.render(call, results), documents)
-        )
-        await send_body(send, *answered)
-        state.stages.append(Stage("render", rendered, time.monotonic()))
+            context = self._context(state)
+            dialect, call = await self._read(found, scope, receive, take)
+            state.stages.append(Stage("read", state.started, time.monotonic()))
+            results = await self._in_flight.run(self._service.rerank(call.requests, context), receive)
+            rendered = time.monotonic()
+            _note(state, call, results)
+            await self._answer(dialect, call, results, state, send)
+            state.stages.append(Stage("render", rendered, time.monotonic()))
 
     async def _read(self, found: Found, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:
         """The call that the body makes. Here, so that neither its bytes nor its objects outlive their reading."""
-        route, parameters = found
         state, settings = state_of(scope), self._settings
         body = await read_body(
             scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds
         )
-
-        def read() -> tuple[Decoded, Dialect, ParsedCall]:
-            decoded = decode_json(body, settings.max_json_depth)
-            state.dialect = dialect = route.choose(decoded.value)
-            call = dialect.parse(route.with_path(decoded.value, parameters), self._limits)
-            if decoded.warnings:
-                call = replace(call, warnings=decoded.warnings + call.warnings)
-            return decoded, dialect, call
-
-        decoded, dialect, call = await self._offload.run(state.tenant, len(body), read)
+        if len(body) <= INLINE_BYTES:
+            size, dialect, call = self._parse(body, found, state)
+        else:
+            work = functools.partial(self._parse, body, found, state)
+            size, dialect, call = await self._offload.run(state.tenant, len(body), work)
         # What it takes in memory counts, and not only what it took on the wire.
-        take(max(0, decoded.size - len(body)))
+        if size > len(body):
+            take(size - len(body))
         return dialect, call
 
-    def _context(self, scope: Scope, state: RequestState) -> CallContext:
-        settings = self._settings
-        given = header(scope, deadline.HEADER)
-        cache_control = header(scope, b"cache-control")
+    def _parse(self, body: Body, found: Found, state: RequestState) -> tuple[int, Dialect, ParsedCall]:
+        """The bytes of memory that a body's values take, its dialect, and the call that it makes."""
+        route, parameters = found
+        decoded = decode_json(body, self._settings.max_json_depth)
+        state.dialect = dialect = route.choose(decoded.value)
+        value = route.with_path(decoded.value, parameters) if parameters else decoded.value
+        call = dialect.parse(value, self._limits)
+        if decoded.warnings:
+            call = replace(call, warnings=decoded.warnings + call.warnings)
+        state.queries = len(call.requests)
+        for request in call.requests:
+            state.documents += len(request.documents)
+        return decoded.size, dialect, call
+
+    async def _answer(
+        self,
+        dialect: Dialect,
+        call: ParsedCall,
+        results: Sequence[RerankResult | ServiceError],
+        state: RequestState,
+        send: Send,
+    ) -> None:
+        documents = state.documents
+        size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * documents
+        if size <= INLINE_BYTES:
+            answer, body = encode(dialect.render(call, results), documents)
+        else:
+            answer, body = await self._offload.run(
+                state.tenant, size, lambda: encode(dialect.render(call, results), documents)
+            )
+        await send_body(send, answer, body)
+
+    def _context(self, state: RequestState) -> CallContext:
+        settings, headers = self._settings, state.headers
         return CallContext(
             request_id=state.request_id,
-            deadline=deadline.deadline_from(given, settings.deadline_seconds, settings.max_deadline_seconds),
+            deadline=deadline_from(headers.get(DEADLINE), settings.deadline_seconds, settings.max_deadline_seconds),
             tenant=state.tenant,
-            use_cache=cache_control is None or b"no-cache" not in cache_control.lower(),
-            experiment_key=_experiment_key(scope),
+            use_cache=b"no-cache" not in headers.get(b"cache-control", b"").lower(),
+            experiment_key=headers.get(b"x-experiment-key", b"").decode("utf-8", "surrogateescape"),
             response_headers=state.response_headers,
             stages=state.stages,
         )
-
-
-def _experiment_key(scope: Scope) -> str:
-    return (header(scope, b"x-experiment-key") or b"").decode("utf-8", "surrogateescape")
 
 
 def _note(state: RequestState, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> None:

@@ -6,9 +6,11 @@ that it came through, and never by its message: a message may quote what a clien
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -17,6 +19,12 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FRAMES = 8
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id")
+"""The request that is being answered, on every line that is written meanwhile."""
+
+_encode = json.JSONEncoder(default=repr).encode
+"""One encoder for all lines: ``json.dumps`` with a fallback makes a new one for each."""
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -31,7 +39,7 @@ def configure_logs(log_format: str, log_level: str, stream: TextIO | None = None
     target = sys.stderr if stream is None else stream
     level = _LEVELS[log_level]
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         scrub_exception,
@@ -44,6 +52,13 @@ def configure_logs(log_format: str, log_level: str, stream: TextIO | None = None
         cache_logger_on_first_use=True,
     )
     _route_library_logs(shared, render, level, target)
+
+
+def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The id of the request under way, if there is one."""
+    if request_id := REQUEST_ID.get(""):
+        event["request_id"] = request_id
+    return event
 
 
 def scrub_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -66,8 +81,13 @@ def _exception_of(info: Any) -> BaseException | None:
 
 def _renderer(log_format: str, target: TextIO) -> Processor:
     if log_format == "json" or (log_format == "auto" and not target.isatty()):
-        return structlog.processors.JSONRenderer()
+        return render_json
     return structlog.dev.ConsoleRenderer(colors=target.isatty())
+
+
+def render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """The line as a JSON object."""
+    return _encode(event)
 
 
 def _route_library_logs(shared: list[Processor], render: Processor, level: int, target: TextIO) -> None:

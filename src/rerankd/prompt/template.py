@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -71,6 +71,8 @@ class Text:
     fields: frozenset[str] = dataclasses.field(init=False, compare=False, repr=False)
     """Those that stand in the text."""
     _pieces: tuple[str | _Field, ...] = dataclasses.field(init=False, compare=False, repr=False)
+    _alone: Mapping[str, int] = dataclasses.field(init=False, compare=False, repr=False)
+    """Where among the pieces each field is that stands here once and as it is."""
 
     def __post_init__(self) -> None:
         pieces: list[str | _Field] = []
@@ -79,26 +81,33 @@ class Text:
             pieces += [self.text[end : match.start()], _Field(*match.groups(""))]
             end = match.end()
         object.__setattr__(self, "_pieces", (*pieces, self.text[end:]))
-        object.__setattr__(self, "fields", frozenset(self.names()))
+        names = self.names()
+        object.__setattr__(self, "fields", frozenset(names))
+        alone = {
+            piece.name: at
+            for at, piece in enumerate(pieces)
+            if isinstance(piece, _Field) and piece == _Field("", piece.name, "", "") and names.count(piece.name) == 1
+        }
+        object.__setattr__(self, "_alone", alone)
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The text with its fields filled in, in one pass: braces in a value mean nothing."""
-        return "".join([piece if isinstance(piece, str) else piece.fill(values) for piece in self._pieces])
+        return _filled(self._pieces, values)
 
     def around(self, field: str, values: Mapping[str, str]) -> tuple[str, str] | None:
         """What stands before and behind a field that stands here once and as it is, the others filled in."""
-        at = [index for index, piece in enumerate(self._pieces) if isinstance(piece, _Field) and piece.name == field]
-        if len(at) != 1 or self._pieces[at[0]] != _Field("", field, "", ""):
+        at = self._alone.get(field)
+        if at is None:
             return None
-        before, behind = (
-            "".join([piece if isinstance(piece, str) else piece.fill(values) for piece in pieces])
-            for pieces in (self._pieces[: at[0]], self._pieces[at[0] + 1 :])
-        )
-        return before, behind
+        return _filled(self._pieces[:at], values), _filled(self._pieces[at + 1 :], values)
 
     def names(self) -> list[str]:
         """The fields in the order of the text, as often as they stand there."""
         return [piece.name for piece in self._pieces if isinstance(piece, _Field)]
+
+
+def _filled(pieces: Sequence[str | _Field], values: Mapping[str, str]) -> str:
+    return "".join([piece if isinstance(piece, str) else piece.fill(values) for piece in pieces])
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,11 +69,6 @@ class PromptTokenizer:
                 for part in template.parts
             )
             """The template's parts, the control parts as ids."""
-            self.first_with_document = next(
-                (at for at, part in enumerate(self.parts) if isinstance(part, Text) and "document" in part.fields),
-                len(self.parts),
-            )
-            """Where in them the first part stands that differs from document to document."""
             _refuse_leaks(whole, self._plain, unknown)
             self.encode_kept = functools.lru_cache(_KEPT_TEXTS)(self._encode_one)
             """As :meth:`encode`, for one text that comes with request after request: an instruction."""
@@ -92,8 +87,9 @@ class PromptTokenizer:
 
     def encode(self, texts: Sequence[str]) -> Iterator[IdArray]:
         """Ids of plain texts, int32; no added token is recognised in them."""
-        for part in slices(texts):
-            yield from map(_array, self._guarded(part))
+        if sum(map(len, texts)) <= SLICE_CHARACTERS:
+            return map(_array, self._guarded(texts) if texts else ())
+        return (_array(encoding) for part in slices(texts) for encoding in self._guarded(part))
 
     def _encode_one(self, text: str) -> IdArray:
         ids = next(self.encode([text]))
@@ -155,16 +151,13 @@ def slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """Runs of texts in order, each of at most :data:`SLICE_CHARACTERS` characters or a single text."""
     first = 0
     characters = 0
-    if sum(map(len, texts)) <= SLICE_CHARACTERS:
-        if texts:
-            yield texts
-        return
     for index, text in enumerate(texts):
         if index > first and characters + len(text) > SLICE_CHARACTERS:
             yield texts[first:index]
             first, characters = index, 0
         characters += len(text)
-    yield texts[first:]
+    if texts:
+        yield texts[first:]
 
 
 def _span(encoding: Encoding, token: int) -> tuple[int, int]:

@@ -84,12 +84,14 @@ class PromptWorkers:
             Draining: the workers are closed.
         """
         indices = range(len(documents)) if positions is None else positions
+        size = len(query) + len(instruction) + sum(map(len, documents))
+        if may_be_here and size <= self._at_once and not self._is_closed:
+            return self.builder.begin(query, instruction, limits).pairs(documents, indices)
 
         def work(prompts: RequestPrompts, part: Sequence[str], start: int, has_left: Callable[[], bool]) -> _Pairs:
             return prompts.pairs(part, indices[start : start + len(part)], has_left)
 
-        asked = _Asked(query, instruction, limits, tenant)
-        return await self._each(asked, documents, work, may_be_here=may_be_here)
+        return await self._each(_Asked(query, instruction, limits, tenant), documents, work)
 
     async def split(
         self,
@@ -106,23 +108,17 @@ class PromptWorkers:
         def work(prompts: RequestPrompts, part: Sequence[str], start: int, left: Callable[[], bool]) -> list[Split]:
             return prompts.split(part, rule, left)
 
-        return await self._each(_Asked(query, instruction, limits, tenant), documents, work, may_be_here=False)
+        return await self._each(_Asked(query, instruction, limits, tenant), documents, work)
 
-    async def _each(
-        self, asked: _Asked, documents: Sequence[str], work: _Work[_Item], *, may_be_here: bool
-    ) -> list[_Item]:
-        """What ``work`` makes of the documents, some of them at a time."""
-        beside = len(asked.query) + len(asked.instruction)
-        characters = beside + sum(map(len, documents))
-        if may_be_here and characters <= self._at_once and not self._is_closed:
-            return work(self._begin(asked), documents, 0, lambda: False)
+    async def _each(self, asked: _Asked, documents: Sequence[str], work: _Work[_Item]) -> list[_Item]:
+        """What ``work`` makes of the documents, in the threads, some of them at a time."""
         parts = list(slices(documents))
         sizes = [sum(map(len, part)) for part in parts]
-        sizes[0] += beside
+        sizes[0] += len(asked.query) + len(asked.instruction)
         has_left = threading.Event()
 
         def first() -> tuple[RequestPrompts, list[_Item]]:
-            prompts = self._begin(asked)
+            prompts = self.builder.begin(asked.query, asked.instruction, asked.limits)
             return prompts, work(prompts, parts[0], 0, has_left.is_set)
 
         def more(prompts: RequestPrompts, part: Sequence[str], start: int) -> Callable[[], list[_Item]]:
@@ -147,9 +143,6 @@ class PromptWorkers:
         finally:
             has_left.set()
             self.semaphore.leave(waiter)
-
-    def _begin(self, asked: _Asked) -> RequestPrompts:
-        return self.builder.begin(asked.query, asked.instruction, asked.limits)
 
     async def _run(self, waiter: Waiter, size: int, job: Callable[[], _Result]) -> _Result:
         async with self.semaphore.slot(waiter, size):

@@ -15,7 +15,6 @@ from rerankd.experiments.store import Agreement, Answer, Feedback, FeedbackStore
 from rerankd.observe.metrics import Metrics
 from rerankd.service.interleaved import interleaved
 from rerankd.service.models import ServedModels
-from rerankd.service.routing import choose
 from rerankd.service.shadows import Rank, Shadow, Shadows
 from rerankd.settings import ArmSettings, Settings
 from rerankd.types import CallContext, ExperimentReport, LongDocuments, RerankRequest, RerankResult
@@ -149,7 +148,7 @@ class Experiments:
 
     def _plan(self, models: ServedModels, request: RerankRequest, context: CallContext) -> _Plan:
         try:
-            experiment = self._by_model.get(choose(models, request, context).name)
+            experiment = self._by_model.get(models.choose(request, context).name)
         except ServiceError:
             experiment = None
         if experiment is None:

@@ -37,35 +37,32 @@ class Lifecycle:
         self.started_at = time.time()
         self.reason = ""
         """Why the server is dead or degraded; empty otherwise."""
-        self._state = State.STARTING
+        self.state = State.STARTING
+        """Changed by :meth:`move_to` alone."""
         self._accepts_while_draining = True
         self._listeners: list[Callable[[State], None]] = []
         self._troubles: dict[str, str] = {}
 
     @property
-    def state(self) -> State:
-        return self._state
-
-    @property
     def is_ready(self) -> bool:
         """May the load balancer send requests here (``/readyz``)?"""
-        return self._state in _ANSWERING
+        return self.state in _ANSWERING
 
     @property
     def is_alive(self) -> bool:
         """Is the process worth keeping (``/livez``)? Never a question of load, warm-up or Redis."""
-        return self._state is not State.DEAD
+        return self.state is not State.DEAD
 
     def on_change(self, listener: Callable[[State], None]) -> None:
         self._listeners.append(listener)
 
     def move_to(self, state: State, reason: str = "") -> None:
         """Change the state; nothing leads back from ``dead``, and only ``stopped`` follows ``draining``."""
-        if self._state is State.DEAD or (self._state is State.DRAINING and state in _ANSWERING):
+        if self.state is State.DEAD or (self.state is State.DRAINING and state in _ANSWERING):
             return
         if state is State.READY and self._troubles:
             state, reason = State.DEGRADED, "; ".join(self._troubles.values())
-        self._state, self.reason = state, reason
+        self.state, self.reason = state, reason
         for listener in self._listeners:
             listener(state)
 
@@ -74,7 +71,7 @@ class Lifecycle:
         self._troubles.pop(part, None)
         if trouble:
             self._troubles[part] = trouble
-        if self._state in _ANSWERING:
+        if self.state in _ANSWERING:
             reasons = "; ".join(self._troubles.values())
             self.move_to(State.DEGRADED if reasons else State.READY, reasons)
 
@@ -87,9 +84,9 @@ class Lifecycle:
 
     def check_accepting(self) -> None:
         """Raise the error of a server that takes no new work just now."""
-        if self._state is State.DRAINING and self._accepts_while_draining:
+        if self.state is State.DRAINING and self._accepts_while_draining:
             return
-        match self._state:
+        match self.state:
             case State.STARTING:
                 raise model_is_loading()
             case State.DRAINING | State.STOPPED:

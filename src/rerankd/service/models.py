@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from rerankd.cache.key import ModelScope
 from rerankd.checkpoint import Checkpoint
 from rerankd.core.engine_core import CoreOptions
 from rerankd.core.engine_replicas import EngineReplicas
@@ -24,7 +25,7 @@ from rerankd.core.engine_thread import EngineThread
 from rerankd.core.request import Output
 from rerankd.engine.base import DType, Engine
 from rerankd.engine.process.placement import Place, places
-from rerankd.errors import ConfigurationError
+from rerankd.errors import ConfigurationError, NotFound
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
@@ -35,7 +36,7 @@ from rerankd.service.cascade import CascadeRule
 from rerankd.service.fusion import FusionRule
 from rerankd.service.long_documents import LongDocumentRule
 from rerankd.settings import ModelSettings, Settings
-from rerankd.types import ArmKey
+from rerankd.types import ArmKey, CallContext, RerankRequest
 
 _DRAIN_SECONDS = 60.0
 
@@ -106,6 +107,7 @@ class LoadedModel:
     source: ModelSource
     fingerprint: str
     """Hash over the checkpoint's own files: the revision that cache keys carry."""
+    scope: ModelScope
     template: Template
     prompts: PromptWorkers
     engine: EngineThread | EngineReplicas
@@ -160,6 +162,24 @@ class ServedModels:
     def loaded(self) -> list[LoadedModel]:
         """The distinct models behind the names."""
         return list({id(model.loaded): model.loaded for model in (*self, *self.arms.values())}.values())
+
+    def choose(self, request: RerankRequest, context: CallContext) -> ServedModel:
+        """The model for a request of a caller: that of the arm that it was put in, else the one that it names.
+
+        Foreign names get the default, because many clients cannot omit one.
+
+        Raises:
+            NotFound: the name is not served, and the server is strict.
+        """
+        if request.arm is not None:
+            return self.arms[request.arm]
+        if request.model is None:
+            return self.default
+        found = self.by_name.get(request.model)
+        if found is None and request.model and self.strict:
+            known = ", ".join(self.by_name)
+            raise NotFound(f"no such model is served here; there is {known}", param="model", setting="strict_models")
+        return found or self.default
 
     def find(self, name: str | None) -> ServedModel | None:
         return self.by_name.get(name) if name else None
@@ -303,7 +323,14 @@ async def load_model(
 
         engine = EngineReplicas(makers, own_metrics, options, take_output, die, on_change)
     await engine.start()
-    return LoadedModel(name, source, checkpoint.fingerprint, checkpoint.template, prompts, engine, admission)
+    scope = ModelScope(
+        model=source.model,
+        revision=checkpoint.fingerprint,
+        template=checkpoint.template.revision,
+        dtype=engine.info.dtype,
+        engine=engine.info.engine,
+    )
+    return LoadedModel(name, source, checkpoint.fingerprint, scope, checkpoint.template, prompts, engine, admission)
 
 
 def _engine(checkpoint: Checkpoint, source: ModelSource, settings: Settings, place: Place | None = None) -> Engine:

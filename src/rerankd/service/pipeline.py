@@ -5,43 +5,34 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 from rerankd.cache.base import CachedScore, ScoreCache
-from rerankd.cache.key import scope_of
-from rerankd.core.request import Output, ScoreRequest, computed_tokens
+from rerankd.cache.key import keys_for
+from rerankd.core.request import Output
 from rerankd.errors import ServiceError
 from rerankd.observe.metrics import Metrics
-from rerankd.prompt.fit import PromptLimits
+from rerankd.prompt.build import prompt_limits
 from rerankd.service import cascade
 from rerankd.service.admission import Admission, Ticket, check_sizes
-from rerankd.service.cascade import CascadeRule
 from rerankd.service.fusion import NO_FUSION
 from rerankd.service.instructions import Instructions
-from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
-from rerankd.service.models import LoadedModel, ServedModel, ServedModels
-from rerankd.service.offload import Offload
-from rerankd.service.prepared_request import (
-    DOCUMENT_BYTES,
-    PreparedRequest,
-    by_model,
-    characters,
-    in_portions,
-    make_keys,
-    pair_count,
-    ranked,
-    take_scores,
-    whole_documents,
-)
+from rerankd.service.long_documents import SplitDocuments
+from rerankd.service.models import LoadedModel, ServedModels
+from rerankd.service.offload import INLINE_BYTES, Offload
+from rerankd.service.prepared_request import DOCUMENT_BYTES, PreparedRequest, by_model, portions, tokens_of
 from rerankd.service.relevant_spans import SPAN_RULE, with_spans
-from rerankd.service.routing import choose
 from rerankd.settings import Settings
-from rerankd.types import CallContext, PairPrompt, RerankRequest, RerankResult, Stage, Timings
+from rerankd.types import NO_WISH, CallContext, RerankRequest, RerankResult, Stage
 
 OnPassages: TypeAlias = Callable[[int, CallContext], Awaitable[None]]
 """Told how many passages a call's documents were split into beyond what it was let in with; may refuse them."""
+
+_documents = attrgetter("documents")
+_pairs = attrgetter("texts")
 
 
 class RequestPipeline:
@@ -66,95 +57,101 @@ class RequestPipeline:
         self._offload = offload
 
     async def rerank(
-        self, requests: Sequence[RerankRequest], context: CallContext
-    ) -> list[RerankResult | ServiceError]:
-        """One result a request, in order, those of a cascade among them; see :meth:`_rank`."""
-        rules = [self._cascade_rule(request, context) for request in requests]
-        if not any(rules):
-            return await self._rank(requests, context)
-        found: dict[int, RerankResult | ServiceError] = {}
-        plain = [index for index, rule in enumerate(rules) if rule is None]
-
-        async def rank(request: RerankRequest) -> RerankResult | ServiceError:
-            return (await self._rank([request], context))[0]
-
-        async def one(index: int, rule: CascadeRule | ServiceError) -> None:
-            found[index] = rule if isinstance(rule, ServiceError) else await cascade.run(rule, requests[index], rank)
-
-        async def others() -> None:
-            found.update(zip(plain, await self._rank([requests[index] for index in plain], context), strict=True))
-
-        work = [one(index, rule) for index, rule in enumerate(rules) if rule is not None]
-        await gather_per_request([*work, *([others()] if plain else [])])
-        return [found[index] for index in range(len(requests))]
-
-    def _cascade_rule(self, request: RerankRequest, context: CallContext) -> CascadeRule | ServiceError | None:
-        """The rule of a request that goes by a cascade; None for one that does not, or that is refused anyway."""
-        try:
-            model = choose(self.models, request, context)
-        except ServiceError:
-            return None
-        if model.cascade is None and request.cascade is None:
-            return None
-        try:
-            check_sizes(request, model.sizes)
-            return cascade.rule_for(model.cascade, request)
-        except ServiceError as error:
-            return error
-
-    async def _rank(
-        self, requests: Sequence[RerankRequest], context: CallContext
+        self, requests: Sequence[RerankRequest], context: CallContext, *, cascades: bool = True
     ) -> list[RerankResult | ServiceError]:
         """One result a request, in order; they share batches with each other and with other calls.
 
         An error that concerns one request alone stands in its place; one that concerns the whole server
         (overload, a dead engine) is raised, and what the call had queued is dropped.
+
+        Args:
+            cascades: may requests go by a cascade?
         """
         prepared: list[PreparedRequest | ServiceError] = []
-        async for few in in_portions(requests, lambda request: len(request.documents)):
-            prepared += [await self._prepare(request, context) for request in few]
-        going = [one for one in prepared if isinstance(one, PreparedRequest)]
-        await self._run(going, context)
-        results: dict[PreparedRequest, RerankResult | ServiceError] = {}
-        async for portion in in_portions(going, pair_count):
-            for one in portion:
-                results[one] = one.error or await self._result(one, context.tenant)
-        if any(one.request.relevant_spans for one in going):
-            await self._add_spans(results, context)
-        return [results[one] if isinstance(one, PreparedRequest) else one for one in prepared]
+        plain: list[PreparedRequest] = []
+        in_stages: list[PreparedRequest] = []
+        for portion in portions(requests, _documents):
+            for request in portion:
+                try:
+                    one = self._prepare(request, context, cascades)
+                except ServiceError as error:
+                    prepared.append(error.with_traceback(None))
+                else:
+                    prepared.append(one)
+                    (plain if one.cascade is None else in_stages).append(one)
+            if portion is not requests:
+                await asyncio.sleep(0)
+        if in_stages:
+            work = [self._cascade(one, context) for one in in_stages]
+            await gather_per_request([self._rank(plain, context), *work])
+        else:
+            await self._rank(plain, context)
+        return [one.result if isinstance(one, PreparedRequest) else one for one in prepared]  # type: ignore[misc]
 
-    async def _run(self, going: Sequence[PreparedRequest], context: CallContext, *, counted: bool = True) -> None:
-        """Scores, or an error, for each of some requests; ``counted``: see :meth:`_split`."""
-        if long := [one for one in going if one.rule.mode == "chunk"]:
-            await self._split(long, context, counted)
-            going = [one for one in going if one.error is None]
-        async for portion in in_portions(going, pair_count):
-            await self._look_up(portion, context)
-        if unknown := [one for one in going if one.unknown]:
-            await self._score(unknown, context)
-
-    async def _prepare(self, request: RerankRequest, context: CallContext) -> PreparedRequest | ServiceError:
-        """Which model, which limits, and a key for each pair."""
-        try:
-            model = choose(self.models, request, context)
-            check_sizes(request, model.sizes)
-        except ServiceError as error:
-            return error
+    def _prepare(self, request: RerankRequest, context: CallContext, cascades: bool) -> PreparedRequest:
+        """Which model, and by what rules: what a request does not ask for is decided here and costs nothing later."""
         started = time.monotonic()
-        rule = model.long_documents.for_request(request)
-        limits = self._limits(model, request, rule)
-        try:
+        model = self.models.choose(request, context)
+        check_sizes(request, model.sizes)
+        rule, fusion, stages = model.long_documents, NO_FUSION, None
+        if request.long_documents is not NO_WISH or request.truncate is not None:
+            rule = rule.for_request(request)
+        if cascades and (request.cascade is not None or model.cascade is not None):
+            stages = cascade.rule_for(model.cascade, request)
+        elif request.first_stage_scores is not None or request.fusion is not None:
             fusion = model.fusion.for_request(request)
-            instruction = self._instruction(model, request)
-        except ServiceError as error:
-            return error
-        scope = self._scope(model, request, instruction, limits, context)
-        prepared = PreparedRequest(request, model, limits, rule, fusion, instruction, scope, started)
-        if rule.mode != "chunk":
-            prepared.texts = request.documents
-            prepared.refs = whole_documents(len(request.documents))
-            await make_keys(prepared, self._offload, context.tenant)
-        return prepared
+        # An empty instruction is none: the name's default applies. One that begins with @ is a name.
+        given = request.instruction
+        instruction = given if given and not given.isspace() else model.instruction
+        if "@" in instruction:
+            instruction = self._instructions.resolve(instruction)
+        limits = prompt_limits(
+            model.max_pair_tokens,
+            self._settings.query_truncation_share,
+            request.max_tokens_per_document,
+            request.max_tokens_per_query,
+            request.truncate is not False and rule.mode != "error",
+            request.truncation_side,
+        )
+        salt = context.tenant if self._settings.cache_per_tenant else ""
+        scope = model.loaded.scope.of(instruction, request.query, limits.shown, salt)
+        texts = request.documents if rule.mode != "chunk" else ()
+        return PreparedRequest(request, model, limits, rule, fusion, instruction, scope, started, texts, stages)
+
+    async def _cascade(self, one: PreparedRequest, context: CallContext) -> None:
+        """The answer of a request in stages, each of which is a request of its own."""
+
+        async def rank(request: RerankRequest) -> RerankResult | ServiceError:
+            return (await self.rerank([request], context, cascades=False))[0]
+
+        assert one.cascade is not None
+        one.result = await cascade.run(one.cascade, one.request, rank)
+
+    async def _rank(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
+        """A result for each request."""
+        await self._find_scores(prepared, context)
+        for portion in portions(prepared, _pairs):
+            for one in portion:
+                if one.result is None:
+                    one.result = await self._result(one, context.tenant)
+            if portion is not prepared:
+                await asyncio.sleep(0)
+        if asking := [one for one in prepared if one.request.relevant_spans is not None]:
+            await self._add_spans(asking, context)
+
+    async def _find_scores(
+        self, prepared: Sequence[PreparedRequest], context: CallContext, *, counted: bool = True
+    ) -> None:
+        """Scores, or an error, for each request; ``counted``: see :meth:`_split`."""
+        if long := [one for one in prepared if one.rule.mode == "chunk"]:
+            await self._split(long, context, counted)
+            prepared = [one for one in prepared if one.result is None]
+        for portion in portions(prepared, _pairs):
+            await self._look_up(portion, context)
+            if portion is not prepared:
+                await asyncio.sleep(0)
+        if unknown := [one for one in prepared if one.unknown]:
+            await self._score(unknown, context)
 
     async def _split(self, prepared: Sequence[PreparedRequest], context: CallContext, counted: bool) -> None:
         """The passages of long documents, for all requests or for none.
@@ -173,7 +170,7 @@ class RequestPipeline:
             for ticket in tickets:
                 ticket.close()
         documents = sum(len(one.request.documents) for one in prepared) if counted else 0
-        await self._on_passages(sum(len(one.refs) for one in prepared) - documents, context)
+        await self._on_passages(sum(len(one.texts) for one in prepared) - documents, context)
 
     async def _split_one(self, one: PreparedRequest, context: CallContext) -> None:
         documents = one.request.documents
@@ -184,28 +181,25 @@ class RequestPipeline:
         except ServiceError as error:
             if error.retryable:
                 raise
-            one.error = error.with_traceback(None)
+            one.result = error.with_traceback(None)
             return
         one.split = SplitDocuments.of(documents, splits)
-        one.texts, one.refs = one.split.texts, one.split.refs
-        await make_keys(one, self._offload, context.tenant)
+        one.texts = one.split.texts
 
-    async def _add_spans(
-        self, results: dict[PreparedRequest, RerankResult | ServiceError], context: CallContext
-    ) -> None:
+    async def _add_spans(self, asking: Sequence[PreparedRequest], context: CallContext) -> None:
         """The sentences that answer the query, for the ranked documents of the requests that want them."""
         inner = {
-            self._for_spans(one, result): (one, result)
-            for one, result in results.items()
-            if one.request.relevant_spans is not None and isinstance(result, RerankResult) and result.ranked
+            self._for_spans(one, one.result): one
+            for one in asking
+            if isinstance(one.result, RerankResult) and one.result.ranked
         }
-        await self._run(list(inner), context, counted=False)
-        for asked, (one, result) in inner.items():
-            if asked.error is None and asked.split is not None:
-                work = functools.partial(_with_spans, result, one, asked, asked.split)
-                results[one] = await self._offload.run(context.tenant, DOCUMENT_BYTES * pair_count(asked), work)
+        await self._find_scores(list(inner), context, counted=False)
+        for sentences, one in inner.items():
+            if sentences.result is not None:
+                one.result = sentences.result
             else:
-                results[one] = asked.error or result
+                work = functools.partial(_with_spans, one, sentences)
+                one.result = await self._offload.run(context.tenant, DOCUMENT_BYTES * len(sentences.keys), work)
 
     def _for_spans(self, one: PreparedRequest, result: RerankResult) -> PreparedRequest:
         """The same request for its ranked documents, sentence by sentence."""
@@ -213,27 +207,30 @@ class RequestPipeline:
         request = replace(one.request, documents=documents, relevant_spans=None)
         limits = replace(one.limits, truncate=True)
         return PreparedRequest(
-            request, one.model, limits, SPAN_RULE, NO_FUSION, one.instruction, one.scope, time.monotonic()
+            request, one.model, limits, SPAN_RULE, NO_FUSION, one.instruction, one.scope, time.monotonic(), ()
         )
 
     async def _look_up(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """What the cache knows, asked for some requests together."""
-        asked = [(one, key) for one in prepared for key in dict.fromkeys(one.keys)]
+        asked: dict[bytes, None] = {}
+        for one in prepared:
+            if (size := one.size) <= INLINE_BYTES:
+                one.keys = keys_for(one.scope, one.texts)
+            else:
+                one.keys = await self._offload.run(
+                    context.tenant, size, functools.partial(keys_for, one.scope, one.texts)
+                )
+            asked.update(dict.fromkeys(one.keys))
+        found: dict[bytes, CachedScore] = {}
         if context.use_cache:
             started = time.monotonic()
-            hits = 0
-            for (one, key), score in zip(asked, await self.cache.get_many([key for _, key in asked]), strict=True):
-                if score is not None:
-                    one.known[key] = score
-                    hits += 1
-            self._metrics.cache_hits.inc(hits)
-            self._metrics.cache_misses.inc(len(asked) - hits)
+            scores = await self.cache.get_many(list(asked))
+            found = {key: score for key, score in zip(asked, scores, strict=True) if score is not None}
+            self._metrics.cache_hits.inc(len(found))
+            self._metrics.cache_misses.inc(len(asked) - len(found))
             context.stages.append(Stage("cache", started, time.monotonic()))
         for one in prepared:
-            unknown = [place for place, key in enumerate(one.keys) if key not in one.known]
-            one.cached = len(one.request.documents) - len({one.refs[place].document for place in unknown})
-            one.unknown = {one.keys[place]: place for place in unknown}
-            one.characters = characters(one)
+            one.take_cached(found)
 
     async def _score(self, prepared: Sequence[PreparedRequest], context: CallContext) -> None:
         """Tokenise and score what is not known, for all requests or for none; cancelling drops what still waits."""
@@ -244,113 +241,55 @@ class RequestPipeline:
                 ticket = model.admission.enter(context.tenant, context.deadline)
                 tickets.append((model, ticket, ones))
                 ticket.take_texts(len(ones), sum([one.characters for one in ones]))
-            async for portion in in_portions(prepared, pair_count):
+            for portion in portions(prepared, _pairs):
                 await gather_per_request([self._tokenise(one, context, alone=len(prepared) == 1) for one in portion])
+                if portion is not prepared:
+                    await asyncio.sleep(0)
             for model, ticket, ones in tickets:
-                if sizes := {one.score_request: one.tokens for one in ones if one.score_request is not None}:
+                if sizes := tokens_of(ones):
                     ticket.take_tokens(sizes, model.engine.status)
-            for model, _, ones in tickets:
-                for one in ones:
-                    if one.score_request is not None:
-                        one.scores = model.engine.submit(one.score_request)
-            for scores in [one.scores for one in prepared if one.scores is not None]:
-                await scores.wait()
+            for scores in [one.submit() for one in prepared if one.score_request is not None]:
+                await scores.done
                 context.stages.append(Stage("queue", scores.queued, scores.started))
                 context.stages.append(Stage("engine", scores.started, scores.ended))
         finally:
-            for scores in [one.scores for one in prepared if one.scores is not None]:
-                scores.close()
+            for one in prepared:
+                if one.scores is not None:
+                    one.scores.close()
             for _, ticket, _ in tickets:
                 ticket.close()
 
     async def _tokenise(self, one: PreparedRequest, context: CallContext, *, alone: bool) -> None:
         """Prompts of the pairs that are not known; an error that concerns the request alone is its own."""
         started = time.monotonic()
-        places = [one.refs[place].document for place in one.unknown.values()]
-        texts = [one.texts[place] for place in one.unknown.values()]
         try:
             found = await one.model.loaded.prompts.build(
                 one.request.query,
-                texts,
+                one.unknown_texts,
                 one.instruction,
                 one.limits,
-                places,
+                one.documents_of(list(one.unknown.values())),
                 tenant=context.tenant,
                 may_be_here=alone,
             )
         except ServiceError as error:
             if error.retryable:
                 raise
-            one.error = error.with_traceback(None)
+            one.result = error.with_traceback(None)
             return
         ended = time.monotonic()
         context.stages.append(Stage("tokenise", started, ended))
         one.tokenise_seconds = ended - started
-        keys, prompts = [], []
-        for key, pair in zip(one.unknown, found, strict=True):
-            if isinstance(pair, PairPrompt):
-                keys.append(key)
-                prompts.append(pair)
-            else:
-                one.known[key] = pair
-        if prompts:
-            one.score_request = ScoreRequest(
-                tuple(prompts), tuple(keys), context.deadline, context.tenant, one.request.priority, one.scope
-            )
-            one.tokens = computed_tokens(prompts, shares_prefix=one.model.loaded.engine.info.shares_prefix)
+        one.take_prompts(found, context)
 
     async def _result(self, one: PreparedRequest, tenant: str) -> RerankResult:
-        queue = engine = 0.0
-        if one.scores is not None:
-            if truncated := len([pair for pair in one.scores.request.pairs if pair.truncated]):
-                self._metrics.truncated_pairs.inc(truncated)
-            queue, engine = one.scores.started - one.scores.queued, one.scores.ended - one.scores.started
-        timings = Timings(one.tokenise_seconds, queue, engine, time.monotonic() - one.started)
-        result = await self._offload.run(tenant, DOCUMENT_BYTES * pair_count(one), lambda: ranked(one, timings))
+        if one.score_request and (truncated := sum([pair.truncated for pair in one.score_request.pairs])):
+            self._metrics.truncated_pairs.inc(truncated)
+        size = DOCUMENT_BYTES * len(one.keys)
+        result = one.ranked() if size <= INLINE_BYTES else await self._offload.run(tenant, size, one.ranked)
         self._metrics.input_tokens.observe(result.prompt_tokens)
         self._metrics.documents.observe(len(result.scores))
         return result
-
-    def _scope(
-        self,
-        model: ServedModel,
-        request: RerankRequest,
-        instruction: str,
-        limits: PromptLimits,
-        context: CallContext,
-    ) -> bytes:
-        """A digest over everything that the scores of a request depend on, but the documents."""
-        info = model.loaded.engine.info
-        return scope_of(
-            model=model.loaded.source.model,
-            revision=model.loaded.fingerprint,
-            template=model.loaded.template.revision,
-            dtype=info.dtype,
-            engine=info.engine,
-            instruction=instruction,
-            query=request.query,
-            truncation=_shown(limits),
-            tenant=context.tenant if self._settings.cache_per_tenant else "",
-        )
-
-    def _instruction(self, model: ServedModel, request: RerankRequest) -> str:
-        """An empty instruction is none: the name's default applies; a name stands for a sentence."""
-        given = request.instruction
-        return self._instructions.resolve(given if given and not given.isspace() else model.instruction)
-
-    def _limits(self, model: ServedModel, request: RerankRequest, rule: LongDocumentRule) -> PromptLimits:
-        return PromptLimits(
-            max_pair_tokens=model.max_pair_tokens,
-            query_truncation_share=self._settings.query_truncation_share,
-            max_tokens_per_document=request.max_tokens_per_document,
-            max_tokens_per_query=request.max_tokens_per_query,
-            truncate=request.truncate is not False and rule.mode != "error",
-            side=request.truncation_side,
-        )
-
-
-_shown = functools.lru_cache(256)(repr)
-"""Of limits, which come back with request after request."""
 
 
 def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None:
@@ -368,7 +307,7 @@ def take_output(cache: ScoreCache, admission: Admission, output: Output) -> None
         cache.put_many(scores)
 
 
-async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
+async def gather_per_request(work: Sequence[Coroutine[Any, Any, None]]) -> None:
     """All at once; the first error ends all."""
     if len(work) == 1:
         await work[0]
@@ -381,9 +320,10 @@ async def gather_per_request(work: Sequence[Awaitable[None]]) -> None:
             task.cancel()
 
 
-def _with_spans(
-    result: RerankResult, one: PreparedRequest, asked: PreparedRequest, split: SplitDocuments
-) -> RerankResult:
-    take_scores(asked)
-    scores = [asked.known[key] for key in asked.keys]
-    return with_spans(result, one.request, split, scores, one.model.loaded.template)
+def _with_spans(one: PreparedRequest, sentences: PreparedRequest) -> RerankResult:
+    """The result with the spans that were found."""
+    sentences.take_scores()
+    scores = [sentences.known[key] for key in sentences.keys]
+    assert isinstance(one.result, RerankResult)
+    assert sentences.split is not None
+    return with_spans(one.result, one.request, sentences.split, scores, one.model.loaded.template)

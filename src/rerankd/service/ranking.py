@@ -28,14 +28,6 @@ from rerankd.types import (
 _LOGIT = attrgetter("logit")
 
 
-def sigmoid(logit: float) -> float:
-    """1 / (1 + exp(-logit)) without overflow for any finite logit."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    power = math.exp(logit)
-    return power / (1.0 + power)
-
-
 def rerank_result(
     id: str,
     model: str,
@@ -135,7 +127,10 @@ def document_score(
     if not math.isfinite(logit):
         error = NonFiniteScore("the engine's score of this document is not a finite number")
         return DocumentScore(index, None, None, error)
-    return DocumentScore(index, logit if activation == "identity" else sigmoid(logit), logit)
+    if activation == "identity":
+        return DocumentScore(index, logit, logit)
+    power = math.exp(-abs(logit))
+    return DocumentScore(index, (1.0 if logit >= 0 else power) / (1.0 + power), logit)
 
 
 def rank(scores: Sequence[DocumentScore], top_n: int | None) -> tuple[DocumentScore, ...]:

@@ -90,25 +90,22 @@ class RerankService:
         check_queries(len(requests), self.settings)
         try:
             async with asyncio.timeout(context.deadline - time.monotonic()):
-                await self._spend_rate(requests, context)
-                pipeline = self._running()
-                try:
-                    return await self._answer(pipeline, requests, context)
-                except Draining:
-                    if pipeline is self._pipeline:
-                        raise
-                    # A reload swapped the models while this request was on its way to the old ones.
-                    return await self._answer(self._running(), requests, context)
+                if self._rates is not None:
+                    documents = sum(len(request.documents) for request in requests)
+                    (await self._rates.spend(context.tenant, documents)).tell(context.response_headers)
+                while True:
+                    pipeline = self._running()
+                    try:
+                        if self._experiments is None:
+                            return await pipeline.rerank(requests, context)
+                        return await self._experiments.rerank(pipeline.rerank, pipeline.models, requests, context)
+                    except Draining:
+                        # Did a reload swap the models while this request was on its way to the old ones?
+                        if pipeline is self._pipeline:
+                            raise
         except TimeoutError:
             message = "the deadline passed before the scores were there"
             raise DeadlineExceeded(message, setting="deadline_seconds") from None
-
-    async def _answer(
-        self, pipeline: RequestPipeline, requests: Sequence[RerankRequest], context: CallContext
-    ) -> list[RerankResult | ServiceError]:
-        if self._experiments is None:
-            return await pipeline.rerank(requests, context)
-        return await self._experiments.rerank(pipeline.rerank, pipeline.models, requests, context)
 
     @property
     def experiments(self) -> Experiments:
@@ -120,11 +117,6 @@ class RerankService:
         if self._experiments is None:
             raise no_experiments()
         return self._experiments
-
-    async def _spend_rate(self, requests: Sequence[RerankRequest], context: CallContext) -> None:
-        if self._rates is not None:
-            documents = sum(len(request.documents) for request in requests)
-            (await self._rates.spend(context.tenant, documents)).tell(context.response_headers)
 
     async def _spend_passages(self, passages: int, context: CallContext) -> None:
         if self._rates is not None and (state := await self._rates.spend_passages(context.tenant, passages)):

@@ -45,6 +45,10 @@ class Echo:
     keys: frozenset[str]
     """The keys of the body, null or not: shapes are told apart by them."""
 
+    def scores_of(self, places: Sequence[DocumentScore]) -> list[float | None]:
+        """The scores as the client asked for them: probabilities, or logits."""
+        return [place.logit for place in places] if self.raw_scores else [place.score for place in places]
+
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
@@ -55,13 +59,17 @@ class RenderContext:
     result: RerankResult
     return_documents: bool
     warnings: tuple[str, ...]
+    ranked: tuple[DocumentScore, ...]
+    """The documents of the answer, best first: as many as were asked for, and none below the threshold."""
+    ranked_scores: Sequence[float | None]
+    """Their scores as the client asked for them."""
 
     def rows(
         self, score: str = "relevance_score", document: str = "document", *, as_object: bool = True
     ) -> list[dict[str, Json]]:
         """One object a ranked document, best first, with its text where the client asked for it."""
         rows: list[dict[str, Json]] = []
-        for place, value in self.scored:
+        for place, value in zip(self.ranked, self.ranked_scores, strict=True):
             row: dict[str, Json] = {"index": place.index, score: value}
             if self.return_documents:
                 row[document] = self.object(place.index) if as_object else self.request.documents[place.index]
@@ -79,29 +87,14 @@ class RenderContext:
         return rows
 
     @property
-    def ranked(self) -> tuple[DocumentScore, ...]:
-        """The documents of the answer, best first: as many as were asked for, and none below the threshold."""
-        least = self.echo.score_threshold
-        if least is None:
-            return self.result.ranked
-        ranked = self.result.ranked
-        values = self.values(ranked)
-        return tuple([place for place, value in zip(ranked, values, strict=True) if value is None or value >= least])
-
-    @property
-    def scored(self) -> list[tuple[DocumentScore, float | None]]:
-        """The documents of the answer, each with its score as the client asked for it."""
-        ranked = self.ranked
-        return list(zip(ranked, self.values(ranked), strict=True))
-
-    @property
     def verdict(self) -> dict[str, Json]:
         """Whether nothing reached the threshold, for a client that set one."""
         return {} if self.echo.score_threshold is None else {"nothing_relevant": not self.ranked}
 
-    def values(self, places: Sequence[DocumentScore]) -> list[float | None]:
-        """The scores as the client asked for them: probabilities, or logits."""
-        return [place.logit for place in places] if self.echo.raw_scores else [place.score for place in places]
+    @property
+    def scores(self) -> list[float | None]:
+        """The scores of all documents in input order, as the client asked for them."""
+        return self.echo.scores_of(self.result.scores)
 
     def passage(self, passage: Passage) -> dict[str, Json]:
         """A part of a document: offsets in code points, half open, with its score as the client asked for it."""
@@ -129,7 +122,8 @@ class RenderContext:
 
     @property
     def usage(self) -> dict[str, int]:
-        return {"prompt_tokens": self.result.prompt_tokens, "completion_tokens": 0, **self.total_tokens}
+        tokens = self.result.prompt_tokens
+        return {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -188,15 +182,16 @@ class DocumentsDialect(ABC):
     returns_documents: ClassVar[bool] = False
     """The dialect's own default."""
     _read: ClassVar[tuple[Field, ...]]
+    _names: ClassVar[tuple[str, ...]]
+    """Of the fields that hold the documents."""
 
     def __init_subclass__(cls) -> None:
         cls._read = with_common((*cls.fields, *cls.inner))
+        cls._names = tuple(field.name for field in cls._read if field.meaning == "documents")
 
     def parse(self, body: Json, limits: ReadLimits) -> ParsedCall:
         said = self.options(read_fields(body, self._read))
-        where = next(
-            field.name for field in self._read if field.meaning == "documents" and body.get(field.name) is not None
-        )
+        where = next(filter(lambda name: body.get(name) is not None, self._names))
         sent = said["documents"]
         texts = values.texts(sent, where, limits.max_documents, said.get("rank_fields", ("text",)))
         echo = Echo(
@@ -207,15 +202,13 @@ class DocumentsDialect(ABC):
             keys=frozenset(body),
         )
         options = request_options(said)
-        if isinstance(sent, list) and "first_stage_scores" not in options:
+        if isinstance(sent, list) and dict in map(type, sent) and "first_stage_scores" not in options:
             options |= self._carried_scores(sent)
         request = RerankRequest(query=said["query"], documents=texts, **options)
         return ParsedCall((request,), echo)
 
     def _carried_scores(self, sent: Sequence[Json]) -> dict[str, Any]:
         """The first-stage scores that documents carry themselves, if any does."""
-        if dict not in map(type, sent):
-            return {}
         found: list[float | None] = []
         for index, document in enumerate(sent):
             own = None
@@ -240,7 +233,14 @@ class DocumentsDialect(ABC):
     def context(self, call: ParsedCall, result: RerankResult) -> RenderContext:
         echo: Echo = call.echo
         return_documents = self.returns_documents if echo.return_documents is None else echo.return_documents
-        return RenderContext(call.requests[0], echo, result, return_documents, call.warnings + result.warnings)
+        ranked, scores = result.ranked, echo.scores_of(result.ranked)
+        if (least := echo.score_threshold) is not None:
+            kept = [
+                (place, value) for place, value in zip(ranked, scores, strict=True) if value is None or value >= least
+            ]
+            ranked, scores = tuple([place for place, _ in kept]), [value for _, value in kept]
+        warnings = call.warnings + result.warnings
+        return RenderContext(call.requests[0], echo, result, return_documents, warnings, ranked, scores)
 
     @abstractmethod
     def body(self, context: RenderContext) -> Json:

@@ -377,20 +377,22 @@ COMMON: tuple[Field, ...] = (
 )
 """What every dialect reads, whether or not its own API has a name for it."""
 
-REQUEST_OPTIONS = (
-    *("model", "instruction", "top_n", "truncate", "truncation_side", "max_tokens_per_document"),
-    *("max_tokens_per_query", "priority", "relevant_spans", "user"),
-    *("first_stage_scores", "fusion", "fusion_weight", "cascade"),
+REQUEST_OPTIONS = frozenset(
+    (
+        *("model", "instruction", "top_n", "truncate", "truncation_side", "max_tokens_per_document"),
+        *("max_tokens_per_query", "priority", "relevant_spans", "user"),
+        *("first_stage_scores", "fusion", "fusion_weight", "cascade"),
+    )
 )
 """Meanings that are attributes of ``RerankRequest``."""
 
-_LONG_DOCUMENTS = tuple(field.name for field in dataclasses.fields(LongDocuments))
+_LONG_DOCUMENTS = frozenset(field.name for field in dataclasses.fields(LongDocuments))
 """Meanings that are attributes of ``RerankRequest.long_documents``."""
 
 
 def request_options(said: Mapping[str, Any]) -> dict[str, Any]:
     """What a body says of each of its requests."""
-    options = {name: said[name] for name in REQUEST_OPTIONS if name in said}
-    if long_documents := {name: said[name] for name in _LONG_DOCUMENTS if name in said}:
-        options["long_documents"] = LongDocuments(**long_documents)
+    options = {name: said[name] for name in said.keys() & REQUEST_OPTIONS}
+    if not _LONG_DOCUMENTS.isdisjoint(said):
+        options["long_documents"] = LongDocuments(**{name: said[name] for name in said.keys() & _LONG_DOCUMENTS})
     return options

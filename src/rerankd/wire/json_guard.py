@@ -47,6 +47,9 @@ _CHUNK = 64 * 1024
 
 _SOME = 4096
 _TEXT_BYTES = sys.getsizeof("")
+_STRING_BYTES = sys.getsizeof("\u00e9") + 8
+_NUMBER_BYTES = sys.getsizeof(0.5) + 8
+"""Either with its place in a list."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -82,8 +85,13 @@ def decode_json(body: bytes | bytearray, max_depth: int) -> Decoded:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"the body is not UTF-8 at byte {error.start}") from None
-    value = _parse(text, max_depth)
-    size = _measure(value, max_depth)
+    decoder = _Strict()
+    value = _parse(decoder, text, max_depth)
+    if "\\u" not in text and text.count("[") + text.count("{") <= max_depth:
+        # Few brackets cannot nest too deep, and strings without escapes are no wider than the text.
+        size = _flat_bytes(text, decoder.counted)
+    else:
+        size = _measure(value, max_depth)
     # Only an escape can bring in half a surrogate pair: UTF-8 itself cannot hold one.
     if "\\ud" not in text and "\\uD" not in text:
         return Decoded(value, size)
@@ -92,12 +100,12 @@ def decode_json(body: bytes | bytearray, max_depth: int) -> Decoded:
     return Decoded(value, size, _warnings(repairs))
 
 
-def _parse(text: str, max_depth: int) -> Json:
+def _parse(decoder: _Strict, text: str, max_depth: int) -> Json:
     # The decoder tells nobody of lists and strings. Few texts hold so many brackets or quotation marks.
     if text.count("[") > MAX_VALUES or text.count('"') > 2 * MAX_STRINGS:
         _refuse_too_many(text)
     try:
-        return _Strict().decode(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         raise InvalidJSON(f"the body is not JSON at character {error.pos}: {error.msg}") from None
     except RecursionError:
@@ -116,6 +124,12 @@ def _refuse_too_many(text: str) -> None:
         if lists > MAX_VALUES:
             raise InvalidJSON(_TOO_MANY)
         in_string ^= len(parts) % 2 == 0
+
+
+def _flat_bytes(text: str, counted: int) -> int:
+    """About the bytes of memory of a text's values, of which few are lists or objects: never too few."""
+    strings = text.count('"') // 2
+    return sys.getsizeof(text) + strings * _STRING_BYTES + counted * _NUMBER_BYTES
 
 
 def _measure(value: Json, max_depth: int) -> int:
@@ -198,6 +212,11 @@ class _Strict:
             parse_float=self._number,
             parse_constant=_constant,
         ).decode
+
+    @property
+    def counted(self) -> int:
+        """Objects and numbers so far."""
+        return MAX_VALUES - self._left
 
     def _count(self) -> None:
         self._left -= 1

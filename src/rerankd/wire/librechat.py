@@ -34,5 +34,8 @@ class LibreChat(DocumentsDialect):
     score_keys = ("base_score", *DocumentsDialect.score_keys)
 
     def body(self, context: RenderContext) -> Json:
-        rows = [{"index": place.index, "score": value} for place, value in context.scored]
+        rows = [
+            {"index": place.index, "score": value}
+            for place, value in zip(context.ranked, context.ranked_scores, strict=True)
+        ]
         return {"model": context.result.model, "results": rows}

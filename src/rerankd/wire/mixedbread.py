@@ -32,7 +32,7 @@ class Mixedbread(DocumentsDialect):
                 "score": value,
                 "input": echo.documents[place.index] if context.return_documents else None,
             }
-            for place, value in context.scored
+            for place, value in zip(context.ranked, context.ranked_scores, strict=True)
         ]
         return {
             "object": "list",

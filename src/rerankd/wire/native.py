@@ -85,10 +85,10 @@ class Native(DocumentsDialect):
         body["meta"] |= {
             "cached_documents": context.result.cached_documents,
             "timings_ms": {
-                "tokenise": _milliseconds(timings.tokenise),
-                "queue": _milliseconds(timings.queue),
-                "engine": _milliseconds(timings.engine),
-                "total": _milliseconds(timings.total),
+                "tokenise": round(timings.tokenise * 1000, 3),
+                "queue": round(timings.queue * 1000, 3),
+                "engine": round(timings.engine * 1000, 3),
+                "total": round(timings.total * 1000, 3),
             },
         }
         return body
@@ -162,11 +162,10 @@ def _item(place: ParsedCall | ServiceError, scored: Any) -> dict[str, Json]:
 
 def _scores(context: RenderContext) -> dict[str, Json]:
     """Scores in input order, then the best documents and their scores, best first."""
-    ranked = context.ranked
     body: dict[str, Json] = {
-        "scores": context.values(context.result.scores),
-        "ranked_documents": [context.request.documents[place.index] for place in ranked],
-        "ranked_scores": context.values(ranked),
+        "scores": context.scores,
+        "ranked_documents": [context.request.documents[place.index] for place in context.ranked],
+        "ranked_scores": context.ranked_scores,
     }
     if context.echo.return_documents is False:
         del body["ranked_documents"]
@@ -180,10 +179,6 @@ def _scores(context: RenderContext) -> dict[str, Json]:
 
 def _partial(result: RerankResult | ServiceError) -> RerankResult:
     """The result if any document has a score; where none has, the error is raised."""
-    if isinstance(result, RerankResult) and len(result.errors) < len(result.scores):
+    if isinstance(result, RerankResult) and result.ranked:
         return result
     return require_all_scored(result)
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)

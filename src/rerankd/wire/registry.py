@@ -24,7 +24,7 @@ clients need belong to the HTTP layer; ``MOUNTED_GETS`` says under which mounts 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -80,14 +80,14 @@ class Route:
         """
         if len(self.dialects) == 1 or not isinstance(body, dict):
             return self.dialects[0]
-        fitting = self._fitting({key for key, value in body.items() if value is not None}) or self._fitting(body)
+        fitting = self._fitting({key for key, value in body.items() if value is not None}) or self._fitting(set(body))
         if len(fitting) > 1:
             both = " and ".join(f"{dialect.title} (`{_given(dialect, body)}`)" for dialect in fitting)
             raise InvalidRequest(f"the body fits both {both}: send the keys of one, or use the path of its mount")
         return fitting[0] if fitting else self.dialects[0]
 
-    def _fitting(self, keys: Container[str]) -> list[Dialect]:
-        return [dialect for dialect in self.dialects if any(key in keys for key in dialect.keys)]
+    def _fitting(self, keys: set[str]) -> list[Dialect]:
+        return [dialect for dialect in self.dialects if not keys.isdisjoint(dialect.keys)]
 
     def with_path(self, body: Json, parameters: Mapping[str, str]) -> Json:
         """The body with the model that the path names, where it names none itself.

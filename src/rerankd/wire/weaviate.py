@@ -24,7 +24,7 @@ class Weaviate(DocumentsDialect):
 
     def body(self, context: RenderContext) -> Json:
         request = context.request
-        values = context.values(context.result.scores)
+        values = context.scores
         scores = [{"document": text, "score": value} for text, value in zip(request.documents, values, strict=True)]
         return {"query": request.query, "scores": scores}
 

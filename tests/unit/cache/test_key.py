@@ -5,7 +5,7 @@ import itertools
 import pytest
 from tests.figures import Measured
 
-from rerankd.cache.key import keys_for, scope_of
+from rerankd.cache.key import ModelScope, keys_for
 
 FIELDS = {
     "model": "Qwen/Qwen3-Reranker-0.6B",
@@ -18,6 +18,12 @@ FIELDS = {
     "truncation": "8192",
     "tenant": "",
 }
+
+
+def scope_of(**fields: str) -> bytes:
+    own = ("instruction", "query", "truncation", "tenant")
+    model = ModelScope(**{name: value for name, value in fields.items() if name not in own})
+    return model.of(*[fields[name] for name in own])
 
 
 @pytest.mark.promise("F-05")

@@ -24,7 +24,7 @@ async def test_times_say_how_long_it_waited_and_ran() -> None:
         with bench.thread.submit(make_request(1)) as first:
             await until(lambda: bench.engine.passes == 1)
             with bench.thread.submit(make_request(1, seed=1)) as second:
-                await asyncio.gather(first.wait(), second.wait())
+                await asyncio.gather(first.done, second.done)
         assert first.started - first.queued < second.started - second.queued
         assert second.ended - second.started > 0.049
 

@@ -10,13 +10,13 @@ from tests.unit.http.conftest import Connect
 
 from rerankd.errors import ClientClosed, Overloaded, ReceiveTimeout, ServiceError, TooLarge, UnsupportedMedia
 from rerankd.http.body_limit import BodyQuota, read_body
-from rerankd.http.request_state import SCOPE_KEY, RequestState
+from rerankd.http.request_state import SCOPE_KEY, RequestState, first_headers
 
 JSON = [(b"content-type", b"application/json")]
 
 
 def scope_with(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    return {"type": "http", "headers": list(headers), SCOPE_KEY: RequestState("id")}
+    return {"type": "http", "headers": list(headers), SCOPE_KEY: RequestState("id", first_headers(headers))}
 
 
 def receiving(*chunks: bytes, leave: bool = False) -> Any:

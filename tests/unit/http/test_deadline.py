@@ -7,7 +7,7 @@ import pytest
 from tests.standin import StandInService
 
 from rerankd.errors import InvalidRequest
-from rerankd.http.deadline import deadline_from
+from rerankd.http.request_state import deadline_from
 
 BODY = {"query": "q", "documents": ["d"]}
 

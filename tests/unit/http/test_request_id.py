@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from rerankd.http.request_id import request_id_from
+from rerankd.http.request_state import request_id_from
 
 
 @pytest.mark.parametrize(

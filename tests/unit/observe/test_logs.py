@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextvars
 import io
 import json
 import logging
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from rerankd.observe.logs import configure_logs
+from rerankd.observe.logs import REQUEST_ID, configure_logs
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +66,14 @@ def test_the_level_holds_for_our_own_lines() -> None:
 def test_a_line_inside_of_a_request_carries_its_id() -> None:
     stream = io.StringIO()
     configure_logs("json", "info", stream)
-    with structlog.contextvars.bound_contextvars(request_id="abc"):
+
+    def answer() -> None:
+        REQUEST_ID.set("abc")
         structlog.get_logger("ours").info("inside")
-    assert lines(stream)[0]["request_id"] == "abc"
+
+    contextvars.copy_context().run(answer)
+    structlog.get_logger("ours").info("outside")
+    assert [line.get("request_id") for line in lines(stream)] == ["abc", None]
 
 
 def test_auto_is_json_where_no_person_reads() -> None:

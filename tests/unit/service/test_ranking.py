@@ -7,7 +7,7 @@ import math
 import pytest
 
 from rerankd.errors import NonFiniteScore, ScoringError
-from rerankd.service.ranking import document_score, rank, sigmoid
+from rerankd.service.ranking import document_score, rank
 from rerankd.types import DocumentScore, Outcome
 
 
@@ -17,7 +17,7 @@ def scores(*outcomes: Outcome) -> list[DocumentScore]:
 
 @pytest.mark.parametrize("logit", [0.0, 1.0, -1.0, 30.0, -30.0, 1e4, -1e4])
 def test_sigmoid_never_overflows(logit: float) -> None:
-    assert sigmoid(logit) == pytest.approx(0.5 * (1 + math.tanh(logit / 2)), abs=1e-12)
+    assert document_score(0, logit, 1.0, 0.0).score == pytest.approx(0.5 * (1 + math.tanh(logit / 2)), abs=1e-12)
 
 
 def test_scale_and_bias_come_before_the_sigmoid() -> None:

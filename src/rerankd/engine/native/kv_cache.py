@@ -23,10 +23,6 @@ class KVCache:
         self._device = device
         self._tensor: torch.Tensor | None = None
 
-    def layer(self, index: int) -> torch.Tensor:
-        """Keys and values of one layer, (2, slots + 1, kv_heads, head_dim)."""
-        return self.allocated()[index]
-
     def allocated(self) -> torch.Tensor:
         """The whole cache; what lies in slots that were never written means nothing."""
         if self._tensor is None:
@@ -63,11 +59,11 @@ class PrefixKV:
 
         A pass that fails has written slots that count as empty; slots that it reads it never writes.
         """
-        if not self.rows and not len(self.written_rows):
+        read, written = self.rows, len(self.written_rows)
+        if not read and not written:
             return
-        cached = self.cache.layer(layer)
-        for fresh, kept in zip((keys, values), cached, strict=True):
-            if self.rows:
-                torch.index_select(kept, 0, self.read_slots, out=fresh[len(fresh) - self.rows :])
-            if len(self.written_rows):
+        for fresh, kept in zip((keys, values), self.cache.allocated()[layer], strict=True):
+            if read:
+                torch.index_select(kept, 0, self.read_slots, out=fresh[len(fresh) - read :])
+            if written:
                 kept.index_copy_(0, self.written_slots.long(), fresh[self.written_rows])

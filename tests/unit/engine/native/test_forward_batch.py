@@ -80,10 +80,10 @@ def test_a_layer_reads_cached_rows_by_slot_and_writes_those_that_shall_be_cached
     exchange(1, keys, values)
     assert keys[batch.tokens :, 0, 0].tolist() == list(range(cached)), "the slots of the cached tokens, in order"
     assert (keys[: batch.tokens] == -5).all(), "what is computed is left alone"
-    written = cache.layer(1)[:, cached : cached + len(fresh)]
+    written = cache.allocated()[1][:, cached : cached + len(fresh)]
     assert (written[0] == -5).all()
     assert (written[1] == -6).all()
-    assert cache.layer(0)[:, cached:].unique().tolist() == [10.0, 11.0], "another layer's slots are untouched"
+    assert cache.allocated()[0][:, cached:].unique().tolist() == [10.0, 11.0], "another layer's slots are untouched"
 
 
 def test_rows_to_be_cached_are_those_of_their_tokens() -> None:

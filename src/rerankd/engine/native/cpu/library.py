@@ -154,9 +154,9 @@ class CpuKernels:
             into = out.values
         added = added or QuantizedTensor(rows.new_empty(0))
         self._call(
-            "add_rms_norm", rows.data_ptr(), added.values.data_ptr() or None, _DTYPES[added.values.dtype],
-            _address(added.scales), weight.data_ptr(), eps, into.data_ptr(), _DTYPES[dtype], self._packs,
-            _address(out.scales), *rows.shape,
+            "add_rms_norm", rows, added.values, _DTYPES[added.values.dtype],
+            added.scales, weight, eps, into, _DTYPES[dtype], self._packs,
+            out.scales, *rows.shape,
         )  # fmt: skip
         return out
 
@@ -166,17 +166,17 @@ class CpuKernels:
         """`FusedOps.qk_norm_rope`."""
         cosines, sines = angles
         self._call(
-            "qk_norm_rope", heads.values.data_ptr(), heads.values.stride(0), out.data_ptr(), _DTYPES[out.dtype],
-            _address(heads.scales), *heads.values.shape, _address(weight), eps, cosines.data_ptr(), sines.data_ptr(),
+            "qk_norm_rope", heads.values, heads.values.stride(0), out, _DTYPES[out.dtype],
+            heads.scales, *heads.values.shape, weight, eps, cosines, sines,
         )  # fmt: skip
 
     def silu_and_mul(self, gate: QuantizedTensor, up: QuantizedTensor, dtype: torch.dtype) -> QuantizedTensor:
         """`FusedOps.silu_and_mul`."""
         out = _empty(gate.values.shape, dtype)
         self._call(
-            "silu_and_mul", gate.values.data_ptr(), up.values.data_ptr(), gate.values.stride(0),
-            _DTYPES[gate.values.dtype], _address(gate.scales), out.values.data_ptr(), _DTYPES[dtype],
-            _address(out.scales), *gate.values.shape,
+            "silu_and_mul", gate.values, up.values, gate.values.stride(0),
+            _DTYPES[gate.values.dtype], gate.scales, out.values, _DTYPES[dtype],
+            out.scales, *gate.values.shape,
         )  # fmt: skip
         return out
 
@@ -192,18 +192,18 @@ class CpuKernels:
             width: keys of the longest sequence, in whole blocks.
         """
         tables = (sequences.ctypes.data, blocks.ctypes.data, len(blocks), items.ctypes.data, len(items))
-        given = (*(tensor.data_ptr() for tensor in (queries, keys, values, out)), queries.shape[1], *keys.shape[1:])
+        given = (queries, keys, values, out, queries.shape[1], *keys.shape[1:])
         if queries.dtype == torch.bfloat16:
-            self._call("attention_bf16", *given, *tables, width, packed[0].data_ptr(), packed[1].data_ptr())
+            self._call("attention_bf16", *given, *tables, width, packed[0], packed[1])
         else:
-            self._call("attention_f32", *given, *tables, packed.data_ptr())
+            self._call("attention_f32", *given, *tables, packed)
 
     def pack_activations(self, rows: torch.Tensor, dtype: torch.dtype) -> AmxPackedActivations:
         """Rows (tokens, width), float32 or bfloat16, as `gemm_packed` takes them, in that format."""
         out = AmxPackedActivations.empty(rows.shape, dtype)
         self._call(
-            "pack_activations", rows.data_ptr(), _DTYPES[rows.dtype], out.tiles.data_ptr(), _DTYPES[dtype],
-            _address(out.scales), *rows.shape,
+            "pack_activations", rows, _DTYPES[rows.dtype], out.tiles, _DTYPES[dtype],
+            out.scales, *rows.shape,
         )  # fmt: skip
         return out
 
@@ -219,10 +219,10 @@ class CpuKernels:
         else:
             into, stride = out, out.stride(0) * out.element_size()
         self._call(
-            "gemm_packed", rows.tiles.data_ptr(), rows.num_rows, rows.k_tiles, _DTYPES[rows.dtype],
-            weight.left.data_ptr(), weight.right.data_ptr(), weight.panel_stride_bytes, weight.num_panels,
-            weight.epilogue, _address(rows.scales), _address(weight.scales), _address(weight.zero_point_corrections),
-            into.data_ptr(), stride, _DTYPES[out.dtype],
+            "gemm_packed", rows.tiles, rows.num_rows, rows.k_tiles, _DTYPES[rows.dtype],
+            weight.left, weight.right, weight.panel_stride_bytes, weight.num_panels,
+            weight.epilogue, rows.scales, weight.scales, weight.zero_point_corrections,
+            into, stride, _DTYPES[out.dtype],
         )  # fmt: skip
 
     def gemm(
@@ -236,13 +236,15 @@ class CpuKernels:
         """
         outputs, width = weight.shape
         self._call(
-            "gemm", rows.data_ptr(), len(rows), width, weight.data_ptr(), _DTYPES[weight.dtype], outputs,
-            _address(scales), out.data_ptr(), out.stride(0),
+            "gemm", rows, len(rows), width, weight, _DTYPES[weight.dtype], outputs,
+            scales, out, out.stride(0),
         )  # fmt: skip
 
-    def _call(self, name: str, *arguments: int | float | None) -> None:
+    def _call(self, name: str, *arguments: torch.Tensor | int | float | None) -> None:
+        """Run a kernel; it takes the address of a tensor."""
         function = self._functions[name]
-        status = _UNSUPPORTED if function is None else function(*arguments, torch.get_num_threads())
+        values = [one.data_ptr() if isinstance(one, torch.Tensor) else one for one in arguments]
+        status = _UNSUPPORTED if function is None else function(*values, torch.get_num_threads())
         if status == _OUT_OF_MEMORY:
             raise MemoryError(f"scratch memory of the kernel {name}")
         if status:
@@ -272,10 +274,6 @@ def _isas() -> tuple[str, ...]:
 def _empty(shape: torch.Size, dtype: torch.dtype) -> QuantizedTensor:
     scales = torch.empty(shape[0]) if dtype == torch.uint8 else None
     return QuantizedTensor(torch.empty(shape, dtype=dtype), scales)
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def usable_isas(library: ctypes.CDLL) -> list[str]:

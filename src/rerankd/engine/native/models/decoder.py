@@ -160,11 +160,11 @@ class DecoderLayer:
         for rows in _blocks(len(state.hidden_states), self.backend.block_rows):
             pending = None if state.pending_residual is None else state.pending_residual[rows]
             normed = ops.add_rms_norm(state.hidden_states[rows], pending, self.input_norm, config.norm_eps, dtype)
-            query, key, value = (part.split_heads(config.head_dim) for part in self.qkv(normed))
-            cos_sin = (state.cos[rows], state.sin[rows])
-            ops.qk_norm_rope(query, self.query_norm, config.norm_eps, cos_sin, state.queries[rows])
-            ops.qk_norm_rope(key, self.key_norm, config.norm_eps, cos_sin, state.keys[rows])
-            value.dequantize_into(state.values[rows])
+            query, key, value = self.qkv(normed)
+            heads, cos_sin = config.head_dim, (state.cos[rows], state.sin[rows])
+            ops.qk_norm_rope(query.split_heads(heads), self.query_norm, config.norm_eps, cos_sin, state.queries[rows])
+            ops.qk_norm_rope(key.split_heads(heads), self.key_norm, config.norm_eps, cos_sin, state.keys[rows])
+            value.split_heads(heads).dequantize_into(state.values[rows])
         state.batch.prefix_kv(self.index, state.keys, state.values)
 
     def _output_and_mlp(self, hidden_states: torch.Tensor, attended: torch.Tensor) -> QuantizedTensor:
@@ -180,6 +180,8 @@ class DecoderLayer:
 
 def _blocks(rows: int, most: int) -> list[slice]:
     """Blocks of nearly equal size: a small last one would cost a GEMM as much as a large one."""
+    if rows <= most:
+        return [slice(0, rows)]
     blocks = -(-rows // most)
     bounds = [rows * block // blocks for block in range(blocks + 1)]
     return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
