@@ -95,7 +95,8 @@ def ece_row(name: str, own: LabelledPairs, others: LabelledPairs) -> dict[str, A
 def threshold_rows(name: str, own: LabelledPairs, precision: float) -> list[dict[str, Any]]:
     rows = []
     for half, (learned, judged) in enumerate(halves(own), start=1):
-        row: dict[str, Any] = {"set": name, "half": half}
+        empty = dict.fromkeys(("precision", "interval", "held back", "within", "recall there"), "")
+        row: dict[str, Any] = {"set": name, "half": half, **empty}
         try:
             found = suggest(learned, precision=precision)
         except EvaluationError as error:
