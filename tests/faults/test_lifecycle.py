@@ -227,7 +227,7 @@ def scores_of(client: httpx.Client) -> list[float]:
 
 @pytest.mark.promise("E-06")
 def test_a_failed_reload_keeps_the_old_model(tmp_path: Path, own_model: Path, measured: Measured) -> None:
-    flags = ("--model", str(own_model), "--admin-keys", "root:secret")
+    flags = ("--model", str(own_model), "--threads", "1", "--admin-keys", "root:secret")
     with server_of(tmp_path, *flags) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         before = scores_of(client)
         (own_model / "tokenizer.json").write_text("{broken")
@@ -248,7 +248,7 @@ def test_a_failed_reload_keeps_the_old_model(tmp_path: Path, own_model: Path, me
 
 @pytest.mark.promise("E-07")
 def test_a_reload_never_serves_scores_of_the_old_model(tmp_path: Path, own_model: Path, measured: Measured) -> None:
-    flags = ("--model", str(own_model), "--admin-keys", "root:secret")
+    flags = ("--model", str(own_model), "--threads", "1", "--admin-keys", "root:secret")
     with server_of(tmp_path, *flags) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         scores_of(client)
         cached = client.post("/rerank", json={"query": "q", "documents": ["a", "b"]})

@@ -52,6 +52,11 @@ def cost(server: LiveServer, load: Callable[[], Coroutine[Any, Any, Result]]) ->
     return Cost(p50, p99, processor * 1000, result.rate, result.failed)
 
 
+def capacity(server: LiveServer) -> float:
+    """Requests a second, as fast as they go."""
+    return asyncio.run(closed_loop(server.url, 8, 5, make_body(10, 200, same=False))).rate
+
+
 def best_of_three(server: LiveServer, load: Callable[[MakeBody], Coroutine[Any, Any, Result]]) -> tuple[Cost, Cost]:
     """Of bare and of whole requests, in turn; by the median: a busy machine makes a run worse, never better."""
     bodies = bare_body, make_body(10, 200, same=False)
@@ -61,10 +66,12 @@ def best_of_three(server: LiveServer, load: Callable[[MakeBody], Coroutine[Any, 
 
 
 def test_the_overhead_of_a_request_is_small(server: LiveServer, measured: Measured) -> None:
-    bare, whole = best_of_three(server, lambda body: open_loop(server.url, 100, 10, body))
+    # No more than the machine can do just now: behind a queue a request's time is that of the queue.
+    rate = min(100.0, capacity(server) / 3)
+    bare, whole = best_of_three(server, lambda body: open_loop(server.url, rate, 10, body))
     measured(
         "load",
-        "100 req/s x 10 documents",
+        f"{rate:.0f} req/s x 10 documents",
         "p50 2 ms, p99 10 ms on a quiet machine; p50 <= 6 x, processor <= 12 x a refused one's",
         f"p50 {whole.p50:.2f} ms, p99 {whole.p99:.2f} ms, processor {whole.processor:.2f} ms; "
         f"refused: p50 {bare.p50:.2f} ms, processor {bare.processor:.2f} ms",
@@ -91,9 +98,8 @@ def test_requests_that_the_cache_knows_cost_little_more_than_refused_ones(
 
 
 def test_a_constant_rate_never_fails(server: LiveServer, measured: Measured) -> None:
-    body = make_body(10, 200, same=False)
-    rate = min(50.0, asyncio.run(closed_loop(server.url, 8, 5, body)).rate / 3)
-    result = asyncio.run(open_loop(server.url, rate, 30, body))
+    rate = min(50.0, capacity(server) / 3)
+    result = asyncio.run(open_loop(server.url, rate, 30, make_body(10, 200, same=False)))
     measured("load", f"{rate:.0f} req/s for 30 s", "0 failures", f"{result.failed} failures")
     assert result.failed == 0
 

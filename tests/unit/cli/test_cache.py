@@ -26,7 +26,7 @@ def run(*arguments: str, text: str = "") -> Result:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     log = tmp_path_factory.mktemp("cache") / "server.log"
-    with running_server(log=log, env={"RERANKD_ADMIN_KEYS": "root:root-secret"}) as server:
+    with running_server("--engine", "fake", log=log, env={"RERANKD_ADMIN_KEYS": "root:root-secret"}) as server:
         yield server
 
 
@@ -74,7 +74,7 @@ def test_an_address_where_nothing_listens_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.redis
 def test_a_redis_is_looked_at_and_only_its_scores_are_forgotten(redis_server: RedisServer, tmp_path: Path) -> None:
-    with running_server("--cache", redis_server.url, log=tmp_path / "server.log") as server:
+    with running_server("--engine", "fake", "--cache", redis_server.url, log=tmp_path / "server.log") as server:
         httpx.post(f"{server.url}/rerank", json=BODY, timeout=30).raise_for_status()
         # Scores are written behind the answer; a server that is told to end writes what waits.
         server.process.terminate()

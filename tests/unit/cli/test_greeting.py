@@ -44,7 +44,9 @@ def seen_on_a_terminal(*flags: str, folder: Path, until: str) -> tuple[str, subp
 
 def test_a_terminal_is_greeted_with_a_call_that_works(tmp_path: Path) -> None:
     port = free_port()
-    seen, process = seen_on_a_terminal("--port", str(port), folder=tmp_path, until="of France.\"]}'")
+    seen, process = seen_on_a_terminal(
+        "--threads", "1", "--port", str(port), folder=tmp_path, until="of France.\"]}'"
+    )
     try:
         greeting = seen[seen.index("ready in") :]
         assert re.search(r"tiny +\w+ on \w+, [\d,]+ M parameters", greeting)
@@ -59,7 +61,7 @@ def test_a_terminal_is_greeted_with_a_call_that_works(tmp_path: Path) -> None:
 
 
 def test_a_pipe_gets_json_alone(tmp_path: Path) -> None:
-    with running_server(log=tmp_path / "server.log") as server:
+    with running_server("--engine", "fake", log=tmp_path / "server.log") as server:
         pass
     assert [json.loads(line)["event"] for line in server.log.read_text().splitlines()][:2] == ["listening", "ready"]
 
