@@ -272,6 +272,15 @@ def _insert_agreement(database: Database, row: Any) -> None:
     database.execute("INSERT INTO shadows VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
+def no_answer() -> NotFound:
+    """The answer to feedback whose request id nobody knows."""
+    return NotFound(
+        "no answer with this request id is kept: only those of experiments are, for feedback_days",
+        param="request_id",
+        setting="feedback_days",
+    )
+
+
 def _insert_feedback(database: Database, row: Feedback) -> None:
     """Told twice is kept once; a request id that came twice means its last answer."""
     found = database.execute(
@@ -280,11 +289,7 @@ def _insert_feedback(database: Database, row: Feedback) -> None:
         (row.request_id, row.request_id, row.caller),
     ).fetchone()
     if found is None:
-        raise NotFound(
-            "no answer with this request id is kept: only those of experiments are, for feedback_days",
-            param="request_id",
-            setting="feedback_days",
-        )
+        raise no_answer()
     answer, documents = found
     for name, indices in (("clicked", row.clicked), ("used", row.used)):
         if any(not 0 <= index < documents for index in indices):
