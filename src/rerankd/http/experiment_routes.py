@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from rerankd.errors import InvalidRequest
-from rerankd.experiments.store import MAX_CLICKS, Feedback
+from rerankd.experiments.store import MAX_CLICKS, Feedback, no_answer
 from rerankd.http.auth import ADMIN_PREFIX
 from rerankd.http.body_limit import read_body
 from rerankd.http.request_state import can_be_request_id, state_of
@@ -84,11 +84,14 @@ class ExperimentRoutes:
     async def feedback(self, request: Request) -> Response:
         body = await self._read(request, "request_id", "clicked", "used")
         name = body.get("request_id")
-        if not isinstance(name, str) or not can_be_request_id(name):
+        if not isinstance(name, str) or not name:
             raise InvalidRequest("request_id has to be the X-Request-Id of an answer, or its id", param="request_id")
         clicked, used = _indices(body, "clicked"), _indices(body, "used")
         if not clicked and not used:
             raise InvalidRequest("clicked or used has to name a document", param="clicked")
+        if not can_be_request_id(name):
+            # Not asked of a database, which takes no such text.
+            raise no_answer()
         feedback = Feedback(name, state_of(request.scope).tenant, clicked, used)
         await self._service.experiments.give_feedback(feedback)
         return JSONResponse({"status": "stored"})
