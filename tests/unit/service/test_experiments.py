@@ -85,7 +85,7 @@ async def test_feedback_to_an_answer_is_kept_and_to_none_is_refused(tmp_path: Pa
         wrong = await server.client.post("/feedback", json={"request_id": "no-such", "clicked": [1]})
         assert wrong.status_code == 404
         assert "request id" in wrong.text
-        for name in (rb"\ud800", rb"a\u0000b", b"nobody's", b"x" * 2_000):
+        for name in (rb"a\u0000b", b"nobody's", b"x" * 2_000):
             content = b'{"request_id": "' + name + b'", "clicked": [0]}'
             assert (await server.client.post("/feedback", content=content)).status_code == 404
         for body in (
