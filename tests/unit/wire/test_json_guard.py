@@ -89,9 +89,9 @@ def test_strings_are_counted_and_their_own_quotation_marks_are_not() -> None:
 
 def seconds(call: Callable[[], object]) -> float:
     """Of processor time."""
-    started = time.perf_counter()
+    started = time.thread_time()
     call()
-    return time.perf_counter() - started
+    return time.thread_time() - started
 
 
 @pytest.mark.promise("U12")
