@@ -1,5 +1,5 @@
 """What a request costs the event loop: in all, and in one go. Processor time of its thread, which neighbours of the
-machine hardly change; the limits are for slow machines, the figures are in the table.
+hardly change: 10 ms are the rule, and the limits leave half as much again for slow machines.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tests.figures import Measured
 from tests.served import Served, served
 
 FAST = "seconds_per_batch=0.001,seconds_per_token=0"
-MOST_IN_ONE_GO = 0.05
-MOST_FOR_A_THOUSAND = 0.04
+MOST_IN_ONE_GO = 0.015
+MOST_FOR_A_THOUSAND = 0.02
 TURNS = 5
 
 
@@ -137,6 +137,6 @@ async def test_nothing_holds_the_event_loop(monkeypatch: pytest.MonkeyPatch, mea
             best = min(best, spent, key=lambda spent: spent.longest)
     figures = f"{best.longest * 1000:.1f} ms in one go, {best.total * 1000:.0f} ms in all"
     measured(
-        name.split(",")[0], f"event loop, {name.partition(', ')[2]}, {len(body):,} bytes", "50 ms in one go", figures
+        name.split(",")[0], f"event loop, {name.partition(', ')[2]}, {len(body):,} bytes", "10 ms in one go", figures
     )
     assert best.longest < MOST_IN_ONE_GO, f"{figures}: {best.what}"

@@ -19,11 +19,12 @@ class ModelScope:
         template: :attr:`Template.revision`.
         dtype: number format of the weights; scores differ in their last digits.
         engine: which engine scores, for the same reason.
+        device: the kind of processor it scores on, ``cpu`` or ``cuda``, for the same reason.
     """
 
-    def __init__(self, *, model: str, revision: str, template: str, dtype: str, engine: str) -> None:
+    def __init__(self, *, model: str, revision: str, template: str, dtype: str, engine: str, device: str) -> None:
         self._digest = hashlib.sha256()
-        _update(self._digest, model, revision, template, dtype, engine)
+        _update(self._digest, model, revision, template, dtype, engine, device)
 
     def of(self, instruction: str, query: str, truncation: str, tenant: str = "") -> bytes:
         """A digest of all that the pairs of one request have in common, 32 bytes.

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ANSWER_BYTES_PER_DOCUMENT = 64
 """Bytes of a body that take as long to read as a document's place in the answer takes to write."""
 
+BYTES_PER_OBJECT = 256
+"""As many bytes of text an object of a body takes to read: a call may hold 256 queries in 18 KB."""
+
 MAX_WARNINGS_HEADER = 1024
 """Characters of ``X-Warnings``."""
 
@@ -76,11 +79,12 @@ class RerankCalls:
         body = await read_body(
             scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds
         )
-        if len(body) <= INLINE_BYTES:
+        work = len(body) + BYTES_PER_OBJECT * body.count(b"{")
+        if work <= INLINE_BYTES:
             size, dialect, call = self._parse(body, found, state)
         else:
-            work = functools.partial(self._parse, body, found, state)
-            size, dialect, call = await self._offload.run(state.tenant, len(body), work)
+            parse = functools.partial(self._parse, body, found, state)
+            size, dialect, call = await self._offload.run(state.tenant, work, parse)
         # What it takes in memory counts, and not only what it took on the wire.
         if size > len(body):
             take(size - len(body))

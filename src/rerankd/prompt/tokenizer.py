@@ -34,6 +34,8 @@ _FREE_GROWTH = 1_000
 _PIECE_CHARACTERS = 4_096
 _MAX_IDS = 2**24
 _KEPT_TEXTS = 32
+_KEPT_CHARACTERS = 2_048
+"""Of a text whose ids are kept: what may come with every request is written by a person, and 32 such take 300 KB."""
 _WORST_CHARACTER = "\ufdfa"
 
 Side: TypeAlias = Literal["left", "right"]
@@ -70,8 +72,7 @@ class PromptTokenizer:
             )
             """The template's parts, the control parts as ids."""
             _refuse_leaks(whole, self._plain, unknown)
-            self.encode_kept = functools.lru_cache(_KEPT_TEXTS)(self._encode_one)
-            """As :meth:`encode`, for one text that comes with request after request: an instruction."""
+            self._encode_and_keep = functools.lru_cache(_KEPT_TEXTS)(self._encode_one)
             self._may_grow = self._ascii_may_grow or self._normalised_length(_WORST_CHARACTER) > _MOST_GROWTH
 
     def head_spec(self) -> HeadSpec:
@@ -90,6 +91,10 @@ class PromptTokenizer:
         if sum(map(len, texts)) <= SLICE_CHARACTERS:
             return map(_array, self._guarded(texts) if texts else ())
         return (_array(encoding) for part in slices(texts) for encoding in self._guarded(part))
+
+    def encode_kept(self, text: str) -> IdArray:
+        """As :meth:`encode`, for one text that may come with request after request: an instruction."""
+        return self._encode_and_keep(text) if len(text) <= _KEPT_CHARACTERS else self._encode_one(text)
 
     def _encode_one(self, text: str) -> IdArray:
         ids = next(self.encode([text]))

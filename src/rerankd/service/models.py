@@ -329,6 +329,7 @@ async def load_model(
         template=checkpoint.template.revision,
         dtype=engine.info.dtype,
         engine=engine.info.engine,
+        device=engine.info.device.partition(":")[0],
     )
     return LoadedModel(name, source, checkpoint.fingerprint, scope, checkpoint.template, prompts, engine, admission)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -306,11 +307,29 @@ def load_library(path: Path) -> ctypes.CDLL:
     """The shared library, with torch's OpenMP runtime as its own."""
     if not path.is_file():
         raise KernelsUnavailable("rerankd was installed without kernels: there was no C compiler to build them")
+    _check_whole(path)
     try:
         _share_openmp()
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelsUnavailable(f"the kernels cannot be loaded: {error}") from None
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse a file that was cut short: the loader maps it, and the first touch of what is missing is SIGBUS.
+
+    Offsets as in ELF-64: the header's e_shoff at 40, e_shentsize and e_shnum at 58; linkers put the section headers
+    last. Libraries of other systems are left to their own loaders.
+    """
+    data = path.read_bytes()
+    if data[:4] != b"\x7fELF"[: len(data)]:
+        return
+    if len(data) >= 64:
+        (sections,) = struct.unpack_from("<Q", data, 40)
+        size, count = struct.unpack_from("<HH", data, 58)
+        if sections + size * count <= len(data):
+            return
+    raise KernelsUnavailable(f"the kernels cannot be loaded: {path.name} was cut short, install rerankd again")
 
 
 class _SymbolInfo(ctypes.Structure):

@@ -208,6 +208,17 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_kernels()
 
 
+@pytest.mark.promise("P10")
+@pytest.mark.parametrize("share", [0.0, 0.00001, 0.0002, 0.1, 0.5, 0.9, 0.99999])
+def test_a_library_that_was_cut_short_is_refused_before_the_loader_maps_it(tmp_path: Path, share: float) -> None:
+    """The loader would touch pages that are not there: SIGBUS, and no process any more."""
+    whole = module.LIBRARY.read_bytes()
+    short = tmp_path / "short.so"
+    short.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(KernelsUnavailable, match="cut short"):
+        load_kernels(short)
+
+
 def test_the_process_has_one_openmp_runtime() -> None:
     """Torch's: the kernels' threads and torch's are the same pool."""
     code = """if True:
