@@ -9,6 +9,7 @@ Loss of a cluster = -log of the probability mass on the documents that answer th
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -48,7 +49,8 @@ class Recipe:
     ``distinct``: so many different clusters, which come again (None: every cluster is new). ``fresh``: every other
     cluster is new all the same, and its teacher is the model that the stage starts from. ``teachers``: their weights.
     ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
-    at most ``contrast_tokens``; ``contrast``: the weight of their loss.
+    at most ``contrast_tokens``; ``contrast``: the weight of their loss. ``released``: what share the averaged weights
+    of this stage have in the mean that is released.
     """
 
     steps: int = 2550
@@ -76,6 +78,7 @@ class Recipe:
     long_share: float = 0.4
     surrounded_share: float = 0.5
     average: float = 0.995
+    released: float = 0.0
     clip: float = 1.0
     seed: int = 1
     save_every: int = 100
@@ -251,6 +254,19 @@ def stage_checkpoint(run: Path, stage: int) -> Path:
     return run / f"stage{stage + 1}" / "checkpoint.pt"
 
 
+def averaged_weights(checkpoint: Path) -> State:
+    averaged: State = torch.load(checkpoint, weights_only=True)["averaged"]
+    return averaged
+
+
+def mean_state(parts: list[tuple[float, State]]) -> State:
+    """Weighted mean of weights that were trained one from another; parts without weight are not looked at."""
+    counted = [(share, state) for share, state in parts if share]
+    if not math.isclose(sum(share for share, _ in counted), 1):
+        raise ValueError("the shares of the stages that are released have to sum to 1")
+    return {name: torch.stack([share * state[name] for share, state in counted]).sum(0) for name in counted[0][1]}
+
+
 def train_stages(
     work: Path, run: Path, stages: list[Recipe], speed: Speed, folder: Path | None = None, first: int = 0
 ) -> bool:
@@ -262,7 +278,7 @@ def train_stages(
     for stage in range(first, len(stages)):
         if not train(work, stage_checkpoint(run, stage).parent, stages[stage], speed, (shape, state)):
             return False
-        state = torch.load(stage_checkpoint(run, stage), weights_only=True)["averaged"]
+        state = averaged_weights(stage_checkpoint(run, stage))
     return True
 
 

@@ -15,7 +15,7 @@ from training.data import Source
 from training.initialise import Shape, State
 from training.prepare import Prepared, load_prepared, prepare_source, save_evaluated, save_prepared
 from training.quick_eval import ndcg
-from training.train import Recipe, Speed, Trainer, read_stages, train_stages
+from training.train import Recipe, Speed, Trainer, mean_state, read_stages, train_stages
 
 WORDS = [
     "capital",
@@ -109,6 +109,14 @@ def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(work: Path, 
     for name, tensor in first["averaged"].items():
         assert torch.equal(second["model"][name], tensor)
     assert any(not torch.equal(first["model"][name], tensor) for name, tensor in first["averaged"].items())
+
+
+def test_the_released_weights_are_the_mean_of_the_stages_by_their_shares() -> None:
+    states = [{"a": torch.full((2,), value)} for value in (1.0, 3.0, 100.0)]
+    found = mean_state([(0.25, states[0]), (0.75, states[1]), (0.0, states[2])])
+    assert torch.allclose(found["a"], torch.full((2,), 2.5))
+    with pytest.raises(ValueError, match="sum to 1"):
+        mean_state([(0.5, states[0]), (0.4, states[1])])
 
 
 def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> None:
