@@ -91,4 +91,4 @@ def test_twice_the_bytes_are_twice_the_work(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_up_to_a_megabyte_in_every_dialect(name: str, measured: Measured) -> None:
     worst = worst_power(ALL[name], LARGE, HUGE)
-    measured("A", f"growth of {name}", f"power < {MOST}", f"{worst:.2f}")
+    measured("A1", f"growth of {name}", f"power < {MOST}", f"{worst:.2f}")

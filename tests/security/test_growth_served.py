@@ -50,6 +50,8 @@ def cost(server: LiveServer, client: httpx.Client, case: Case, size: int) -> flo
 
 @pytest.mark.parametrize("name", BY_DIALECT)
 def test_cost_is_linear_up_to_the_largest_body(server: LiveServer, measured: Measured, name: str) -> None:
+    """All fields are measured before any is judged: the table is whole, whatever is red."""
+    over: list[str] = []
     with httpx.Client(base_url=server.url, headers={"Content-Type": "application/json"}, timeout=60) as client:
         for case in BY_DIALECT[name]:
             cost(server, client, case, SIZES[0])
@@ -60,10 +62,11 @@ def test_cost_is_linear_up_to_the_largest_body(server: LiveServer, measured: Mea
             grown = exponent(*zip(*told, strict=True)) if len(told) > 2 else 0.0
             growth = memory.growth()
             figures = f"power {grown:.2f}, lag {lag.worst * 1000:.0f} ms, memory {growth / 1e6:.0f} MB"
-            measured("A", f"{case.where}, {case.shape}", "1.15, 100 ms, 64 MB + 24x", figures)
-            assert grown < MOST_POWER, figures
-            assert lag.worst < MOST_LAG, figures
-            assert growth < MEGABYTES * 1e6 + TIMES_THE_BODY * SIZES[-1], figures
+            measured("A1", f"{case.where}, {case.shape}", "1.15, 100 ms, 64 MB + 24x", figures)
+            is_within = grown < MOST_POWER and lag.worst < MOST_LAG
+            if not is_within or growth >= MEGABYTES * 1e6 + TIMES_THE_BODY * SIZES[-1]:
+                over.append(f"{case.where}, {case.shape}: {figures}")
+    assert not over
 
 
 @pytest.mark.promise("A4")
