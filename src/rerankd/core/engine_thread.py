@@ -155,7 +155,8 @@ class EngineThread:
 
     def check_accepting(self) -> None:
         """Raise the error of an engine that takes no requests just now."""
-        check_accepting(self.state)
+        if self.state != "ready":
+            check_accepting(self.state)
 
     def submit(self, request: ScoreRequest) -> Scores:
         """Queue a request.
@@ -166,8 +167,7 @@ class EngineThread:
         Raises:
             NotReady, Draining, EngineDead: the engine takes none.
         """
-        if self.state != "ready":
-            check_accepting(self.state)
+        self.check_accepting()
         scores = self._waiting[request] = Scores(request, self._leave)
         self._core.inbox.put(("add", request))
         self._metrics.queue_requests.inc()

@@ -134,13 +134,20 @@ class PrefixTree:
 
     def finish(self, *, succeeded: bool) -> None:
         """End the batch: what the pass has written is cached, everything else of it is forgotten."""
-        cached = [node for node in self._order if node.slots is not None]
-        cached += [self._settle(node) for node in self._order if node.reserved is not None and succeeded]
-        self.cache.give_back([node.reserved for node in self._order if node.reserved is not None])
-        for node in (self.root, *cached):
+        cached, unwritten = [self.root], []
+        for node in self._order:
+            if node.slots is not None:
+                cached.append(node)
+            elif node.reserved is not None and succeeded:
+                cached.append(self._settle(node))
+            elif node.reserved is not None:
+                unwritten.append(node.reserved)
+        self.cache.give_back(unwritten)
+        for node in cached:
             node.keep = False
             # Below a node that is not cached nothing is.
-            node.children = {first: child for first, child in node.children.items() if child.slots is not None}
+            if node.children:
+                node.children = {first: child for first, child in node.children.items() if child.slots is not None}
         self._order = []
         self._batch += 1
         self.pairs = 0

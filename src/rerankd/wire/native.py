@@ -171,7 +171,7 @@ def _scores(context: RenderContext) -> dict[str, Json]:
         del body["ranked_documents"]
     errors = [
         {"index": place.index, "code": place.error.code, "message": place.error.message}
-        for place in context.result.errors
+        for place in context.result.scores
         if place.error is not None
     ]
     return body | {"errors": errors} if errors else body
