@@ -93,7 +93,8 @@ async def scored(cluster: Cluster) -> float:
 @pytest.mark.promise("B-08")
 async def test_a_deadline_ends_a_request_that_waits_on_its_replica(cluster: Cluster, measured: Measured) -> None:
     before = await scored(cluster)
-    busy = [asyncio.create_task(post(cluster.url, "busy", (f"d{number}",))) for number in range(4)]
+    # More than one replica takes before the next is asked: both are in a pass when the late one comes.
+    busy = [asyncio.create_task(post(cluster.url, "busy", (f"d{number}",))) for number in range(2 * QUEUE)]
     await asyncio.sleep(0.05)
     started = time.monotonic()
     late = await post(cluster.url, "busy", ("late",), headers={"X-Request-Timeout-Ms": "60"})
@@ -107,7 +108,7 @@ async def test_a_deadline_ends_a_request_that_waits_on_its_replica(cluster: Clus
     assert late.status_code in (504, 429)
     assert seconds < 5
     assert done[200] >= 1
-    assert pairs <= 4
+    assert pairs <= done[200]
 
 
 async def test_clients_that_leave_take_their_work_along(cluster: Cluster) -> None:

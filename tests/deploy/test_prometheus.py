@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -63,8 +64,13 @@ async def everything_happens(server: LiveServer) -> None:
 
         assert await ask("q", "x" + POISON_WORD) == 500
         assert [await ask("q", "a"), await ask("q", "a")] == [200, 200]
-        statuses = await asyncio.gather(*(ask(f"q{number}", "a", milliseconds=400) for number in range(30)))
+        statuses = await asyncio.gather(*(ask(f"{uuid4()}", "a", milliseconds=400) for _ in range(30)))
         assert {429, 504} & set(statuses)
+        running = asyncio.create_task(ask(f"{uuid4()}", "a"))
+        await asyncio.sleep(0.1)
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/rerank", json={"query": f"{uuid4()}", "documents": ["a"]}, timeout=0.2)
+        assert await running == 200
 
 
 def has_data(url: str, query: str) -> bool:
