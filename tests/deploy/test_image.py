@@ -93,7 +93,7 @@ def test_the_image_answers_as_nobody_on_a_read_only_root_within_its_limit(limit:
         used = most_used_mb()
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        server.communicate(timeout=60)
     assert uid is not None
     measured(
         "image",
