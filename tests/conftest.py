@@ -7,6 +7,7 @@ from pathlib import Path
 
 import certifi
 import pytest
+import structlog
 from build_kernels import BuildError, build_if_stale
 from tests.live import LiveServer, running_server
 
@@ -53,6 +54,17 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
     # One thread: those that spin for a core which another test has taken cost more than they compute.
     with running_server("--threads", "1", log=tmp_path_factory.mktemp("tiny") / "server.log") as server:
         yield server
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loggers_follow_their_configuration() -> Iterator[None]:
+    """A test that configures the log of its process, as a server does, leaves no logger bound to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        configure = structlog.configure
+        patch.setattr(
+            structlog, "configure", lambda **given: configure(**{**given, "cache_logger_on_first_use": False})
+        )
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -40,6 +40,10 @@ def triton() -> Iterator[ModuleType]:
         for name in found:
             if not name.startswith("triton._C"):
                 patch.delitem(sys.modules, name)
+        # A package keeps what was imported from it, and would give it again.
+        package = importlib.import_module("rerankd.engine.native.cuda")
+        for name in ours:
+            patch.delattr(package, name.rpartition(".")[2], raising=False)
         yield importlib.import_module(ours[1])
 
 

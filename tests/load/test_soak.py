@@ -32,7 +32,6 @@ from tests.traffic import at_rate, open_files, rss_mb
 
 from rerankd.checkpoint import Checkpoint
 from rerankd.engine.fake import fake_logit
-from rerankd.service.ranking import sigmoid
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "3600"))
 LOG = Path(os.environ.get("SOAK_LOG", str(ROOT / "out" / "soak.jsonl")))
@@ -52,7 +51,7 @@ class Oracle:
     def scores(self, query: str, documents: Sequence[str]) -> list[float]:
         template = self._checkpoint.template
         found = prompts(self._checkpoint.tokenizer, template.default_instruction, query, documents)
-        return [sigmoid(template.scale * fake_logit(ids) + template.bias) for ids in found]
+        return [1 / (1 + math.exp(-(template.scale * fake_logit(ids) + template.bias))) for ids in found]
 
 
 @dataclass
