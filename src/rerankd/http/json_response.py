@@ -13,6 +13,9 @@ _AT_ONCE = 64
 """Items of a list that are encoded in one go, and documents of an answer that is: the encoder holds the interpreter
 until it is done, 150 milliseconds for the answer to 64 queries with a thousand documents."""
 
+_PART_BYTES = 2**18
+"""Bytes of a body that are given to the connection in one go."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
@@ -61,9 +64,12 @@ def _is_long(item: Json) -> bool:
 
 
 async def send_body(send: Send, answer: WireResponse, body: bytes) -> None:
-    """Send a whole answer."""
+    """Send a whole answer; a large one in parts, for a socket takes no more at once and the rest would be copied."""
     await start_json(send, answer.status, answer.headers, len(body))
-    await send({"type": "http.response.body", "body": body})
+    for start in range(0, len(body) - _PART_BYTES, _PART_BYTES):
+        await send({"type": "http.response.body", "body": body[start : start + _PART_BYTES], "more_body": True})
+    rest = (len(body) - 1) // _PART_BYTES * _PART_BYTES
+    await send({"type": "http.response.body", "body": body[rest:]})
 
 
 async def start_json(send: Send, status: int, headers: Mapping[str, str], length: int) -> None:

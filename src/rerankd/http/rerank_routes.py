@@ -19,7 +19,7 @@ from rerankd.http.route_table import Found, RouteTable
 from rerankd.service.offload import INLINE_BYTES
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankResult, Stage
-from rerankd.wire.base import Dialect, ParsedCall, ReadLimits
+from rerankd.wire.base import Dialect, ParsedCall, ReadLimits, WireResponse
 from rerankd.wire.json_guard import decode_json
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class RerankCalls:
         self,
         dialect: Dialect,
         call: ParsedCall,
-        results: Sequence[RerankResult | ServiceError],
+        results: list[RerankResult | ServiceError],
         state: RequestState,
         send: Send,
     ) -> None:
@@ -117,9 +117,8 @@ class RerankCalls:
         if size <= INLINE_BYTES:
             answer, body = encode(dialect.render(call, results), documents)
         else:
-            answer, body = await self._offload.run(
-                state.tenant, size, lambda: encode(dialect.render(call, results), documents)
-            )
+            render = functools.partial(_render_and_let_go, dialect, call, results, documents)
+            answer, body = await self._offload.run(state.tenant, size, render)
         await send_body(send, answer, body)
 
     def _context(self, state: RequestState) -> CallContext:
@@ -133,6 +132,17 @@ class RerankCalls:
             response_headers=state.response_headers,
             stages=state.stages,
         )
+
+
+def _render_and_let_go(
+    dialect: Dialect, call: ParsedCall, results: list[RerankResult | ServiceError], documents: int
+) -> tuple[WireResponse, bytes]:
+    """A large answer with the bytes of its body, and without what these were made of: to free that at the end of the
+    call would hold the event loop, for 25 milliseconds after 256 queries with a thousand documents."""
+    answer, body = encode(dialect.render(call, results), documents)
+    while results:
+        results.pop()
+    return replace(answer, body=None), body
 
 
 def _note(state: RequestState, call: ParsedCall, results: Sequence[RerankResult | ServiceError]) -> None:
