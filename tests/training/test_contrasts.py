@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.training.sources import DOCUMENTS, QUERIES, prepared_pairs
 from tokenizers import Tokenizer
 from training.contrasts import NEAR, NO_QUERY, OTHER, RIGHT, Contrasts, contrast_logits
-from training.data import Source, normalised
+from training.data import normalised
 from training.frames import FRAMES, SHARES, SLOT, SWITCH, WITH_DIGITS, WORDS, Statements, names_of, switched
 from training.initialise import Shape, State
 from training.losses import contrast_loss, on_both_sides, probability_loss
 from training.model import PackedModel, pack
 from training.near_misses import NearMisses
-from training.prepare import Prepared, prepare_source
+from training.prepare import Prepared
 
-CAPITALS = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Poland": "Warsaw"}
-QUERIES = [f"What is the capital of {country}?" for country in CAPITALS]
-DOCUMENTS = [f"{city} is the capital of {country}." for country, city in CAPITALS.items()]
 FREE = ("name", "identifier", "year", "number", "version")
 NAMES = {
     "en": ["Marie Curie", "Lake Baikal", "Acme", "Orion", "Delta"],
@@ -31,10 +29,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def prepared(tokenizer: Tokenizer) -> Prepared:
-    source = Source("capitals", "en", QUERIES, DOCUMENTS)
-    source.positives = [[place] for place in range(len(QUERIES))]
-    source.negatives = [[] for _ in QUERIES]
-    return prepare_source(source, tokenizer)
+    return prepared_pairs(tokenizer, "capitals", "en", QUERIES, DOCUMENTS)
 
 
 def contrasts(prepared: Prepared, tokenizer: Tokenizer, evaluated: frozenset[str] = frozenset()) -> Contrasts:

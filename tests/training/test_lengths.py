@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.batches import Lengths, Sampler
 from training.cloze import cloze_source, sentences
 from training.data import Source, normalised
-from training.prepare import Prepared, prepare_source
+from training.prepare import Prepared
 
 ENGLISH = [
     f"River number {place} rises in the northern hills of the country. It flows past {place} villages on its way to "
@@ -21,10 +22,7 @@ CHINESE = "巴黎是法国的首都和最大的城市。" + "这座城市位于�
 
 @pytest.fixture(scope="module")
 def prepared(tokenizer: Tokenizer) -> Prepared:
-    source = Source("rivers", "en", [f"what is river {place}" for place in range(12)], ENGLISH)
-    source.positives = [[place] for place in range(12)]
-    source.negatives = [[] for _ in ENGLISH]
-    return prepare_source(source, tokenizer)
+    return prepared_pairs(tokenizer, "rivers", "en", [f"what is river {place}" for place in range(12)], ENGLISH)
 
 
 def contains(text: list[int], part: list[int]) -> bool:

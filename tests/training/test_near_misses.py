@@ -7,25 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.training.sources import DOCUMENTS, QUERIES, prepared_pairs
 from tokenizers import Tokenizer
-from training.data import NEAR_MISSES, Source, evaluation_texts, normalised, read_json_lines
+from training.data import NEAR_MISSES, evaluation_texts, normalised, read_json_lines
 from training.export import export
 from training.initialise import Shape, State
 from training.near_miss_eval import judge, table
 from training.near_misses import NearMisses, denied, other_number, replaced, shared_han, shared_names
-from training.prepare import Prepared, prepare_source
-
-CAPITALS = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Poland": "Warsaw"}
-QUERIES = [f"What is the capital of {country}?" for country in CAPITALS]
-DOCUMENTS = [f"{city} is the capital of {country}." for country, city in CAPITALS.items()]
+from training.prepare import Prepared
 
 
 @pytest.fixture(scope="module")
 def prepared(tokenizer: Tokenizer) -> Prepared:
-    source = Source("capitals", "en", QUERIES, DOCUMENTS)
-    source.positives = [[place] for place in range(len(QUERIES))]
-    source.negatives = [[] for _ in QUERIES]
-    return prepare_source(source, tokenizer)
+    return prepared_pairs(tokenizer, "capitals", "en", QUERIES, DOCUMENTS)
 
 
 def test_a_word_gives_way_to_one_of_its_kind_on_both_sides(prepared: Prepared) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.batches import Lengths, Sampler
 from training.data import Source, subset
@@ -14,7 +15,7 @@ from training.encoder import WINDOW, WINDOWS, Encoded, Encoder, Layout, Weights,
 from training.export import export
 from training.fit_teachers import ScoredList, first_right, fit
 from training.initialise import Shape, State
-from training.prepare import Prepared, prepare_source
+from training.prepare import Prepared
 from training.start import published_start
 from training.teacher import ENCODERS, Mixture, Teachers, encoders_of, kind_of
 
@@ -129,10 +130,7 @@ def test_e5_as_packaged_gives_the_vectors_of_its_package() -> None:
 @pytest.fixture(scope="module")
 def prepared(tokenizer: Tokenizer) -> Prepared:
     texts = [f"{a} banana {b}" for a in ("yellow", "warm", "open") for b in ("france", "path", "file")]
-    source = Source("toy_zh", "zh", [f"what is {text}" for text in texts], texts)
-    source.positives = [[place] for place in range(len(texts))]
-    source.negatives = [[] for _ in texts]
-    return prepare_source(source, tokenizer)
+    return prepared_pairs(tokenizer, "toy_zh", "zh", [f"what is {text}" for text in texts], texts)
 
 
 def test_scores_are_computed_once_and_kept(

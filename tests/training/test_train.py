@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.batches import Lengths, Sampler, held_out
 from training.calibrate import fit
 from training.content import CONTENT_DIMS, unit_rows
-from training.data import Source
 from training.initialise import Shape, State
-from training.prepare import Prepared, load_prepared, prepare_source, save_evaluated, save_prepared
+from training.prepare import Prepared, load_prepared, save_evaluated, save_prepared
 from training.quick_eval import ndcg
 from training.train import Recipe, Speed, Trainer, mean_state, read_stages, train_stages
 
@@ -36,10 +36,7 @@ WORDS = [
 @pytest.fixture(scope="module")
 def prepared(tokenizer: Tokenizer) -> Prepared:
     texts = [f"{a} {b} {c}" for a in WORDS[:4] for b in WORDS[4:8] for c in WORDS[8:]]
-    source = Source("toy", "en", queries=[f"what is {text}" for text in texts], documents=texts)
-    source.positives = [[place] for place in range(len(texts))]
-    source.negatives = [[] for _ in texts]
-    return prepare_source(source, tokenizer)
+    return prepared_pairs(tokenizer, "toy", "en", [f"what is {text}" for text in texts], texts)
 
 
 def test_a_cluster_holds_the_answers_of_all_its_queries(prepared: Prepared) -> None:

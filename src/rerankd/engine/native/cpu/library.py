@@ -321,13 +321,14 @@ def _check_whole(path: Path) -> None:
     Offsets as in ELF-64: the header's e_shoff at 40, e_shentsize and e_shnum at 58; linkers put the section headers
     last. Libraries of other systems are left to their own loaders.
     """
-    data = path.read_bytes()
-    if data[:4] != b"\x7fELF"[: len(data)]:
+    with path.open("rb") as file:
+        header = file.read(64)
+    if header[:4] != b"\x7fELF"[: len(header)]:
         return
-    if len(data) >= 64:
-        (sections,) = struct.unpack_from("<Q", data, 40)
-        size, count = struct.unpack_from("<HH", data, 58)
-        if sections + size * count <= len(data):
+    if len(header) == 64:
+        (sections,) = struct.unpack_from("<Q", header, 40)
+        size, count = struct.unpack_from("<HH", header, 58)
+        if sections + size * count <= path.stat().st_size:
             return
     raise KernelsUnavailable(f"the kernels cannot be loaded: {path.name} was cut short, install rerankd again")
 
