@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import ServiceError
-from rerankd.http.body_limit import Body, BodyQuota, Take, read_body
+from rerankd.http.body_limit import BodyQuota, Take, read_body
 from rerankd.http.in_flight import InFlight
 from rerankd.http.json_response import encode, send_body
 from rerankd.http.request_state import DEADLINE, RequestState, deadline_from, state_of
@@ -20,6 +20,7 @@ from rerankd.service.offload import INLINE_BYTES
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankResult, Stage
 from rerankd.wire.base import Dialect, ParsedCall, ReadLimits, WireResponse
+from rerankd.wire.byte_counts import Bytes, count_objects
 from rerankd.wire.json_guard import decode_json
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class RerankCalls:
         body = await read_body(
             scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds
         )
-        work = len(body) + BYTES_PER_OBJECT * body.count(b"{")
+        work = len(body) + BYTES_PER_OBJECT * count_objects(body)
         if work <= INLINE_BYTES:
             size, dialect, call = self._parse(body, found, state)
         else:
@@ -90,7 +91,7 @@ class RerankCalls:
             take(size - len(body))
         return dialect, call
 
-    def _parse(self, body: Body, found: Found, state: RequestState) -> tuple[int, Dialect, ParsedCall]:
+    def _parse(self, body: Bytes, found: Found, state: RequestState) -> tuple[int, Dialect, ParsedCall]:
         """The bytes of memory that a body's values take, its dialect, and the call that it makes."""
         route, parameters = found
         decoded = decode_json(body, self._settings.max_json_depth)

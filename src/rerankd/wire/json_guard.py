@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from rerankd.errors import InvalidJSON
 from rerankd.wire.base import Json
+from rerankd.wire.byte_counts import ByteCounts, Bytes
 
 MAX_NUMBER_LENGTH = 64
 """Characters of one number: no field of any dialect needs more, and a long integer is slow to convert."""
@@ -69,7 +70,7 @@ class Decoded:
     warnings: tuple[str, ...] = ()
 
 
-def decode_json(body: bytes | bytearray, max_depth: int) -> Decoded:
+def decode_json(body: Bytes, max_depth: int) -> Decoded:
     """The value that ``body`` holds.
 
     Args:
@@ -79,30 +80,30 @@ def decode_json(body: bytes | bytearray, max_depth: int) -> Decoded:
     Raises:
         InvalidJSON: says what is wrong and at which character, never what was sent.
     """
-    if body.startswith(b"\xef\xbb\xbf"):
+    if body[:3] == b"\xef\xbb\xbf":
         raise InvalidJSON("the body starts with a byte order mark; send UTF-8 without one")
     try:
-        text = body.decode("utf-8")
+        text = str(body, "utf-8")
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"the body is not UTF-8 at byte {error.start}") from None
-    decoder = _Strict()
-    value = _parse(decoder, text, max_depth)
-    if "\\u" not in text and text.count("[") + text.count("{") <= max_depth:
+    decoder, counts = _Strict(), ByteCounts.of(body)
+    value = _parse(decoder, text, counts, max_depth)
+    if not counts.has_unicode_escape and counts.lists + counts.objects <= max_depth:
         # Few brackets cannot nest too deep, and strings without escapes are no wider than the text.
-        size = _flat_bytes(text, decoder.counted)
+        size = _flat_bytes(text, counts.quotes // 2, decoder.counted)
     else:
         size = _measure(value, max_depth)
     # Only an escape can bring in half a surrogate pair: UTF-8 itself cannot hold one.
-    if "\\ud" not in text and "\\uD" not in text:
+    if not counts.has_unicode_escape or ("\\ud" not in text and "\\uD" not in text):
         return Decoded(value, size)
     repairs: list[str] = []
     value = _repair(value, "", repairs, in_list=False)
     return Decoded(value, size, _warnings(repairs))
 
 
-def _parse(decoder: _Strict, text: str, max_depth: int) -> Json:
+def _parse(decoder: _Strict, text: str, counts: ByteCounts, max_depth: int) -> Json:
     # The decoder tells nobody of lists and strings. Few texts hold so many brackets or quotation marks.
-    if text.count("[") > MAX_VALUES or text.count('"') > 2 * MAX_STRINGS:
+    if counts.lists > MAX_VALUES or counts.quotes > 2 * MAX_STRINGS:
         _refuse_too_many(text)
     try:
         return decoder.decode(text)
@@ -126,9 +127,8 @@ def _refuse_too_many(text: str) -> None:
         in_string ^= len(parts) % 2 == 0
 
 
-def _flat_bytes(text: str, counted: int) -> int:
+def _flat_bytes(text: str, strings: int, counted: int) -> int:
     """About the bytes of memory of a text's values, of which few are lists or objects: never too few."""
-    strings = text.count('"') // 2
     return sys.getsizeof(text) + strings * _STRING_BYTES + counted * _NUMBER_BYTES
 
 
