@@ -110,6 +110,8 @@ async def _collect(receive: Receive, state: RequestState, take: Take, declared: 
         take(len(chunk))
         more = message.get("more_body", False)
         if isinstance(body, mmap.mmap):
+            if state.received_bytes > declared:
+                raise InvalidRequest("the body is longer than its Content-Length says")
             body.write(chunk)
         elif body:
             body += chunk

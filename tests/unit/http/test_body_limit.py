@@ -2,15 +2,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.traffic import rss_mb
 from tests.unit.http.conftest import Connect
 
-from rerankd.errors import ClientClosed, Overloaded, ReceiveTimeout, ServiceError, TooLarge, UnsupportedMedia
+from rerankd.errors import (
+    ClientClosed,
+    InvalidRequest,
+    Overloaded,
+    ReceiveTimeout,
+    ServiceError,
+    TooLarge,
+    UnsupportedMedia,
+)
 from rerankd.http.body_limit import BodyQuota, read_body
 from rerankd.http.request_state import SCOPE_KEY, RequestState, first_headers
+from rerankd.wire.byte_counts import Bytes
 
 JSON = [(b"content-type", b"application/json")]
 
@@ -30,7 +41,17 @@ def receiving(*chunks: bytes, leave: bool = False) -> Any:
     return receive
 
 
-async def read(scope: dict[str, Any], receive: Any, max_bytes: int = 10) -> bytes:
+def waiting_after(chunk: bytes) -> Any:
+    """A client that sends one part and then nothing."""
+    sent = iter([{"type": "http.request", "body": chunk, "more_body": True}])
+
+    async def receive() -> dict[str, Any]:
+        return next(sent, None) or await asyncio.Event().wait()  # type: ignore[return-value]
+
+    return receive
+
+
+async def read(scope: dict[str, Any], receive: Any, max_bytes: int = 10) -> Bytes:
     return await read_body(scope, receive, lambda size: None, max_bytes=max_bytes, seconds=0.2)
 
 
@@ -51,6 +72,34 @@ async def test_an_undeclared_body_is_refused_as_soon_as_it_is_over_the_limit() -
     with pytest.raises(TooLarge):
         await read(scope, receiving(b"12345678", b"9ab", b"never read"))
     assert scope[SCOPE_KEY].received_bytes == 11
+
+
+LARGE = b"[" + b"1234567," * 100_000 + b"1]"
+
+
+async def test_a_large_body_of_known_length_is_read_whole() -> None:
+    parts = [LARGE[start : start + 65_000] for start in range(0, len(LARGE), 65_000)]
+    scope = scope_with(*JSON, (b"content-length", b"%d" % len(LARGE)))
+    body = await read(scope, receiving(*parts), max_bytes=len(LARGE))
+    assert bytes(body[:]) == LARGE
+    assert scope[SCOPE_KEY].received_bytes == len(LARGE)
+
+
+async def test_announcing_a_large_body_takes_no_memory() -> None:
+    announced = 2**30
+    scope = scope_with(*JSON, (b"content-length", b"%d" % announced))
+    before = rss_mb(os.getpid())
+    reading = asyncio.create_task(read(scope, waiting_after(b"["), max_bytes=announced))
+    await asyncio.sleep(0.05)
+    assert scope[SCOPE_KEY].received_bytes == 1
+    assert rss_mb(os.getpid()) - before < 16
+    reading.cancel()
+
+
+async def test_a_large_body_longer_than_announced_is_refused() -> None:
+    scope = scope_with(*JSON, (b"content-length", b"%d" % (len(LARGE) - 1)))
+    with pytest.raises(InvalidRequest):
+        await read(scope, receiving(LARGE), max_bytes=len(LARGE))
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"zstd", b"gzip, identity", b"GZIP"])
