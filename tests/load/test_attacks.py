@@ -1,8 +1,10 @@
 """Normal traffic with and without the attacks of ``attacks.py`` beside it.
 
 Quiet and attacked spells take turns, so that whatever else the machine does falls on both alike. ``ATTACK_SECONDS``
-makes the hour shorter, ``ATTACK_ONLY`` names the attacks, with commas. The engine is a fast one: what it computes of
-the attackers' tokens is honest work, shared fairly, and how long one batch holds it is no matter of attacks.
+makes the hour shorter, ``ATTACK_ONLY`` names the attacks, with commas. Normal traffic is small requests, which are
+timed, and one of a thousand documents each second, so that the engine has batches of others at work in either spell:
+what it computes of the attackers' tokens is honest work, shared fairly, and how long a batch holds it is no matter of
+attacks.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,12 +32,17 @@ SECONDS = float(os.environ.get("ATTACK_SECONDS", "3600"))
 ONLY = os.environ.get("ATTACK_ONLY", "")
 SPELL = min(60.0, SECONDS / 4)
 RATE = 5.0
+BULK_RATE = 1.0
 MOST_TIMES = 2.0
 MOST_GROWTH_MB = 64
 CAPITALS = {"Paris": "France", "Berlin": "Germany", "Rome": "Italy", "Madrid": "Spain", "Vienna": "Austria"}
 QUERY = "What is the capital of France?"
 DOCUMENTS = [f"{city} is the capital of {country}." for city, country in CAPITALS.items()]
-KEYS = {"normal": "a-secret-of-callers", "attacker": "another-secret"}
+BULK = [
+    f"{number}: " + "a document of some words, as a search over paragraphs finds them, " * 2 for number in range(1000)
+]
+BULK_BODY = json.dumps({"query": "What did the search find?", "documents": BULK}).encode()
+KEYS = {"normal": "a-secret-of-callers", "bulk": "a-secret-of-importers", "attacker": "another-secret"}
 """Each caller has a key, and so a share of the queue, of its own."""
 FLAGS = (
     *("--engine", "fake", "--fake-script", "seconds_per_batch=0.004,seconds_per_token=0.000001"),
@@ -55,12 +62,19 @@ class Traffic:
 
     async def ask(self, client: httpx.AsyncClient, spell: str) -> None:
         """One small request, never answered from the cache."""
+        headers = {"Authorization": f"Bearer {KEYS['normal']}"}
         started = time.perf_counter()
-        response = await client.post("/rerank", json={"query": QUERY, "documents": DOCUMENTS})
+        response = await client.post("/rerank", json={"query": QUERY, "documents": DOCUMENTS}, headers=headers)
         self.seconds[spell].append(time.perf_counter() - started)
         self.statuses[response.status_code] += 1
         if response.status_code == 200:
             self.wrong += not np.allclose(response.json()["scores"], self.truth, rtol=1e-9)
+
+    async def ask_for_many(self, client: httpx.AsyncClient) -> None:
+        """One large request of an honest caller."""
+        headers = {"Authorization": f"Bearer {KEYS['bulk']}", "Content-Type": "application/json"}
+        response = await client.post("/rerank", content=BULK_BODY, headers=headers)
+        self.statuses[response.status_code] += 1
 
     def milliseconds(self, spell: str) -> str:
         seconds = self.seconds[spell]
@@ -89,13 +103,17 @@ async def attacks_beside(server: LiveServer, answers: dict[str, Counter[str]]) -
 
 
 async def spell_of(name: str, traffic: Traffic, server: LiveServer, answers: dict[str, Counter[str]]) -> None:
-    headers = {"Authorization": f"Bearer {KEYS['normal']}", "Cache-Control": "no-cache"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client:
-        if name == "quiet":
-            await at_rate(RATE, SPELL, lambda number: traffic.ask(client, name))
-            return
-        async with attacks_beside(server, answers):
-            await at_rate(RATE, SPELL, lambda number: traffic.ask(client, name))
+    headers = {"Cache-Control": "no-cache"}
+    async with (
+        httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client,
+        AsyncExitStack() as stack,
+    ):
+        if name == "attacked":
+            await stack.enter_async_context(attacks_beside(server, answers))
+        await asyncio.gather(
+            at_rate(RATE, SPELL, lambda number: traffic.ask(client, name)),
+            at_rate(BULK_RATE, SPELL, lambda number: traffic.ask_for_many(client)),
+        )
 
 
 @pytest.mark.soak
