@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerankd.errors import ServiceError
-from rerankd.http.body_limit import BodyQuota, Take, read_body
+from rerankd.http.body_limit import BodyQuota, Take, in_turns, read_body
 from rerankd.http.in_flight import InFlight
 from rerankd.http.json_response import encode, send_body
 from rerankd.http.request_state import DEADLINE, RequestState, deadline_from, state_of
@@ -48,6 +49,7 @@ class RerankCalls:
         self._service = service
         self._in_flight = in_flight
         self._bodies = BodyQuota.from_settings(settings)
+        self._reading = asyncio.Lock()
         self._offload = service.offload
         served = [settings.max_documents, *(model.max_documents for model in settings.models.values())]
         self._limits = ReadLimits(max(served), settings.max_queries, settings.max_request_characters)
@@ -78,7 +80,11 @@ class RerankCalls:
         """The call that the body makes. Here, so that neither its bytes nor its objects outlive their reading."""
         state, settings = state_of(scope), self._settings
         body = await read_body(
-            scope, receive, take, max_bytes=settings.max_body_bytes, seconds=settings.receive_timeout_seconds
+            scope,
+            in_turns(receive, self._reading),
+            take,
+            max_bytes=settings.max_body_bytes,
+            seconds=settings.receive_timeout_seconds,
         )
         work = len(body) + BYTES_PER_OBJECT * count_objects(body)
         if work <= INLINE_BYTES:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from rerankd.errors import (
     TooLarge,
     UnsupportedMedia,
 )
-from rerankd.http.body_limit import BodyQuota, read_body
+from rerankd.http.body_limit import BodyQuota, in_turns, read_body
 from rerankd.http.request_state import SCOPE_KEY, RequestState, first_headers
 from rerankd.wire.byte_counts import Bytes
 
@@ -100,6 +101,34 @@ async def test_a_large_body_longer_than_announced_is_refused() -> None:
     scope = scope_with(*JSON, (b"content-length", b"%d" % (len(LARGE) - 1)))
     with pytest.raises(InvalidRequest):
         await read(scope, receiving(LARGE), max_bytes=len(LARGE))
+
+
+async def test_bodies_that_are_all_ready_are_read_in_turns() -> None:
+    """Small requests have their turns between them."""
+    turns, turn, received = asyncio.Lock(), 0, Counter[int]()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    def ready(parts: int) -> Any:
+        receive = receiving(*[b"12"] * parts)
+
+        async def noted() -> dict[str, Any]:
+            received[turn] += 1
+            return await receive()  # type: ignore[no-any-return]
+
+        return in_turns(noted, turns)
+
+    counting = asyncio.create_task(count_turns())
+    bodies = await asyncio.gather(*(read(scope_with(*JSON), ready(parts=5)) for _ in range(8)))
+    counting.cancel()
+    assert bodies == [b"12" * 5] * 8
+    first, *others = sorted(received.values(), reverse=True)
+    assert first == 8
+    assert set(others) == {1}
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"zstd", b"gzip, identity", b"GZIP"])
