@@ -1,6 +1,7 @@
 """The way of one request through the package: how many calls, how many files, how often the reader changes file.
 
     python benchmarks/request_path.py                    # this tree
+    python benchmarks/request_path.py --engine onnx      # as it is served where torch is not installed
     python benchmarks/request_path.py --source ../other/src   # another checkout, the same client
     python benchmarks/request_path.py --lines            # every call, in order, the event loop's first
 
@@ -38,7 +39,7 @@ _QUIET_SECONDS = 0.3
 
 _SERVER = """
 import json, os, signal, sys, threading
-package, report, port = sys.argv[1:4]
+package, report, port, engine = sys.argv[1:5]
 events = []
 def profile(frame, event, argument):
     if event == "call" and frame.f_code.co_filename.startswith(package):
@@ -58,7 +59,7 @@ threading.Thread(target=listen, daemon=True).start()
 threading.setprofile(profile)
 # The event loop's thread starts the server first: its imports would take a minute under a profile.
 signal.signal(signal.SIGUSR2, lambda *_: sys.setprofile(profile))
-sys.argv = ["rerankd", "serve", "--port", port, "--log-level", "error"]
+sys.argv = ["rerankd", "serve", "--port", port, "--engine", engine, "--log-level", "error"]
 from rerankd.cli.main import cli
 cli()
 """
@@ -67,12 +68,12 @@ Call = tuple[bool, str, str]
 """Whether it ran on the event loop's thread, its file within the package, its qualified name."""
 
 
-def trace(source: Path, port: int) -> list[Call]:
+def trace(source: Path, port: int, engine: str) -> list[Call]:
     """The calls that one request of three documents takes, in the order in which they began."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "calls.json"
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, str(source / "rerankd"), str(report), str(port)],
+            [sys.executable, "-c", _SERVER, str(source / "rerankd"), str(report), str(port), engine],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -133,9 +134,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=_SOURCE, help="the src folder that is traced")
     parser.add_argument("--port", type=int, default=8099)
+    parser.add_argument("--engine", default="native", help="native, or onnx: what runs where torch is not installed")
     parser.add_argument("--lines", action="store_true", help="print every call")
     chosen = parser.parse_args()
-    calls = trace(chosen.source.resolve(), chosen.port)
+    calls = trace(chosen.source.resolve(), chosen.port, chosen.engine)
     on_loop = [call for call in calls if call[0]]
     elsewhere = [call for call in calls if not call[0]]
     if chosen.lines:
