@@ -66,3 +66,8 @@ async def test_a_put_larger_than_the_cache_leaves_it_full_and_no_fuller(metrics:
     cache.put_many({key(number): SCORE for number in range(100)})
     assert len(cache) == 5
     assert await cache.get_many([key(99), key(0)]) == [SCORE, None]
+
+
+def test_the_bound_in_bytes_is_the_number_of_entries_that_the_documentation_says(metrics: Metrics) -> None:
+    # ADR 3: 384 bytes each.
+    assert MemoryCache(384 * 2000, 10.0, metrics.cache_evictions).describe().capacity == 2000

@@ -64,6 +64,14 @@ async def test_the_wait_is_estimated_from_what_is_ahead() -> None:
         task.cancel()
 
 
+async def test_a_slice_says_something_of_the_pace_from_a_sixty_fourth_of_the_usual_size_on() -> None:
+    semaphore = FairSemaphore(1, 6400)
+    for size, tells in ((99, False), (100, True)):
+        async with semaphore.slot(Waiter("", size), size):
+            await asyncio.sleep(0.01)
+        assert (semaphore.seconds_until_done("", 6400) > 0) == tells
+
+
 async def test_slots_of_requests_that_left_are_not_lost() -> None:
     bench = Bench()
     first = bench.start("first", 1)

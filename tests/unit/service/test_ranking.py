@@ -6,9 +6,15 @@ import math
 
 import pytest
 
+from rerankd.cache.base import CachedScore
 from rerankd.errors import NonFiniteScore, ScoringError
-from rerankd.service.ranking import document_score, rank
-from rerankd.types import DocumentScore, Outcome
+from rerankd.prompt.passages import Span, Split
+from rerankd.prompt.templates import TEMPLATES
+from rerankd.service.long_documents import LongDocumentRule, SplitDocuments
+from rerankd.service.ranking import document_score, passage, rank, rerank_result
+from rerankd.types import DocumentScore, LongDocumentCounts, Outcome, Passage, RerankRequest, Timings
+
+TEMPLATE = TEMPLATES["qwen3-reranker"]
 
 
 def scores(*outcomes: Outcome) -> list[DocumentScore]:
@@ -51,3 +57,32 @@ def test_a_failed_pair_keeps_its_own_error() -> None:
 @pytest.mark.parametrize(("top_n", "expected"), [(None, 3), (1, 1), (3, 3), (9, 3)])
 def test_top_n_takes_the_best(top_n: int | None, expected: int) -> None:
     assert len(rank(scores(1.0, 2.0, 3.0), top_n)) == expected
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_passage_has_its_score_where_that_is_a_number(bad: float) -> None:
+    assert passage(Span(3, 9), 0.0, TEMPLATE) == Passage(3, 9, 0.5, 0.0)
+    assert passage(Span(3, 9), bad, TEMPLATE) is None
+
+
+def test_documents_in_passages_have_the_best_of_them_and_are_counted() -> None:
+    split = SplitDocuments.of(["red and blue", "red"], [Split((Span(0, 7), Span(7, 12))), Split((Span(0, 3),))])
+    pairs = [CachedScore(-1.0, 5, False), CachedScore(2.0, 6, False), CachedScore(0.5, 4, False)]
+    result = rerank_result(
+        "id",
+        "tiny",
+        TEMPLATE,
+        RerankRequest("colours", ("red and blue", "red")),
+        pairs,
+        0,
+        Timings(0.0, 0.0, 0.0, 0.0),
+        LongDocumentRule(mode="chunk"),
+        split,
+    )
+    assert [row.logit for row in result.scores] == [2.0, 0.5]
+    assert [(row.best_passage.start, row.best_passage.end) for row in result.ranked if row.best_passage] == [
+        (7, 12),
+        (0, 3),
+    ]
+    assert result.prompt_tokens == 15
+    assert result.long_documents == LongDocumentCounts("chunk", 0, 1, 3)
