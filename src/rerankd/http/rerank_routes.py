@@ -17,7 +17,6 @@ from rerankd.http.in_flight import InFlight
 from rerankd.http.json_response import encode, send_body
 from rerankd.http.request_state import DEADLINE, RequestState, deadline_from, state_of
 from rerankd.http.route_table import Found, RouteTable
-from rerankd.service.offload import INLINE_BYTES
 from rerankd.settings import Settings
 from rerankd.types import CallContext, RerankResult, Stage
 from rerankd.wire.base import Dialect, ParsedCall, ReadLimits, WireResponse
@@ -87,11 +86,8 @@ class RerankCalls:
             seconds=settings.receive_timeout_seconds,
         )
         work = len(body) + BYTES_PER_OBJECT * count_objects(body)
-        if work <= INLINE_BYTES:
-            size, dialect, call = self._parse(body, found, state)
-        else:
-            parse = functools.partial(self._parse, body, found, state)
-            size, dialect, call = await self._offload.run(state.tenant, work, parse)
+        parse = functools.partial(self._parse, body, found, state)
+        size, dialect, call = await self._offload.run(state.tenant, work, parse)
         # What it takes in memory counts, and not only what it took on the wire.
         if size > len(body):
             take(size - len(body))
@@ -121,11 +117,8 @@ class RerankCalls:
     ) -> None:
         documents = state.documents
         size = state.received_bytes + ANSWER_BYTES_PER_DOCUMENT * documents
-        if size <= INLINE_BYTES:
-            answer, body = encode(dialect.render(call, results), documents)
-        else:
-            render = functools.partial(_render_and_let_go, dialect, call, results, documents)
-            answer, body = await self._offload.run(state.tenant, size, render)
+        render = functools.partial(_render_and_let_go, dialect, call, results, documents)
+        answer, body = await self._offload.run(state.tenant, size, render)
         await send_body(send, answer, body)
 
     def _context(self, state: RequestState) -> CallContext:
@@ -144,8 +137,8 @@ class RerankCalls:
 def _render_and_let_go(
     dialect: Dialect, call: ParsedCall, results: list[RerankResult | ServiceError], documents: int
 ) -> tuple[WireResponse, bytes]:
-    """A large answer with the bytes of its body, and without what these were made of: to free that at the end of the
-    call would hold the event loop, for 25 milliseconds after 256 queries with a thousand documents."""
+    """An answer with the bytes of its body, and without what these were made of: to free that of a large one at the
+    end of the call would hold the event loop, for 25 milliseconds after 256 queries with a thousand documents."""
     answer, body = encode(dialect.render(call, results), documents)
     while results:
         results.pop()

@@ -17,7 +17,7 @@ from rerankd.prompt.fair_semaphore import FairSemaphore, Waiter
 
 T = TypeVar("T")
 
-INLINE_BYTES = 32 * 1024
+_INLINE_BYTES = 32 * 1024
 """Work on no more than this is done at once: it takes less than handing it over and back under load."""
 
 SWITCH_SECONDS = 0.0002
@@ -37,13 +37,13 @@ class Offload:
     def __init__(self) -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._thread = ThreadPoolExecutor(1, "rerankd-large")
-        self._turns = FairSemaphore(1, INLINE_BYTES)
+        self._turns = FairSemaphore(1, _INLINE_BYTES)
         self._handled = 0
         """Bytes of large work since the allocator last gave anything back."""
 
     async def run(self, tenant: str, size: int, work: Callable[[], T]) -> T:
-        """The result of ``work``, which handles about ``size`` bytes for a tenant."""
-        if size <= INLINE_BYTES:
+        """The result of ``work``, which handles about ``size`` bytes for a tenant; of little it is done at once."""
+        if size <= _INLINE_BYTES:
             return work()
         waiter = Waiter(tenant, size)
         try:

@@ -22,7 +22,7 @@ from rerankd.service.fusion import NO_FUSION
 from rerankd.service.instructions import Instructions
 from rerankd.service.long_documents import SplitDocuments
 from rerankd.service.models import LoadedModel, ServedModels
-from rerankd.service.offload import INLINE_BYTES, Offload
+from rerankd.service.offload import Offload
 from rerankd.service.prepared_request import DOCUMENT_BYTES, PreparedRequest, by_model, portions, tokens_of
 from rerankd.service.relevant_spans import SPAN_RULE, with_spans
 from rerankd.settings import Settings
@@ -214,12 +214,8 @@ class RequestPipeline:
         """What the cache knows, asked for some requests together."""
         asked: dict[bytes, None] = {}
         for one in prepared:
-            if (size := one.size) <= INLINE_BYTES:
-                one.keys = keys_for(one.scope, one.texts)
-            else:
-                one.keys = await self._offload.run(
-                    context.tenant, size, functools.partial(keys_for, one.scope, one.texts)
-                )
+            work = functools.partial(keys_for, one.scope, one.texts)
+            one.keys = await self._offload.run(context.tenant, one.size, work)
             asked.update(dict.fromkeys(one.keys))
         found: dict[bytes, CachedScore] = {}
         if context.use_cache:
@@ -285,8 +281,7 @@ class RequestPipeline:
     async def _result(self, one: PreparedRequest, tenant: str) -> RerankResult:
         if one.score_request and (truncated := sum([pair.truncated for pair in one.score_request.pairs])):
             self._metrics.truncated_pairs.inc(truncated)
-        size = DOCUMENT_BYTES * len(one.keys)
-        result = one.ranked() if size <= INLINE_BYTES else await self._offload.run(tenant, size, one.ranked)
+        result = await self._offload.run(tenant, DOCUMENT_BYTES * len(one.keys), one.ranked)
         self._metrics.input_tokens.observe(result.prompt_tokens)
         self._metrics.documents.observe(len(result.scores))
         return result

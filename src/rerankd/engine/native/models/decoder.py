@@ -27,6 +27,7 @@ class ForwardState:
     """What one forward pass carries from layer to layer.
 
     Attributes:
+        blocks: the rows that go through a layer's GEMMs together.
         hidden_states: the residual stream, (tokens, hidden).
         cos, sin: of each token's rotary angles, (tokens, head_dim / 2).
         queries, keys, values: (rows, heads, head_dim), overwritten by each layer; keys and values from the KV cache
@@ -36,6 +37,7 @@ class ForwardState:
     """
 
     batch: ForwardBatch
+    blocks: list[slice]
     hidden_states: torch.Tensor
     cos: torch.Tensor
     sin: torch.Tensor
@@ -58,6 +60,7 @@ class Decoder:
     def __init__(self, config: ModelConfig, loader: WeightLoader, head: HeadSpec, length: int) -> None:
         self._config = config
         self._precision = loader.backend.precision
+        self._block_rows = loader.backend.block_rows
         self._embedding = loader.embedding()
         self._rotary = RotaryEmbedding(config, length, loader.backend.device)
         self._layers = [DecoderLayer.load(config, loader, index) for index in range(config.layers)]
@@ -84,6 +87,7 @@ class Decoder:
 
         return ForwardState(
             batch,
+            _blocks(tokens, self._block_rows),
             hidden_states,
             *self._rotary.at(batch.positions),
             queries=buffer(tokens, config.heads),
@@ -143,7 +147,7 @@ class DecoderLayer:
         """Every token through attention and MLP."""
         self._qkv(state)
         attended = state.batch.attention.prefill(state.queries, state.keys, state.values)
-        state.pending_residual = self._output_and_mlp(state.hidden_states, attended)
+        state.pending_residual = self._output_and_mlp(state.hidden_states, attended, state.blocks)
 
     def last_token(self, state: ForwardState) -> torch.Tensor:
         """The last layer: every token gives keys and values, the last one of each pair goes on, (pairs, hidden)."""
@@ -151,13 +155,14 @@ class DecoderLayer:
         last = state.batch.last
         attended = state.batch.attention.last_token(state.queries[last], state.keys, state.values)
         hidden_states = state.hidden_states[last]
-        return hidden_states + self._output_and_mlp(hidden_states, attended).dequantize()
+        blocks = _blocks(len(hidden_states), self.backend.block_rows)
+        return hidden_states + self._output_and_mlp(hidden_states, attended, blocks).dequantize()
 
     def _qkv(self, state: ForwardState) -> None:
         """Add the pending residual; then queries, keys and values of every token, the first two rotated."""
         config, ops = self.config, self.backend.ops
         dtype = self.backend.precision.activation_dtype
-        for rows in _blocks(len(state.hidden_states), self.backend.block_rows):
+        for rows in state.blocks:
             pending = None if state.pending_residual is None else state.pending_residual[rows]
             normed = ops.add_rms_norm(state.hidden_states[rows], pending, self.input_norm, config.norm_eps, dtype)
             query, key, value = self.qkv(normed)
@@ -167,11 +172,13 @@ class DecoderLayer:
             value.split_heads(heads).dequantize_into(state.values[rows])
         state.batch.prefix_kv(self.index, state.keys, state.values)
 
-    def _output_and_mlp(self, hidden_states: torch.Tensor, attended: torch.Tensor) -> QuantizedTensor:
+    def _output_and_mlp(
+        self, hidden_states: torch.Tensor, attended: torch.Tensor, blocks: list[slice]
+    ) -> QuantizedTensor:
         """Add attention's output to ``hidden_states`` in place; the MLP's output comes back, to be added later."""
         ops, dtype = self.backend.ops, self.backend.precision.activation_dtype
         parts: list[QuantizedTensor] = []
-        for rows in _blocks(len(hidden_states), self.backend.block_rows):
+        for rows in blocks:
             (mixed,) = self.output(QuantizedTensor(attended[rows]))
             normed = ops.add_rms_norm(hidden_states[rows], mixed, self.mlp_norm, self.config.norm_eps, dtype)
             parts.extend(self.down(self.gate_up(normed)))
