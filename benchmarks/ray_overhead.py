@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def running(flags: list[str]) -> Iterator[str]:
     port = free_port()
     words = [sys.executable, "-m", "rerankd", "serve", "--port", str(port), "--engine", "fake", "--cache", "off"]
     words += ["--allowed-hosts", "*"]
-    process = subprocess.Popen([*words, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environ = {**os.environ, "RERANKD_TESTING": "1"}  # for the fake engine
+    process = subprocess.Popen([*words, *flags], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     until = time.monotonic() + _READY_SECONDS
     try:

@@ -44,7 +44,7 @@ def settings_page() -> str:
         "case.",
         "",
     ]
-    rows = fields_of(Settings)
+    rows = {name: row for name, row in fields_of(Settings).items() if not row.metadata["tests_only"]}
     lines += _settings_table(name for name, row in rows.items() if not row.metadata["advanced"])
     lines += ["", "## For special cases", "", "Flags too, but left out of `rerankd serve --help`.", ""]
     lines += _settings_table(name for name, row in rows.items() if row.metadata["advanced"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+
+from rerankd.model_hub import resolve_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,24 @@ def write_checkpoint(
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     else:
         _write_shards(folder, tensors, shards)
+    return folder
+
+
+def write_small_reranker(folder: Path) -> Path:
+    """A whole checkpoint of a few kilobytes that every engine serves: weights, tokenizer, template."""
+    layout = Layout(32, 16, 32, 1, 1, 1, 16, architecture="Qwen3ForSequenceClassification")
+    write_checkpoint(folder, layout, dtype=torch.bfloat16)
+    shutil.copy(resolve_checkpoint("tiny") / "template.json", folder)
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 1, "b": 2}, "unk_token": "[UNK]"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from build_kernels import BuildError, build_if_stale
 from tests.live import LiveServer, running_server
 
 from rerankd.checkpoint import Checkpoint
+from rerankd.model_hub import resolve_checkpoint
+from rerankd.settings.testing import TESTING_VARIABLE
 
 LONGEST = (
     "tests/faults/test_lifecycle.py",
@@ -31,7 +34,8 @@ pytest_plugins = ["tests.figures", "tests.postgres_fixtures", "tests.redis_fixtu
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests run the kernels of this source tree, not those of yesterday's."""
+    """Tests run the kernels of this source tree, not those of yesterday's, and may use the fake engine."""
+    os.environ[TESTING_VARIABLE] = "1"
     if hasattr(config, "workerinput"):
         return
     try:
@@ -83,16 +87,16 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def tiny_read_once() -> Iterator[None]:
     """The embedded model's tokenizer and hash, which never change: hundreds of tests start a service on it."""
-    read = Checkpoint.open
-    kept: dict[tuple[str, ...], Checkpoint] = {}
+    read, tiny = Checkpoint.of, resolve_checkpoint("tiny")
+    kept: dict[str, Checkpoint] = {}
 
-    def opened(model: str, *others: str) -> Checkpoint:
-        if model != "tiny":
-            return read(model, *others)
-        if others not in kept:
-            kept[others] = read(model, *others)
-        return kept[others]
+    def opened(folder: Path, template: str = "auto") -> Checkpoint:
+        if folder != tiny:
+            return read(folder, template)
+        if template not in kept:
+            kept[template] = read(folder, template)
+        return kept[template]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "open", opened)
+        patch.setattr(Checkpoint, "of", opened)
         yield

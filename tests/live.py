@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from rerankd.settings.testing import TESTING_VARIABLE
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -38,7 +40,7 @@ class LiveServer:
                 [sys.executable, "-m", "rerankd", "serve", "--port", str(self.port), *flags],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**clean, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+                env={**clean, "PYTHONPATH": str(ROOT / "src"), TESTING_VARIABLE: "1", **(env or {})},
                 cwd=log.parent,
             )
 

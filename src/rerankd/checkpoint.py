@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,15 +20,24 @@ from rerankd.prompt.template_choice import load_template
 from rerankd.prompt.tokenizer import PromptTokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """Everything about a model but its weights."""
 
     folder: Path
-    fingerprint: str
-    """Hash over every byte of the checkpoint's files: the revision that cache keys carry."""
     template: Template
     tokenizer: PromptTokenizer
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash over every byte of the checkpoint's files: the revision that cache keys carry.
+
+        It is made when it is first asked for: 16 GB that nobody has read before take seconds.
+
+        Raises:
+            ConfigurationError: a file cannot be read.
+        """
+        return fingerprint(self.folder)
 
     @classmethod
     def open(cls, model: str, revision: str = "", template: str = "auto", dtype: DType = "auto") -> Self:
@@ -37,12 +47,16 @@ class Checkpoint:
             ConfigurationError: there is no such checkpoint or template, or a file of it is missing or broken; the
                 message says what was found and what to do.
         """
-        folder = resolve_checkpoint(model, revision, dtype)
+        return cls.of(resolve_checkpoint(model, revision, dtype), template)
+
+    @classmethod
+    def of(cls, folder: Path, template: str = "auto") -> Self:
+        """The checkpoint in a folder; raises what :meth:`open` raises of it."""
         check_layout(folder)
         chosen = load_template(folder, template)
         tokenizer = PromptTokenizer(folder / TOKENIZER, chosen)
         _check_vocabulary(folder, tokenizer)
-        return cls(folder, fingerprint(folder), chosen, tokenizer)
+        return cls(folder, chosen, tokenizer)
 
     def engine(
         self,

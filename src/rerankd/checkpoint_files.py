@@ -21,6 +21,8 @@ INDEX = "model.safetensors.index.json"
 
 MAX_TOKENIZER_BYTES = 128 * 1024 * 1024
 """Of tokenizer.json; the largest known have some 35 MB."""
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+"""Of a safetensors file, before its library makes an object of each tensor: 100,000 tensors have some 10 MB."""
 _MAX_FILES = 4096
 _GIT_LFS = b"version https://git-lfs"
 _RERANKERS = "Qwen/Qwen3-Reranker-0.6B (or -4B, -8B)"
@@ -60,6 +62,26 @@ def checkpoint_files(folder: Path) -> list[Path]:
     for file in found:
         require_regular(file)
     return sorted(found)
+
+
+def require_safetensors(file: Path) -> None:
+    """Refuse what the safetensors library would wait for, never end with, or take much memory for.
+
+    Raises:
+        ConfigurationError: it is no regular file, or its header is larger than any model's.
+    """
+    if not file.is_file():
+        raise ConfigurationError(f"a part of the checkpoint is missing: {file}")
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
+    if length > MAX_HEADER_BYTES:
+        raise ConfigurationError(
+            f"{file} is not a complete safetensors file: its header would take {length} bytes, more than the "
+            f"{MAX_HEADER_BYTES} that are read"
+        )
 
 
 def check_layout(folder: Path) -> None:

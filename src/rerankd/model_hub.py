@@ -43,6 +43,23 @@ def local_checkpoint(model: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def present_checkpoint(model: str, revision: str = "") -> Path | None:
+    """As :func:`local_checkpoint`, and for a hub name what the hub's cache has of it. Asks no network.
+
+    The hub may have a newer revision by now: only :func:`resolve_checkpoint` says which folder it is.
+    """
+    local = local_checkpoint(model)
+    if local or _looks_like_a_path(model):
+        return local
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, revision=revision or None, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return None
+
+
 def _embedded() -> Path:
     folder = Path(str(resources.files("rerankd"))) / "models" / EMBEDDED
     if not (folder / "config.json").is_file():

@@ -75,17 +75,19 @@ class Reranker:
             prefix_cache_tokens=prefix_cache_tokens,
         )
         name = model.rstrip("/").rsplit("/", 1)[-1]
+        # Before the fingerprint: a file that the engine refuses may be of any size, and that reads all of it.
+        load_engine(made)
         self._set_up(name, checkpoint.fingerprint, PromptBuilder(checkpoint.tokenizer), made, max_pair_tokens)
 
     @classmethod
     def of(cls, name: str, revision: str, builder: PromptBuilder, engine: Engine, max_pair_tokens: int) -> Self:
         """One of parts that are there already; the engine is loaded here."""
         reranker = cls.__new__(cls)
+        load_engine(engine)
         reranker._set_up(name, revision, builder, engine, max_pair_tokens)
         return reranker
 
     def _set_up(self, name: str, revision: str, builder: PromptBuilder, engine: Engine, max_pair_tokens: int) -> None:
-        load_engine(engine)
         self.name = name
         self.revision = revision
         """Hash over the checkpoint's own files."""

@@ -25,19 +25,6 @@ from rerankd.cli.main import cli
 cli(sys.argv[1:])
 """
 
-BEFORE_LISTENING = """
-import sys
-from rerankd.http import server
-from rerankd.settings import Settings
-
-def stop(host, port):
-    print("torch" in sys.modules)
-    raise SystemExit
-
-server.open_socket = stop
-server.run(Settings())
-"""
-
 
 @pytest.mark.promise("F14", "U8")
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)])
@@ -61,16 +48,3 @@ def test_it_serves_on_asyncio_alone_and_ends_on_a_signal(tmp_path: Path, number:
         assert process.wait(timeout=30) == 0
     finally:
         process.kill()
-
-
-@pytest.mark.promise("P12")
-def test_torch_is_loaded_before_anybody_can_wait_for_it(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", BEFORE_LISTENING],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.split() == ["True"]

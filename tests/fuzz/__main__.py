@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import structlog
 
 with atheris.instrument_imports(include=["rerankd"]):
     from tests.fuzz.targets import TARGETS, seeds
+
+    from rerankd.settings.testing import TESTING_VARIABLE
 
 
 def main() -> None:
@@ -30,6 +33,7 @@ def main() -> None:
     for number, seed in enumerate(seeds(chosen.target)):
         (chosen.corpus / f"seed{number}").write_bytes(seed)
     options = [f"-max_total_time={chosen.seconds}", "-timeout=20", "-rss_limit_mb=4096", "-max_len=8192"]
+    os.environ[TESTING_VARIABLE] = "1"
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     artifacts = f"-artifact_prefix={chosen.corpus.parent / chosen.target}-"
     atheris.Setup([sys.argv[0], *options, artifacts, str(chosen.corpus)], TARGETS[chosen.target])

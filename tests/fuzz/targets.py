@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from tests.checkpoints import Layout, write_checkpoint
+from tests.checkpoints import write_small_reranker
 from tests.contract.answers import SCORES, answer_to
 from tests.live import ROOT
 
@@ -115,26 +114,10 @@ def _assignments(data: bytes) -> Iterator[tuple[str, str]]:
 _FILES = ("config.json", "template.json", "tokenizer.json", "model.safetensors", "tokenizer_config.json")
 
 
-_SMALL = Layout(32, 16, 32, 1, 1, 1, 16, architecture="Qwen3ForSequenceClassification")
-
-
 @functools.cache
 def _small_checkpoint() -> Path:
     """A checkpoint that loads, of a few kilobytes."""
-    folder = write_checkpoint(Path(tempfile.mkdtemp(prefix="rerankd-fuzz-")), _SMALL, dtype=torch.bfloat16)
-    shutil.copy(ROOT / "src" / "rerankd" / "models" / "tiny" / "template.json", folder)
-    tokens = {"[UNK]": 0, "a": 1, "b": 2}
-    tokenizer = {
-        "version": "1.0",
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Whitespace"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {"type": "WordLevel", "vocab": tokens, "unk_token": "[UNK]"},
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return folder
+    return write_small_reranker(Path(tempfile.mkdtemp(prefix="rerankd-fuzz-")))
 
 
 @within_a_second

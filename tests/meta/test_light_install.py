@@ -66,13 +66,13 @@ def test_the_server_loads_nothing_heavy() -> None:
     code = """
 import asyncio
 from rerankd.http.app import create_app
-from rerankd.http.server import _import_engine
+from rerankd.http.server import _import_engines
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings
 
 async def main():
     settings = Settings()
-    _import_engine(settings)
+    _import_engines(settings)
     service = RerankService(settings)
     create_app(settings, service)
     await service.start()

@@ -40,30 +40,43 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
-def cost(server: LiveServer, client: httpx.Client, case: Case, size: int) -> float:
-    before = cpu_seconds(server.process.pid)
+def costs_of(
+    server: LiveServer, client: httpx.Client, case: Case, sizes: tuple[int, ...]
+) -> tuple[dict[int, float], float]:
+    """Seconds of processor time for a body of each size, and the longest answer to ``/livez`` meanwhile."""
     path = case.route.path.replace("{model}", "tiny")
-    response = client.post(path, content=case.body(size), headers={"X-Request-Timeout-Ms": "2000"})
-    assert response.status_code < 500 or response.status_code == 504, response.text
-    return cpu_seconds(server.process.pid) - before
+    # Made before anybody watches: this process would hold its own watcher while it makes them.
+    bodies = {size: case.body(size) for size in sizes}
+    costs = {}
+    with Lag(server.url).watched() as lag:
+        for size, body in bodies.items():
+            before = cpu_seconds(server.process.pid)
+            response = client.post(path, content=body, headers={"X-Request-Timeout-Ms": "2000"})
+            assert response.status_code < 500 or response.status_code == 504, response.text
+            costs[size] = cpu_seconds(server.process.pid) - before
+    return costs, lag.worst
 
 
 @pytest.mark.parametrize("name", BY_DIALECT)
 def test_cost_is_linear_up_to_the_largest_body(server: LiveServer, measured: Measured, name: str) -> None:
-    """All fields are measured before any is judged: the table is whole, whatever is red."""
+    """All fields are measured before any is judged: the table is whole, whatever is red.
+
+    The largest body comes first: where that costs nothing, the smaller ones have nothing to tell.
+    """
     over: list[str] = []
     with httpx.Client(base_url=server.url, headers={"Content-Type": "application/json"}, timeout=60) as client:
         for case in BY_DIALECT[name]:
-            cost(server, client, case, SIZES[0])
             memory = Memory(server.process.pid)
-            with Lag(server.url).watched() as lag:
-                costs = [cost(server, client, case, size) for size in SIZES]
-            told = [(size, spent) for size, spent in zip(SIZES, costs, strict=True) if spent >= NOTHING]
+            costs, lag = costs_of(server, client, case, SIZES[-1:])
+            if costs[SIZES[-1]] >= NOTHING:
+                more, longer = costs_of(server, client, case, SIZES[:-1])
+                costs, lag = {**more, **costs}, max(lag, longer)
+            told = [(size, spent) for size, spent in costs.items() if spent >= NOTHING]
             grown = exponent(*zip(*told, strict=True)) if len(told) > 2 else 0.0
             growth = memory.growth()
-            figures = f"power {grown:.2f}, lag {lag.worst * 1000:.0f} ms, memory {growth / 1e6:.0f} MB"
+            figures = f"power {grown:.2f}, lag {lag * 1000:.0f} ms, memory {growth / 1e6:.0f} MB"
             measured("A1", f"{case.where}, {case.shape}", "1.15, 100 ms, 64 MB + 24x", figures)
-            is_within = grown < MOST_POWER and lag.worst < MOST_LAG
+            is_within = grown < MOST_POWER and lag < MOST_LAG
             if not is_within or growth >= MEGABYTES * 1e6 + TIMES_THE_BODY * SIZES[-1]:
                 over.append(f"{case.where}, {case.shape}: {figures}")
     assert not over

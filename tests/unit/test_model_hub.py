@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from rerankd.engine.base import DType
 from rerankd.errors import ConfigurationError
-from rerankd.model_hub import resolve_checkpoint
+from rerankd.model_hub import present_checkpoint, resolve_checkpoint
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     assert resolve_checkpoint(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.promise("P12")
+def test_what_is_here_is_found_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
+    download = functools.partial(huggingface_hub.snapshot_download, cache_dir=tmp_path, endpoint="http://127.0.0.1:1")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert present_checkpoint(str(tmp_path)) == tmp_path
+    assert present_checkpoint("org/name") == present_checkpoint("org/name", "a" * 40) == snapshot
+    assert [present_checkpoint(name) for name in ("org/other", "./nothing", "nothing", "a b/c")] == [None] * 4
+    assert present_checkpoint("org/name", "b" * 40) is None
 
 
 @pytest.mark.parametrize("name", ["./nothing", "/no/such/folder", "nothing", "a/b/c"])

@@ -16,6 +16,7 @@ from rerankd.cli.models import models
 from rerankd.cli.rank import rank
 from rerankd.cli.serve import serve
 from rerankd.errors import RerankdError
+from rerankd.printable import printable
 
 
 class _Group(click.Group):
@@ -25,7 +26,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RerankdError as error:
-            click.echo(f"rerankd: {error.message}", err=True)
+            # It may repeat a name from somebody's file.
+            click.echo(f"rerankd: {printable(error.message)}", err=True)
             ctx.exit(2)
 
 

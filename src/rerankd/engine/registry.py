@@ -9,14 +9,15 @@ from pathlib import Path
 
 from rerankd.engine.base import Engine, EngineOptions
 from rerankd.errors import ConfigurationError
+from rerankd.settings.testing import is_testing
 
 _CLASSES = {
     "native": ("rerankd.engine.native.engine", "NativeEngine"),
     "onnx": ("rerankd.engine.onnx.engine", "OnnxEngine"),
     "reference": ("rerankd.engine.reference", "ReferenceEngine"),
     "vllm": ("rerankd.engine.vllm", "VllmEngine"),
-    "fake": ("rerankd.engine.fake", "FakeEngine"),
 }
+_FOR_TESTS = {"fake": ("rerankd.engine.fake", "FakeEngine")}
 _ON_TORCH = ("native", "reference")
 ENGINES = ("auto", *_CLASSES)
 
@@ -33,11 +34,12 @@ def import_engine(name: str, folder: Path) -> Callable[[EngineOptions], Engine]:
     """
     if name == "auto":
         name = choose_engine(folder)
-    if name not in _CLASSES:
+    known = _CLASSES | _FOR_TESTS if is_testing() else _CLASSES
+    if name not in known:
         raise ConfigurationError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
     if name in _ON_TORCH:
         _require_torch(f"the {name} engine")
-    module, kind = _CLASSES[name]
+    module, kind = known[name]
     made: Callable[[EngineOptions], Engine] = getattr(importlib.import_module(module), kind)
     return made
 

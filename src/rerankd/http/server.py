@@ -1,6 +1,6 @@
 """The life of the process: listen, load, serve, drain, exit.
 
-socket listens -> models load (livez 200, readyz 503) -> ready
+engines are imported, tokenizers read -> socket listens -> models load (livez 200, readyz 503) -> ready
 SIGTERM  -> not ready at once -> ``drain_grace_seconds`` in which new requests are still taken
          -> refused with 503 -> requests in flight end -> exit 0 within ``drain_seconds``
 SIGINT   -> the same without the grace: a person waits, not a load balancer
@@ -35,10 +35,11 @@ from rerankd.http.app import create_app
 from rerankd.http.auth import check_address
 from rerankd.http.in_flight import InFlight
 from rerankd.http.listener import Listener, open_socket
-from rerankd.model_hub import local_checkpoint
+from rerankd.model_hub import present_checkpoint
 from rerankd.observe.logs import configure_logs
 from rerankd.observe.tracing import open_tracer
 from rerankd.service.lifecycle import State
+from rerankd.service.models import served_sources
 from rerankd.service.runtime import RerankService
 from rerankd.settings import Settings
 
@@ -91,9 +92,10 @@ def run(settings: Settings, on_ready: Callable[[Ready], None] | None = None) -> 
     check_address(settings)
     configure_logs(settings.log_format, settings.log_level)
     _allow_many_files()
-    _import_engine(settings)
-    bound = open_socket(settings.host, settings.port)
+    _import_engines(settings)
     service = RerankService(settings)
+    service.open_checkpoints()
+    bound = open_socket(settings.host, settings.port)
     in_flight = InFlight()
     tracer = open_tracer()
     listener = Listener(create_app(settings, service, in_flight, tracer), settings, service.metrics)
@@ -108,16 +110,17 @@ def run(settings: Settings, on_ready: Callable[[Ready], None] | None = None) -> 
     return code
 
 
-def _import_engine(settings: Settings) -> None:
-    """Load the engine's libraries before anybody waits.
+def _import_engines(settings: Settings) -> None:
+    """Load the engines' libraries before anybody waits.
 
     They load with the interpreter's lock held, torch's for a second and more; while somebody asks /livez that would
     be as long as his answer takes. What cannot be loaded is said when the model is.
     """
-    folder = local_checkpoint(settings.model)
-    if folder or settings.engine != "auto":
-        with contextlib.suppress(ConfigurationError):
-            import_engine(settings.engine, folder or Path())
+    for source, _ in served_sources(settings).values():
+        folder, engine = present_checkpoint(source.model, source.revision), source.budget.engine
+        if folder or engine != "auto":
+            with contextlib.suppress(ConfigurationError):
+                import_engine(engine, folder or Path())
 
 
 class Server:

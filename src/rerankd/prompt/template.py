@@ -184,7 +184,7 @@ def read_template(file: Path) -> Template:
             default_instruction=str(rows.get("default_instruction", "")),
             activation=ACTIVATIONS[f".{str(rows.get('activation', 'sigmoid')).capitalize()}"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigurationError(f"{file} is not a template: {type(error).__name__} {str(error)[:200]}") from None
     _check(template, file)
     return template

@@ -84,7 +84,9 @@ class PromptTokenizer:
         """The control token behind the first text, which tells a cross-encoder where its second text begins."""
         texts = [index for index, part in enumerate(self.parts) if isinstance(part, Text)]
         behind = self.parts[texts[0] + 1 :][:1]
-        return int(behind[0][0]) if behind and not isinstance(behind[0], Text) else None
+        if not behind or isinstance(behind[0], Text) or not len(behind[0]):
+            return None
+        return int(behind[0][0])
 
     def encode(self, texts: Sequence[str]) -> Iterator[IdArray]:
         """Ids of plain texts, int32; no added token is recognised in them."""

@@ -26,6 +26,7 @@ from rerankd.core.request import Output
 from rerankd.engine.base import DType, Engine
 from rerankd.engine.process.placement import Place, places
 from rerankd.errors import ConfigurationError, NotFound
+from rerankd.model_hub import present_checkpoint, resolve_checkpoint
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.build import PromptBuilder
 from rerankd.prompt.template import Template
@@ -225,17 +226,45 @@ def arm_sources(settings: Settings) -> dict[ArmKey, tuple[str, ModelSource, Mode
     return found
 
 
+def open_present_checkpoints(settings: Settings) -> dict[ModelSource, Checkpoint]:
+    """The checkpoint of every model that a served name or an arm needs, where it is on this machine; none is loaded.
+
+    One that cannot be opened is left out: the cache of a hub may hold half a download, and what is wrong with a
+    folder is said when it is loaded.
+
+    Raises:
+        ConfigurationError: an arm's name is not served.
+    """
+    sources = [source for source, _ in served_sources(settings).values()]
+    sources += [source for _, source, _ in arm_sources(settings).values()]
+    opened = {}
+    for source in dict.fromkeys(sources):
+        folder = present_checkpoint(source.model, source.revision)
+        with contextlib.suppress(ConfigurationError):
+            if folder:
+                opened[source] = Checkpoint.of(folder, source.template)
+    return opened
+
+
+def _open(source: ModelSource, opened: Checkpoint | None) -> Checkpoint:
+    """The one that is open already, unless the hub has a newer revision."""
+    folder = resolve_checkpoint(source.model, source.revision, source.dtype)
+    return opened if opened and opened.folder == folder else Checkpoint.of(folder, source.template)
+
+
 async def load_models(
     settings: Settings,
     metrics: Metrics,
     on_output: OnOutput,
     on_death: OnDeath,
     report: Callable[[str, str], None],
+    opened: Mapping[ModelSource, Checkpoint] = types.MappingProxyType({}),
     kept: Mapping[ModelSource, LoadedModel] = types.MappingProxyType({}),
 ) -> ServedModels:
     """Load and warm every model that a served name needs, each once.
 
     Args:
+        opened: what :func:`open_present_checkpoints` found; the others are opened here.
         kept: models that are loaded already and stay as they are, whatever happens here.
 
     Raises:
@@ -253,7 +282,8 @@ async def load_models(
     async def load(name: str, source: ModelSource) -> LoadedModel:
         if source not in loaded:
             own = dataclasses.replace(source.budget.applied_to(settings), max_pair_tokens=longest[source])
-            loaded[source] = await load_model(name, source, own, metrics, on_output, on_death, report)
+            checkpoint = await asyncio.to_thread(_open, source, opened.get(source))
+            loaded[source] = await load_model(name, source, checkpoint, own, metrics, on_output, on_death, report)
         return loaded[source]
 
     try:
@@ -285,13 +315,14 @@ def _serve(name: str, loaded: LoadedModel, row: ModelSettings, settings: Setting
 async def load_model(
     name: str,
     source: ModelSource,
+    checkpoint: Checkpoint,
     settings: Settings,
     metrics: Metrics,
     on_output: OnOutput,
     on_death: OnDeath,
     report: Callable[[str, str], None],
 ) -> LoadedModel:
-    """One checkpoint from its folder to a warm engine, off the event loop where it takes long.
+    """One checkpoint to a warm engine, off the event loop where it takes long.
 
     Args:
         settings: with the model's own budget, and the token limit of the longest name that it is served under.
@@ -299,9 +330,6 @@ async def load_model(
         on_death: told the model's name and why its engine is gone for good.
         report: told of a part and of its trouble when some of several engines are missing, and when none is.
     """
-    checkpoint = await asyncio.to_thread(
-        Checkpoint.open, source.model, source.revision, source.template, source.dtype
-    )
     prompts = PromptWorkers(PromptBuilder(checkpoint.tokenizer), settings.tokenizer_threads)
     own_metrics = EngineMetrics(metrics, name)
     admission = Admission(settings, prompts.semaphore, own_metrics)
@@ -323,15 +351,22 @@ async def load_model(
 
         engine = EngineReplicas(makers, own_metrics, options, take_output, die, on_change)
     await engine.start()
+    # Not before: a file that the engine refuses may be of any size, and this reads all of it.
+    try:
+        revision = await asyncio.to_thread(getattr, checkpoint, "fingerprint")
+    except BaseException:
+        await engine.stop()
+        prompts.close()
+        raise
     scope = ModelScope(
         model=source.model,
-        revision=checkpoint.fingerprint,
+        revision=revision,
         template=checkpoint.template.revision,
         dtype=engine.info.dtype,
         engine=engine.info.engine,
         device=engine.info.device.partition(":")[0],
     )
-    return LoadedModel(name, source, checkpoint.fingerprint, scope, checkpoint.template, prompts, engine, admission)
+    return LoadedModel(name, source, revision, scope, checkpoint.template, prompts, engine, admission)
 
 
 def _engine(checkpoint: Checkpoint, source: ModelSource, settings: Settings, place: Place | None = None) -> Engine:

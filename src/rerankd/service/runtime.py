@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 
 from rerankd.cache.base import ScoreCache
 from rerankd.cache.open import open_cache
+from rerankd.checkpoint import Checkpoint
 from rerankd.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -26,7 +27,14 @@ from rerankd.service.cascade import FIRST_STAGE
 from rerankd.service.experiments import Experiments, no_experiments
 from rerankd.service.instructions import Instructions
 from rerankd.service.lifecycle import Lifecycle, State
-from rerankd.service.models import LoadedModel, ServedModels, load_models, served_sources
+from rerankd.service.models import (
+    LoadedModel,
+    ModelSource,
+    ServedModels,
+    load_models,
+    open_present_checkpoints,
+    served_sources,
+)
 from rerankd.service.offload import Offload
 from rerankd.service.pipeline import RequestPipeline, take_output
 from rerankd.service.rates import RateLimiter
@@ -51,6 +59,7 @@ class RerankService:
         self._pipeline: RequestPipeline | None = None
         self._experiments: Experiments | None = None
         """None where the settings have none."""
+        self._opened: dict[ModelSource, Checkpoint] = {}
         self._reloading = asyncio.Lock()
         self._instructions = Instructions.of(settings.instructions_folder)
 
@@ -64,6 +73,20 @@ class RerankService:
         """The served names; None while the first models load."""
         return self._pipeline.models if self._pipeline else None
 
+    def open_checkpoints(self) -> None:
+        """Read the tokenizers of the models on this machine, for ``start``: call it before anybody can ask.
+
+        The tokenizers library parses a file with the interpreter's lock held, and nothing lets go of it: .1 s for
+        the embedded model, half a second for Qwen3's vocabulary, in which no thread runs and no ``/livez`` is
+        answered. An operator takes a refused connection for a process that is not there yet, and a late answer for
+        one that hangs. So a server reads them before it listens. What has to be fetched from a hub first may take
+        minutes: it is read after that, and probes are answered until then.
+
+        Raises:
+            ConfigurationError: an arm's name is not served.
+        """
+        self._opened = open_present_checkpoints(self.settings)
+
     async def start(self) -> None:
         """Open the cache and the rate limits, load and warm the models, become ready.
 
@@ -75,6 +98,7 @@ class RerankService:
         if self.settings.experiments:
             self._experiments = Experiments(self.settings, self.metrics, list(served_sources(self.settings)))
         self._pipeline = self._pipeline_of(await self._load(self._cache), self._cache)
+        self._opened = {}
         self.lifecycle.move_to(State.READY)
 
     async def rerank(
@@ -179,6 +203,7 @@ class RerankService:
             on_output,
             self._on_engine_death,
             self.lifecycle.report,
+            self._opened,
             {model.source: model for model in kept},
         )
         self.metrics.engine_kernels.clear()

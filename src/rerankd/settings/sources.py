@@ -12,12 +12,13 @@ from typing import Any
 from rerankd.errors import ConfigurationError
 from rerankd.files import read_text
 from rerankd.settings.table import RENAMED, ArmSettings, ExperimentSettings, ModelSettings, Settings, fields_of
-from rerankd.settings.values import Given, convert, nearest
+from rerankd.settings.testing import TESTING_VARIABLE
+from rerankd.settings.values import Given, convert, known_rows, nearest
 
 ENVIRONMENT_PREFIX = "RERANKD_"
-_NO_SETTINGS = {"RERANKD_CPU_ISA", "RERANKD_API_KEY", "RERANKD_ADMIN_KEY"}
-"""Variables that are not settings: the kernels read the first (``engine/native/cpu/library.py``), commands that ask a
-running server the others."""
+_NO_SETTINGS = {"RERANKD_CPU_ISA", TESTING_VARIABLE, "RERANKD_API_KEY", "RERANKD_ADMIN_KEY"}
+"""Variables that are not settings: the kernels read the first (``engine/native/cpu/library.py``), tests set the
+second, commands that ask a running server read the others."""
 FILE_NAME = "rerankd.toml"
 
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S*:[0-9]+")
@@ -73,7 +74,7 @@ def _check_together(settings: Settings, values: Mapping[str, Given]) -> None:
 
 def _from_environment(environ: Mapping[str, str], warn: Callable[[str], None]) -> dict[str, Given]:
     """The variables that set something; an empty one, as compose files leave them, sets nothing."""
-    known = fields_of(Settings)
+    known = known_rows(Settings)
     found = {}
     for variable in sorted(
         name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in _NO_SETTINGS

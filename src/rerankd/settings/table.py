@@ -40,10 +40,12 @@ def setting(
     *,
     secret: bool = False,
     choices: tuple[str, ...] = (),
+    test_choices: tuple[str, ...] = (),
     least: float = 0,
     most: float = _MAX_INT,
     positive: bool = False,
     advanced: bool = False,
+    tests_only: bool = False,
 ) -> Any:
     """One row of a settings table.
 
@@ -51,10 +53,12 @@ def setting(
         sentence: what it does, for help and documentation.
         secret: its value is never shown.
         choices: the words that it may be; upper case and the usual aliases are taken too.
+        test_choices: words that only tests may use; see :mod:`rerankd.settings.testing`.
         least: the smallest number that makes sense; below it every request would fail.
         most: the largest; infinity is never taken.
         positive: the number has to be more than 0, not just 0 or more.
         advanced: rarely moved; documented, but left out of ``--help``.
+        tests_only: as ``test_choices``, for the whole row.
     """
     return field(
         default=default,
@@ -62,10 +66,12 @@ def setting(
             "help": sentence,
             "secret": secret,
             "choices": choices,
+            "test_choices": test_choices,
             "least": least,
             "most": most,
             "positive": positive,
-            "advanced": advanced,
+            "advanced": advanced or tests_only,
+            "tests_only": tests_only,
         },
     )
 
@@ -79,7 +85,8 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
 _LONG_DOCUMENTS = ("truncate", "chunk", "error")
 _AGGREGATIONS = ("max", "first", "mean", "min", "top_k_mean")
 _FUSION = ("none", "zscore", "rrf")
-_ENGINES = ("auto", "native", "onnx", "reference", "vllm", "fake")
+_ENGINES = ("auto", "native", "onnx", "reference", "vllm")
+_TEST_ENGINES = ("fake",)
 _TOKENS = 2**20
 _CHUNKS = 4096
 _THREADS = 1024
@@ -96,7 +103,9 @@ class ModelSettings:
     dtype: str = setting(
         "", "Number format of the weights; empty means the server's own `dtype`.", choices=("", *_DTYPES)
     )
-    engine: str = setting("", "Engine that scores; empty means the server's own.", choices=("", *_ENGINES))
+    engine: str = setting(
+        "", "Engine that scores; empty means the server's own.", choices=("", *_ENGINES), test_choices=_TEST_ENGINES
+    )
     device: str = setting("", "Device of the engine; empty means the server's own.")
     threads: int = setting(0, "Threads of the engine on a CPU; 0 means the server's own.", most=_THREADS)
     max_batch_tokens: int = setting(
@@ -183,6 +192,7 @@ class Settings:
         "auto",
         "Engine that scores: `auto` takes `native` (torch) for decoders, `onnx` for encoders and without torch.",
         choices=_ENGINES,
+        test_choices=_TEST_ENGINES,
     )
     dtype: str = setting("auto", "Number format of the weights.", choices=_DTYPES)
     device: str = setting("auto", "Device of the engine: `auto`, `cpu`, `cuda` or `cuda:N`.")
@@ -208,7 +218,7 @@ class Settings:
         advanced=True,
     )
     fake_script: str = setting(
-        "", "Times and faults of the `fake` engine, such as `seconds_per_batch=0.05`.", advanced=True
+        "", "Times and faults of the fake engine, such as `seconds_per_batch=0.05`.", tests_only=True
     )
     # The address
     host: str = setting("127.0.0.1", "Address to listen on.")

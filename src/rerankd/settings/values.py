@@ -13,6 +13,7 @@ from typing import Any
 
 from rerankd.errors import ConfigurationError
 from rerankd.settings.table import RENAMED, Settings, Table, fields_of
+from rerankd.settings.testing import is_testing
 
 _SHOWN_CHARACTERS = 40
 
@@ -45,8 +46,13 @@ def convert(table: Table, name: str, given: Given) -> Any:
     return value
 
 
+def known_rows(table: Table) -> dict[str, dataclasses.Field[Any]]:
+    """The rows that may be set here: a test may set all."""
+    return {name: row for name, row in fields_of(table).items() if is_testing() or not row.metadata["tests_only"]}
+
+
 def _row(table: Table, name: str, place: str) -> dataclasses.Field[Any]:
-    rows = fields_of(table)
+    rows = known_rows(table)
     if name in rows:
         return rows[name]
     if name in RENAMED:
@@ -56,9 +62,9 @@ def _row(table: Table, name: str, place: str) -> dataclasses.Field[Any]:
 
 
 def _hint(table: Table, name: str) -> str:
-    if table is not Settings and name in fields_of(Settings):
+    if table is not Settings and name in known_rows(Settings):
         return " of a served name or an experiment: it belongs above the first [table]"
-    return nearest(name, fields_of(table))
+    return nearest(name, known_rows(table))
 
 
 def nearest(name: str, names: typing.Iterable[str]) -> str:
@@ -71,7 +77,7 @@ def _chosen(row: dataclasses.Field[Any], value: str, given: Given) -> str:
     word = value.strip().lower()
     word = _ALIASES.get(word, word)
     choices = row.metadata["choices"]
-    if word not in choices:
+    if word not in choices and not (is_testing() and word in row.metadata["test_choices"]):
         raise _wrong(row, given, f"has to be one of {', '.join(choice for choice in choices if choice)}")
     return word
 

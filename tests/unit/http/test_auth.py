@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 from tests.standin import StandInService
 from tests.unit.http.conftest import Connect
 
@@ -212,6 +213,25 @@ def test_a_key_file_that_is_broken_for_a_while_keeps_the_keys_and_then_is_read(
     file.write_text("a:new-secret\n")
     assert ring.find(b"old-secret") is None
     assert ring.find(b"new-secret") is not None
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.usefixtures("impatient")
+def test_a_key_file_that_is_broken_is_logged_without_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("a:old-secret\n")
+    ring = KeyRing(Settings(api_keys_file=str(file)))
+    monkeypatch.setattr(auth, "_log", structlog.get_logger())
+    with structlog.testing.capture_logs() as lines:
+        for content in (b"half-a-secret\n", b"\xffhalf-a-secret", None):
+            rewrite(file, "x")
+            file.unlink() if content is None else file.write_bytes(content)
+            assert ring.find(b"old-secret") is not None
+    assert {line["log_level"] for line in lines} == {"error"}
+    assert len(lines) >= 3
+    assert "secret" not in str(lines)
 
 
 @pytest.mark.promise("P1")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -109,6 +110,22 @@ def test_a_cut_keeps_whole_characters_and_no_more_tokens_than_asked(
         assert right == left == ""
     else:
         assert len(right) < len(text) > len(left)
+
+
+@pytest.mark.promise("A10")
+def test_what_is_kept_of_instructions_is_bounded_in_bytes(small: PromptTokenizer) -> None:
+    """Each of them ten times as long as a person writes one: 40 are 3 MB of ids and text, which stayed for good."""
+    short = small.encode_kept("an instruction that comes with each request")
+    assert small.encode_kept("an instruction that comes with each request") is short
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(40):
+            assert len(small.encode_kept(f"{number} " + "文字 w " * 2_000)) > 10_000
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 500_000
 
 
 def test_slices_are_bounded_by_characters_and_lose_nothing() -> None:

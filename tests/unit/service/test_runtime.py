@@ -335,6 +335,23 @@ async def test_a_model_that_fails_to_load_anew_touches_no_other(two: RerankServi
     await ask(two, request("a", model="small"))
 
 
+@pytest.mark.promise("P3")
+async def test_a_reload_of_all_swaps_all_or_none(two: RerankService) -> None:
+    """The first loads, the second does not: the first is not served either."""
+    before = {name: loaded_of(two, name) for name in ("tiny", "small")}
+    wrong = ModelSettings(model="/no/such/folder", max_batch_tokens=600)
+    good = two.settings
+    two.settings = Settings(engine="fake", cache="off", models={"small": wrong})
+    with pytest.raises(ConfigurationError):
+        await two.reload()
+    assert {name: loaded_of(two, name) for name in before} == before
+    two.settings = good
+    await two.reload()
+    assert all(loaded_of(two, name) is not model for name, model in before.items())
+    await ask(two, request("a"))
+    await ask(two, request("a", model="small"))
+
+
 async def test_the_death_of_one_engine_is_not_that_of_the_server(two: RerankService) -> None:
     fake_of(loaded_of(two, "small")).script = FakeScript(die_on=poison_ids())
     with pytest.raises(EngineDead):

@@ -8,6 +8,7 @@ import pytest
 
 from rerankd.errors import ConfigurationError
 from rerankd.settings import RENAMED, ModelSettings, Settings, fields_of, load_settings
+from rerankd.settings.testing import TESTING_VARIABLE
 from rerankd.settings.values import Given, convert
 
 ROWS = [
@@ -126,6 +127,22 @@ def test_a_served_name_takes_the_same_words_and_refuses_the_same() -> None:
     assert convert(ModelSettings, "dtype", Given("", "here")) == ""
     with pytest.raises(ConfigurationError, match="dtype"):
         convert(ModelSettings, "dtype", Given("float8", "here"))
+
+
+def test_the_fake_engine_and_its_script_are_for_tests_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused as an unknown word and an unknown setting are, in each source, and nothing names them."""
+    for table in (Settings, ModelSettings):
+        assert convert(table, "engine", Given("fake", "here")) == "fake"
+    assert read("fake_script", "die_after=1") == "die_after=1"
+    monkeypatch.delenv(TESTING_VARIABLE)
+    for table in (Settings, ModelSettings):
+        with pytest.raises(ConfigurationError, match=r"one of auto, native, onnx, reference, vllm \(here\)"):
+            convert(table, "engine", Given("fake", "here"))
+    with pytest.raises(ConfigurationError, match="there is no setting 'fake_script'; did you mean 'cache_secret'"):
+        load_settings(environ={}, flags={"fake_script": "die_after=1"})
+    warnings: list[str] = []
+    assert load_settings(environ={"RERANKD_FAKE_SCRIPT": "die_after=1"}, warn=warnings.append) == Settings()
+    assert ["not used" in warning for warning in warnings] == [True]
 
 
 @pytest.mark.parametrize(("table", "name"), ROWS)

@@ -16,6 +16,8 @@ Gate: TypeAlias = Literal["silu", "gelu_tanh"]
 """The activation of the gated MLP; ``gelu_tanh`` is GELU by its approximation with a hyperbolic tangent."""
 
 _MAX_LAYERS: Final = 1024
+_MAX_HEAD_DIM: Final = 4096
+"""RoPE's table has a column of it for each position, before the weights say whether they fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class ModelConfig:
             layers=raw.size("num_hidden_layers", most=_MAX_LAYERS),
             heads=heads,
             kv_heads=raw.size("num_key_value_heads", heads),
-            head_dim=raw.size("head_dim", max(1, hidden // heads)),
+            head_dim=raw.size("head_dim", max(1, hidden // heads), most=_MAX_HEAD_DIM),
             qkv_bias=family.qkv_bias or has_bias,
             output_bias=has_bias,
             norm_eps=raw.positive("rms_norm_eps", 1e-6),

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 
-from rerankd.checkpoint_files import INDEX
+from rerankd.checkpoint_files import INDEX, require_safetensors
 from rerankd.errors import ConfigurationError
 from rerankd.files import read_json_object
 
@@ -22,7 +22,7 @@ classifier), and RoPE's frequencies, which old releases of transformers stored a
 _SHARD: Final = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
 _SHOWN_NAMES: Final = 3
 _SHOWN_CHARACTERS: Final = 100
-"""Of a tensor's name, in an error."""
+"""Of a tensor's name, or of what the library says, in an error."""
 
 
 class SafetensorsCheckpoint:
@@ -84,17 +84,21 @@ class SafetensorsCheckpoint:
         try:
             return read(self._files[shard], name)
         except SafetensorError as error:
-            raise ConfigurationError(f"{shard} does not hold {name[:_SHOWN_CHARACTERS]!r}: {error}") from None
+            shown, reason = name[:_SHOWN_CHARACTERS], str(error)[:_SHOWN_CHARACTERS]
+            raise ConfigurationError(f"{shard} does not hold {shown!r}: {reason}") from None
 
 
 def _open(file: Path) -> Any:
-    # A FIFO would block, and a device never end.
-    if not file.is_file():
-        raise ConfigurationError(f"a part of the checkpoint is missing: {file}")
+    require_safetensors(file)
     try:
         return safe_open(file, framework="pt", device="cpu")
     except (OSError, SafetensorError) as error:
-        raise ConfigurationError(f"{file} is not a complete safetensors file: {error}") from None
+        reason = str(error)[:_SHOWN_CHARACTERS]
+        raise ConfigurationError(f"{file} is not a complete safetensors file: {reason}") from None
+    except RuntimeError as error:
+        # torch's own, where the address space or the memory is too small for the map.
+        size, reason = file.stat().st_size, str(error).rpartition(": ")[2][:_SHOWN_CHARACTERS]
+        raise ConfigurationError(f"{file} of {size} bytes cannot be mapped: {reason}") from None
 
 
 def _shards(folder: Path) -> dict[str, Path]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rerankd.engine.native.config_fields import shown
 from rerankd.errors import ConfigurationError
 from rerankd.files import read_json_object
 
 _ROBERTAS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 _MAX_SIZE = 2**31 - 1
+_MAX_LAYERS = 1024
 
 
 def max_length_of(folder: Path, raw: dict[str, Any]) -> int:
@@ -30,7 +32,7 @@ def first_position(raw: dict[str, Any]) -> int:
 def pad_id_of(raw: dict[str, Any]) -> int:
     """The token that fills up shorter sequences; 0 where config.json names none: padding is never attended to."""
     value = raw.get("pad_token_id")
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value < _MAX_SIZE else 0
 
 
 def _tokenizer_limit(folder: Path) -> int:
@@ -49,7 +51,7 @@ def require_one_label(raw: dict[str, Any]) -> None:
     named = raw.get("id2label")
     labels = raw.get("num_labels") or (len(named) if isinstance(named, dict) else 2)
     if labels != 1:
-        raise ConfigurationError(f"the checkpoint is a classifier with {labels} labels; a reranker has one")
+        raise ConfigurationError(f"the checkpoint is a classifier with {shown(labels)} labels; a reranker has one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class EncoderConfig:
             vocabulary=_size(raw, "vocab_size"),
             hidden=_size(raw, "hidden_size"),
             intermediate=_size(raw, "intermediate_size"),
-            layers=_size(raw, "num_hidden_layers"),
+            layers=_size(raw, "num_hidden_layers", most=_MAX_LAYERS),
             heads=_size(raw, "num_attention_heads"),
             positions=_size(raw, "max_position_embeddings"),
             first_position=first_position(raw),
@@ -118,10 +120,10 @@ class ModernBertConfig:
         _require(raw, "classifier_activation", "gelu")
         for bias in ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"):
             _require(raw, bias, False)
-        layers = _size(raw, "num_hidden_layers")
+        layers = _size(raw, "num_hidden_layers", most=_MAX_LAYERS)
         pooling = raw.get("classifier_pooling", "cls")
         if pooling not in ("cls", "mean"):
-            raise ConfigurationError(f"the onnx engine knows the pooling 'cls' and 'mean', not {pooling!r}")
+            raise ConfigurationError(f"the onnx engine knows the pooling 'cls' and 'mean', not {shown(pooling)}")
         return cls(
             vocabulary=_size(raw, "vocab_size"),
             hidden=_size(raw, "hidden_size"),
@@ -144,8 +146,8 @@ def _local_layers(raw: dict[str, Any], layers: int) -> tuple[bool, ...]:
     if kinds is None:
         every = _size(raw, "global_attn_every_n_layers", 3)
         return tuple(index % every != 0 for index in range(layers))
-    if len(kinds) != layers:
-        raise ConfigurationError(f"config.json names {len(kinds)} layer_types for {layers} layers")
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise ConfigurationError(f"config.json has to name one of layer_types for each of {layers} layers")
     return tuple(kind == "sliding_attention" for kind in kinds)
 
 
@@ -161,7 +163,7 @@ def _rope_theta(raw: dict[str, Any], kind: str, older: str, default: float) -> f
 def _require(raw: dict[str, Any], name: str, expected: Any) -> None:
     value = raw.get(name, expected)
     if value != expected:
-        raise ConfigurationError(f"the onnx engine knows {name} {expected!r} alone, not {value!r}")
+        raise ConfigurationError(f"the onnx engine knows {name} {expected!r} alone, not {shown(value)}")
 
 
 def _number(raw: dict[str, Any], name: str, default: float) -> float:
@@ -171,8 +173,8 @@ def _number(raw: dict[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _size(raw: dict[str, Any], name: str, default: int | None = None) -> int:
+def _size(raw: dict[str, Any], name: str, default: int | None = None, most: int = _MAX_SIZE) -> int:
     value = raw.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SIZE:
-        raise ConfigurationError(f"config.json has to name {name!r}, a whole number from 1 to {_MAX_SIZE}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ConfigurationError(f"config.json has to name {name!r}, a whole number from 1 to {most}")
     return value

@@ -12,6 +12,8 @@ from rerankd.errors import ConfigurationError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
+_SHOWN_CHARACTERS = 200
+"""Of what the library says, in an error: it may repeat a name of the graph."""
 _FATAL = 4
 """Errors come back as exceptions; ONNX Runtime's own log would print each a second time."""
 
@@ -62,7 +64,7 @@ def open_session(source: GraphSource, device: str, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(source.graph, options, providers=_providers(device))
     except Exception as error:  # the library's exceptions have no base of their own
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0][:_SHOWN_CHARACTERS]
         raise ConfigurationError(f"ONNX Runtime cannot load the graph of {source.folder}: {reason}") from error
 
 

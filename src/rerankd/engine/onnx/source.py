@@ -31,6 +31,10 @@ MAX_DECODER_WEIGHTS = 50_000_000
 engine, which computes what prompts share once, and in half precision."""
 
 
+_MAX_NAME = 100
+"""Characters of an architecture's name, which errors repeat."""
+
+
 @dataclass(frozen=True, slots=True)
 class GraphSource:
     """A graph to load: an ONNX file, or one that was made in memory.
@@ -91,7 +95,7 @@ class Source:
 
 def architecture_of(folder: Path) -> str:
     """The model class that config.json names first; empty where it names none."""
-    return next(iter(architectures(folder)), "")
+    return next(iter(architectures(folder)), "")[:_MAX_NAME]
 
 
 def runs(folder: Path) -> bool:

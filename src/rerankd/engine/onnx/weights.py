@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from rerankd.checkpoint_files import INDEX, require_safetensors
 from rerankd.errors import ConfigurationError
+from rerankd.files import UnreadableFile, read_json_object
 
 _SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+_SHOWN_CHARACTERS = 100
+"""Of a tensor's name, or of what the library says, in an error."""
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -91,20 +94,23 @@ class StoredWeights(Mapping[str, StoredTensor]):
 
 def has_weights(folder: Path) -> bool:
     """Whether the folder holds safetensors under their released names."""
-    return (folder / _SINGLE).is_file() or (folder / _INDEX).is_file()
+    return (folder / _SINGLE).is_file() or (folder / INDEX).is_file()
 
 
 def _files(folder: Path) -> list[Path]:
-    if not (folder / _INDEX).is_file():
+    if not (folder / INDEX).is_file():
         return [folder / _SINGLE]
     try:
-        shards = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        shards = read_json_object(folder / INDEX)["weight_map"].values()
         return sorted({folder / Path(shard).name for shard in shards})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise ConfigurationError(f"{folder / _INDEX} is not an index of safetensors files") from None
+    except UnreadableFile:
+        raise
+    except (KeyError, AttributeError, TypeError):
+        raise ConfigurationError(f"{folder / INDEX} is not an index of safetensors files") from None
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:
+    require_safetensors(file)
     try:
         # The library checks what a header says of itself: its length, the offsets, the size of the file.
         with safe_open(file, framework="np"):
@@ -112,10 +118,9 @@ def _header(file: Path) -> dict[str, StoredTensor]:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             rows = json.loads(stream.read(length))
-    except FileNotFoundError:
-        raise ConfigurationError(f"a part of the checkpoint is missing: {file}") from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigurationError(f"{file} is not a complete safetensors file: {error}") from None
+        reason = str(error)[:_SHOWN_CHARACTERS]
+        raise ConfigurationError(f"{file} is not a complete safetensors file: {reason}") from None
     return {
         name: _stored(file, 8 + length, name, row["dtype"], row["shape"], row["data_offsets"])
         for name, row in rows.items()
@@ -126,7 +131,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
 def _stored(file: Path, base: int, name: str, dtype: str, shape: list[int], offsets: tuple[int, int]) -> StoredTensor:
     if dtype not in _ITEM_BYTES and not name.endswith("position_ids"):
         raise ConfigurationError(
-            f"{name!r} is stored as {dtype}; the onnx engine reads float32, bfloat16 and float16"
+            f"{name[:_SHOWN_CHARACTERS]!r} is stored as {dtype}; the onnx engine reads float32, bfloat16 and float16"
         )
     begin, end = offsets
     return StoredTensor(file, dtype, tuple(shape), base + begin, end - begin)

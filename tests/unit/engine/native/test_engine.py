@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_weights_of_the_computed_format_are_mapped_and_not_copied(engine: Native
     name = "model.embed_tokens.weight"
     first, second = (files.tensor(name, LAYOUT.vocab_size, LAYOUT.hidden_size) for _ in range(2))
     assert first.data_ptr() == second.data_ptr()
+
+
+@pytest.mark.promise("P4")
+def test_weights_that_are_replaced_by_renaming_stay_those_that_were_loaded(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "served", LAYOUT, dtype=torch.float32)
+    options = EngineOptions(folder=folder, head=HeadSpec("words", 1, 0), dtype="float32", device="cpu", threads=1)
+    engine = NativeEngine(options)
+    engine.load()
+    before = engine.score(BATCH)
+    other = write_checkpoint(tmp_path / "other", LAYOUT, dtype=torch.float32, seed=1)
+    os.replace(other / "model.safetensors", folder / "model.safetensors")
+    assert np.array_equal(engine.score(BATCH), before)
+    renewed = NativeEngine(options)
+    renewed.load()
+    assert not np.array_equal(renewed.score(BATCH), before)
 
 
 @pytest.mark.promise("S5")
