@@ -81,7 +81,7 @@ def write_small_reranker(folder: Path) -> Path:
     layout = Layout(32, 16, 32, 1, 1, 1, 16, architecture="Qwen3ForSequenceClassification")
     write_checkpoint(folder, layout, dtype=torch.bfloat16)
     shutil.copy(resolve_checkpoint("tiny") / "template.json", folder)
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": None,
