@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from rerankd.errors import ConfigurationError
 from rerankd.files import UnreadableFile, cache_folder, read_json_object
 
 _FILE = "file-hashes.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _MAX_REMEMBERED = 10_000
 _UNSETTLED_SECONDS = 2.0
 _THREADS = 4
@@ -75,7 +77,7 @@ class FileHashes:
             rows = read_json_object(self._file)
         except UnreadableFile:
             return {}
-        return {stamp: value for stamp, value in rows.items() if isinstance(value, str) and _is_hash(value)}
+        return {stamp: value for stamp, value in rows.items() if isinstance(value, str) and _SHA256.fullmatch(value)}
 
     def _write(self, rows: Mapping[str, str]) -> None:
         """By rename, so that a reader never sees half a file; a folder that cannot be written costs time only."""
@@ -116,7 +118,3 @@ def _is_settled(file: Path, stamp: str) -> bool:
     status = file.stat()
     changed = max(status.st_mtime_ns, status.st_ctime_ns) / 1e9
     return _stamp(file) == stamp and time.time() - changed >= _UNSETTLED_SECONDS
-
-
-def _is_hash(text: str) -> bool:
-    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
