@@ -1,7 +1,7 @@
 """Scale and bias of the sigmoid, fitted on training queries that were held out.
 
 Right pairs against an equal weight of wrong ones: a quarter hard (BM25), a quarter drawn at random, a quarter near
-misses of held-out queries, a quarter near misses among statements. A probability of one half is then where a document
+misses of held-out queries, a quarter near misses among statements of frames that were held out. A probability of one half is then where a document
 is as likely to answer as not in such a mixture.
 """
 
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from training.batches import held_out
 from training.contrasts import NEAR, RIGHT, Contrasts, contrast_logits
+from training.frames import HELD_OUT_FRAMES
 from training.model import PackedModel, pack
 from training.near_misses import NearMisses
 from training.prepare import QUERY_TOKENS, Prepared
@@ -125,7 +126,8 @@ def calibrate(
     for source in sources:
         held_out_logits(model, source, tokenizer, random, limit, found)
     makers = [NearMisses(source, kind_of(source)) for source in sources]
-    contrasts = Contrasts(sources, makers, np.full(len(sources), 1 / len(sources)), tokenizer, frozenset(), limit)
+    shares = np.full(len(sources), 1 / len(sources))
+    contrasts = Contrasts(sources, makers, shares, tokenizer, frozenset(), limit, HELD_OUT_FRAMES)
     statement_logits(model, contrasts, random, found)
     right = np.array(found.right, dtype=np.float32)
     wrong = np.array([logit for logits in found.wrong.values() for logit in logits], dtype=np.float32)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from training.batches import held_out
 from training.data import normalised
-from training.frames import Contrast, Statements, names_of
+from training.frames import FRAMES, Contrast, Frame, Statements, names_of
 from training.model import PackedModel, pack_lists
 from training.near_misses import NearMisses
 from training.prepare import QUERY_TOKENS, Prepared
@@ -45,10 +45,11 @@ class Contrasts:
         tokenizer: Tokenizer,
         evaluated: frozenset[str],
         cut: int,
+        frames: dict[str, list[Frame]] = FRAMES,
     ) -> None:
         self.sources, self.makers, self.shares = sources, makers, shares
         self.tokenizer, self.evaluated, self.cut = tokenizer, evaluated, cut
-        self.statements = Statements(names_of(sources, [maker.kind for maker in makers]))
+        self.statements = Statements(names_of(sources, [maker.kind for maker in makers]), frames)
 
     def draw(self, pairs: int, statements: int, random: np.random.Generator) -> list[ContrastIds]:
         """At most ``pairs`` from training pairs and ``statements`` from frames.

@@ -27,6 +27,10 @@ NAMES_A_SOURCE, LONGEST_NAME = 400, 30
 # How often a changed place draws anew what the question did not ask for (another capital has another name), the
 # second document has another form, the switch changes, a text begins in lower case, a number changes to any other.
 REDRAWN, OTHER_FORM, SWITCHED, LOWER_CASE, ANY_NUMBER = 0.5, 0.3, 0.7, 0.3, 0.3
+# How often a set is made of a frame with a switch, and another sentence stands before or behind a statement.
+DENIALS, IN_CONTEXT = 0.45, 0.3
+# Every so many of the longer frames are kept for the fit of scale and bias.
+HELD_OUT_EVERY = 7
 TRIES = 20
 SHARES = {"en": 0.4, "zh": 0.35, "code": 0.25}
 PLACEHOLDERS = ["Alpha", "Beta", "Gamma"]
@@ -52,6 +56,10 @@ class Frame:
     questions: tuple[str, ...]
     statements: tuple[str, ...]
 
+    @property
+    def is_switched(self) -> bool:
+        return any(SWITCH.search(statement) for statement in self.statements)
+
 
 def read_frames(path: Path) -> list[Frame]:
     """``\\n`` in a statement is the end of a line, as code needs it."""
@@ -63,7 +71,16 @@ def read_frames(path: Path) -> list[Frame]:
     return found
 
 
-FRAMES = {kind: read_frames(Path(__file__).with_name("statements") / f"{kind}.txt") for kind in SHARES}
+FOLDER = Path(__file__).with_name("statements")
+LONG_FRAMES = {kind: read_frames(FOLDER / f"{kind}_long.txt") for kind in SHARES}
+# Frames that are trained on, and those that scale and bias are fitted with.
+FRAMES = {
+    kind: read_frames(FOLDER / f"{kind}.txt") + [f for n, f in enumerate(LONG_FRAMES[kind]) if n % HELD_OUT_EVERY]
+    for kind in SHARES
+}
+HELD_OUT_FRAMES = {kind: LONG_FRAMES[kind][::HELD_OUT_EVERY] for kind in SHARES}
+# Sentences that say nothing a question asks for; code has none.
+CONTEXT = {kind: (FOLDER / f"{kind}_context.txt").read_text(encoding="utf-8").splitlines() for kind in ("en", "zh")}
 WORDS = ALTERNATIVES | {"code": ALTERNATIVES["en"] | ALTERNATIVES["code"]}
 
 
@@ -91,22 +108,29 @@ def names_of(sources: Sequence[Prepared], kinds: Sequence[str]) -> dict[str, lis
 
 
 class Statements:
-    """Fills the frames. ``names``: by kind, and of ``identifier``."""
+    """Fills frames. ``names``: by kind, and of ``identifier``."""
 
-    def __init__(self, names: dict[str, list[str]]) -> None:
+    def __init__(self, names: dict[str, list[str]], frames: dict[str, list[Frame]] = FRAMES) -> None:
         self.names = {kind: found or PLACEHOLDERS for kind, found in names.items()}
+        self.frames = {
+            (kind, denials): [frame for frame in frames[kind] if frame.is_switched == denials]
+            for kind in frames
+            for denials in (False, True)
+        }
 
     def make(self, random: np.random.Generator) -> Contrast:
         kind = str(random.choice(list(SHARES), p=list(SHARES.values())))
         found = None
         while found is None:
-            found = self.fill(kind, FRAMES[kind][int(random.integers(len(FRAMES[kind])))], random)
+            frames = self.frames[kind, bool(random.random() < DENIALS)]
+            found = self.fill(kind, frames[int(random.integers(len(frames)))], random)
         return found
 
     def fill(self, kind: str, frame: Frame, random: np.random.Generator) -> Contrast | None:
         """One set of this frame; None where the question and statement drawn have nothing to change."""
         question, statement = str(random.choice(frame.questions)), str(random.choice(frame.statements))
         other = str(random.choice(frame.statements)) if random.random() < OTHER_FORM else statement
+        statement, other = self._in_context(kind, statement, random), self._in_context(kind, other, random)
         stated = set(SLOT.findall(statement)) & set(SLOT.findall(other))
         asked = sorted(set(SLOT.findall(question)) & stated)
         polar = bool(SWITCH.search(statement))
@@ -130,6 +154,14 @@ class Statements:
             for text, filled in ((question, values), (question, changed), (statement, values), (other, changed))
         ]
         return Contrast((texts[0], texts[1]), (texts[2], texts[3])) if len(set(texts)) == 4 else None
+
+    def _in_context(self, kind: str, statement: str, random: np.random.Generator) -> str:
+        """The statement, sometimes with a sentence before or behind it."""
+        if kind not in CONTEXT or random.random() >= IN_CONTEXT:
+            return statement
+        sentence = str(random.choice(CONTEXT[kind]))
+        parts = [statement, sentence] if random.random() < 0.5 else [sentence, statement]
+        return (" " if kind == "en" else "").join(parts)
 
     def _polar(
         self, kind: str, question: str, statement: str, other: str, values: dict[str, str], second: bool,

@@ -14,6 +14,14 @@ def ranking_loss(logits: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
     return -found.masked_fill(~relevant, float("-inf")).logsumexp(dim=1).mean()
 
 
+def order_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Of a cluster: how far each document's distance from its query's mean is from the teacher's.
+
+    Both (queries, documents). It holds the whole order, where a softmax hardly looks below the first documents.
+    """
+    return F.smooth_l1_loss(logits - logits.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True))
+
+
 def probability_loss(logits: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
     """Binary cross entropy of a cluster; right and wrong pairs weigh alike."""
     return (F.softplus(-logits[relevant]).mean() + F.softplus(logits[~relevant]).mean()) / 2

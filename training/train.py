@@ -2,6 +2,7 @@
 
 Loss of a cluster = -log of the probability mass on the documents that answer the query
 + ``distil`` * KL(teachers || model), where the teachers are a mixture of encoders and BM25
++ ``hold`` * distance from the order that an earlier stage's weights give to the cluster
 + ``probability`` * binary cross entropy of sigmoid(``scale`` * logit + ``bias``)
 + ``contrast`` * the loss of contrast sets, which are not part of the cluster.
 """
@@ -26,7 +27,7 @@ from tokenizers import Tokenizer
 from training.batches import Draw, Lengths, Sampler
 from training.contrasts import Contrasts, contrast_logits
 from training.initialise import Shape, State
-from training.losses import contrast_loss, on_both_sides, probability_loss, ranking_loss
+from training.losses import contrast_loss, on_both_sides, order_loss, probability_loss, ranking_loss
 from training.model import Cluster, PackedModel, pack
 from training.near_misses import NearMisses
 from training.prepare import Prepared, load_all, load_evaluated
@@ -47,7 +48,9 @@ class Recipe:
     """Everything that decides a run; the last ``decay`` of the steps lowers the rates to ``final``.
 
     ``distinct``: so many different clusters, which come again (None: every cluster is new). ``fresh``: every other
-    cluster is new all the same, and its teacher is the model that the stage starts from. ``teachers``: their weights.
+    cluster is new all the same, and its teacher is an earlier model: that of stage ``taught_by``, counted from 1, or
+    the one that the stage starts from; ``hold`` is the weight of its order. ``begins``: shares of earlier stages'
+    weights in those that the stage starts from (None: all is of the one before). ``teachers``: their weights.
     ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
     at most ``contrast_tokens``; ``contrast``: the weight of their loss. ``released``: what share the averaged weights
     of this stage have in the mean that is released.
@@ -66,6 +69,9 @@ class Recipe:
     documents: int = 16
     distinct: int | None = None
     fresh: bool = False
+    taught_by: int | None = None
+    hold: float = 0.0
+    begins: dict[str, float] | None = None
     pairs: int = 0
     statements: int = 0
     contrast_tokens: int = 96
@@ -103,7 +109,14 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, shape: Shape, state: State, sources: list[Prepared], work: Path, speed: Speed = Speed()
+        self,
+        recipe: Recipe,
+        shape: Shape,
+        state: State,
+        sources: list[Prepared],
+        work: Path,
+        speed: Speed = Speed(),
+        teacher: State | None = None,
     ) -> None:
         self.recipe, self.sources = recipe, sources
         self.model = PackedModel(shape, state, speed.dtype, speed.fuse)
@@ -117,7 +130,7 @@ class Trainer:
         self.contrasts = Contrasts(
             sources, makers, self.sampler.shares, tokenizer, load_evaluated(work), recipe.contrast_tokens
         )
-        self.start = PackedModel(shape, state, speed.dtype, speed.fuse) if recipe.fresh else None
+        self.teacher = PackedModel(shape, teacher or state, speed.dtype, speed.fuse) if recipe.fresh else None
         self.teachers = Teachers(sources, recipe.teachers, work / "teachers", speed.dtype) if recipe.distil else None
         embeddings = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" in n]
         others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
@@ -137,8 +150,8 @@ class Trainer:
     @torch.no_grad()
     def taught(self, draw: Draw, fresh: bool) -> torch.Tensor:
         """The teachers' logits of a draw, (queries, documents)."""
-        if fresh and self.start is not None:
-            found: torch.Tensor = self.start(self.packed(draw))
+        if fresh and self.teacher is not None:
+            found: torch.Tensor = self.teacher(self.packed(draw))
             return found
         assert self.teachers is not None
         return self.teachers.logits(draw)
@@ -154,9 +167,11 @@ class Trainer:
         relevant = torch.from_numpy(draw.relevant)
         loss = ranking_loss(logits, relevant)
         if recipe.distil:
-            wanted = F.softmax(self.taught(draw, fresh), dim=1)
+            taught = self.taught(draw, fresh)
             found = F.log_softmax(logits, dim=1)
-            loss = loss + recipe.distil * F.kl_div(found, wanted, reduction="none").sum(dim=1).mean()
+            loss = loss + recipe.distil * F.kl_div(found, F.softmax(taught, dim=1), reduction="none").sum(1).mean()
+            if fresh and recipe.hold:
+                loss = loss + recipe.hold * order_loss(logits, taught)
         if recipe.probability:
             loss = loss + recipe.probability * probability_loss(recipe.scale * logits + recipe.bias, relevant)
         hits = relevant.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
@@ -229,11 +244,19 @@ def teach(work: Path, recipe: Recipe, speed: Speed) -> None:
         teachers.scores(sources[draw.source], draw.queries, draw.documents)
 
 
-def train(work: Path, run: Path, recipe: Recipe, speed: Speed, start: tuple[Shape, State]) -> bool:
+def is_done(checkpoint: Path, recipe: Recipe) -> bool:
+    return checkpoint.exists() and bool(torch.load(checkpoint, weights_only=True, mmap=True)["step"] == recipe.steps)
+
+
+def train(
+    work: Path, run: Path, recipe: Recipe, speed: Speed, start: tuple[Shape, State], teacher: State | None = None
+) -> bool:
     """Trains to ``recipe.steps``, or to a SIGTERM, after which another call goes on; whether all steps are done."""
     run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, *start, load_all(work / "prepared"), work, speed)
     checkpoint = run / "checkpoint.pt"
+    if is_done(checkpoint, recipe):
+        return True
+    trainer = Trainer(recipe, *start, load_all(work / "prepared"), work, speed, teacher)
     if checkpoint.exists():
         trainer.restore(checkpoint)
     (run / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
@@ -270,15 +293,21 @@ def mean_state(parts: list[tuple[float, State]]) -> State:
 def train_stages(
     work: Path, run: Path, stages: list[Recipe], speed: Speed, folder: Path | None = None, first: int = 0
 ) -> bool:
-    """One stage after another, each from the averaged weights of the one before; goes on where it was stopped.
+    """One stage after another, each from the averaged weights of the one before or as its recipe says.
 
-    ``folder``: a published model to begin from, with stage ``first``. Whether all stages are done.
+    Goes on where it was stopped. ``folder``: a published model to begin from, with stage ``first``; it stands for all
+    stages before that. Whether all stages are done.
     """
-    shape, state = load_start(work, stages[0].seed, folder)
+    shape, start = load_start(work, stages[0].seed, folder)
+    weights: dict[int, State] = {}  # by number of the stage, counted from 1
     for stage in range(first, len(stages)):
-        if not train(work, stage_checkpoint(run, stage).parent, stages[stage], speed, (shape, state)):
+        recipe = stages[stage]
+        begins = recipe.begins or {str(stage): 1.0}
+        state = mean_state([(share, weights.get(int(number), start)) for number, share in begins.items()])
+        teacher = None if recipe.taught_by is None else weights.get(recipe.taught_by, start)
+        if not train(work, stage_checkpoint(run, stage).parent, recipe, speed, (shape, state), teacher):
             return False
-        state = averaged_weights(stage_checkpoint(run, stage))
+        weights[stage + 1] = averaged_weights(stage_checkpoint(run, stage))
     return True
 
 

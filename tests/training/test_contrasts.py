@@ -10,8 +10,20 @@ from numpy.typing import NDArray
 from tests.training.sources import DOCUMENTS, QUERIES, prepared_pairs
 from tokenizers import Tokenizer
 from training.contrasts import NEAR, NO_QUERY, OTHER, RIGHT, Contrasts, contrast_logits
-from training.data import normalised
-from training.frames import FRAMES, SHARES, SLOT, SWITCH, WITH_DIGITS, WORDS, Statements, names_of, switched
+from training.data import NEAR_MISSES, normalised, read_json_lines
+from training.frames import (
+    FRAMES,
+    HELD_OUT_FRAMES,
+    SHARES,
+    SLOT,
+    SWITCH,
+    WITH_DIGITS,
+    WORDS,
+    Frame,
+    Statements,
+    names_of,
+    switched,
+)
 from training.initialise import Shape, State
 from training.losses import contrast_loss, on_both_sides, probability_loss
 from training.model import PackedModel, pack
@@ -40,9 +52,13 @@ def texts(tokenizer: Tokenizer, found: list[NDArray[np.int32]]) -> list[str]:
     return [normalised(tokenizer.decode(ids.tolist())) for ids in found]
 
 
+def all_frames(kind: str) -> list[Frame]:
+    return FRAMES[kind] + HELD_OUT_FRAMES[kind]
+
+
 @pytest.mark.parametrize("kind", FRAMES)
 def test_every_place_of_a_frame_has_words_to_choose_from(kind: str) -> None:
-    for frame in FRAMES[kind]:
+    for frame in all_frames(kind):
         for text in (*frame.questions, *frame.statements):
             for slot in SLOT.findall(switched(text, False) + switched(text, True)):
                 word = slot if slot in WITH_DIGITS else slot.rstrip("2")
@@ -52,7 +68,7 @@ def test_every_place_of_a_frame_has_words_to_choose_from(kind: str) -> None:
 @pytest.mark.parametrize("kind", FRAMES)
 def test_every_frame_makes_sets_whose_sides_differ(kind: str) -> None:
     statements = Statements(NAMES)
-    for frame in FRAMES[kind]:
+    for frame in all_frames(kind):
         made = [statements.fill(kind, frame, np.random.default_rng(seed)) for seed in range(30)]
         found = [contrast for contrast in made if contrast is not None]
         assert found, frame
@@ -79,6 +95,30 @@ def test_statements_are_of_all_languages_and_the_same_for_the_same_seed() -> Non
     assert chinese[True] > 10
     assert chinese[False] > 10
     assert sum(SHARES.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_scale_and_bias_are_fitted_with_frames_of_both_kinds_that_are_not_trained_on(kind: str) -> None:
+    assert not set(FRAMES[kind]) & set(HELD_OUT_FRAMES[kind])
+    assert {frame.is_switched for frame in HELD_OUT_FRAMES[kind]} == {True, False}
+
+
+def test_nothing_that_frames_are_filled_to_stands_among_the_near_misses() -> None:
+    judged = {normalised(str(row[name])) for row in read_json_lines(NEAR_MISSES) for name in ("query", "right", "wrong")}
+    statements = Statements(NAMES)
+    for kind in FRAMES:
+        for frame in all_frames(kind):
+            for seed in range(20):
+                found = statements.fill(kind, frame, np.random.default_rng(seed))
+                if found is not None:
+                    assert not judged & {normalised(text) for text in (*found.queries, *found.documents)}
+
+
+def test_another_sentence_may_stand_beside_both_statements() -> None:
+    frame = Frame(("who is the {mayor} of {name}",), ("{name2} is the {mayor} of {name}.",))
+    made = [Statements(NAMES).fill("en", frame, np.random.default_rng(seed)) for seed in range(60)]
+    sentences = Counter(text.count(".") for found in made if found is not None for text in found.documents)
+    assert sentences[1] > sentences[2] > 0
 
 
 def test_names_are_taken_from_queries_that_are_trained_on(prepared: Prepared) -> None:

@@ -13,6 +13,8 @@ from training.batches import Lengths, Sampler, held_out
 from training.calibrate import fit
 from training.content import CONTENT_DIMS, unit_rows
 from training.initialise import Shape, State
+from training.losses import order_loss
+from training.model import PackedModel
 from training.prepare import Prepared, load_prepared, save_evaluated, save_prepared
 from training.quick_eval import ndcg
 from training.train import Recipe, Speed, Trainer, mean_state, read_stages, train_stages
@@ -106,6 +108,39 @@ def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(work: Path, 
     for name, tensor in first["averaged"].items():
         assert torch.equal(second["model"][name], tensor)
     assert any(not torch.equal(first["model"][name], tensor) for name, tensor in first["averaged"].items())
+
+
+def test_a_stage_may_start_from_a_mean_of_earlier_ones(work: Path, tmp_path: Path) -> None:
+    few = {"steps": 1, "clusters": 1, "queries": 3, "documents": 4, "distil": 0.0, "warm_up": 1}
+    path, run = tmp_path / "recipe.json", tmp_path / "run"
+    still = {**few, "rate": 0.0, "embedding_rate": 0.0, "begins": {"1": 0.25, "2": 0.75}}
+    path.write_text(json.dumps([few, few, still]))
+    train_stages(work, run, read_stages(path, seed=7), Speed())
+    first, second, third = (
+        torch.load(run / name / "checkpoint.pt", weights_only=True) for name in ("stage1", "stage2", "stage3")
+    )
+    for name, tensor in third["model"].items():
+        assert torch.allclose(tensor, 0.25 * first["averaged"][name] + 0.75 * second["averaged"][name], atol=1e-6)
+
+
+def test_new_clusters_are_taught_by_the_weights_that_the_recipe_names(
+    prepared: Prepared, shape: Shape, state: State, work: Path
+) -> None:
+    recipe = Recipe(clusters=1, queries=4, documents=6, fresh=True, hold=1.0, teachers={"en": {"bm25": 0.3}})
+    other = {name: tensor * 1.1 for name, tensor in state.items()}
+    trainer = Trainer(recipe, shape, state, [prepared], work, teacher=other)
+    draw = trainer.sampler.draw(0)
+    with torch.inference_mode():
+        expected = PackedModel(shape, other)(trainer.packed(draw))
+    assert torch.allclose(trainer.taught(draw, fresh=True), expected, atol=1e-5)
+    alike = Trainer(recipe, shape, state, [prepared], work)
+    assert trainer.cluster_loss(draw, fresh=True)[0] > alike.cluster_loss(draw, fresh=True)[0]
+
+
+def test_the_order_of_a_cluster_is_held_whatever_is_added_to_a_query() -> None:
+    wanted = torch.tensor([[3.0, 1.0, -2.0], [0.0, 4.0, 1.0]])
+    assert float(order_loss(wanted + torch.tensor([[5.0], [-1.0]]), wanted)) == pytest.approx(0, abs=1e-6)
+    assert float(order_loss(wanted.flip(1), wanted)) > 0.5
 
 
 def test_the_released_weights_are_the_mean_of_the_stages_by_their_shares() -> None:
