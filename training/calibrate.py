@@ -1,8 +1,8 @@
 """Scale and bias of the sigmoid, fitted on training queries that were held out.
 
 Right pairs against an equal weight of wrong ones: a quarter hard (BM25), a quarter drawn at random, a quarter near
-misses of held-out queries, a quarter near misses among statements of frames that were held out. A probability of one half is then where a document
-is as likely to answer as not in such a mixture.
+misses of held-out queries, a quarter near misses among statements of frames that were held out. A probability of one
+half is then where a document is as likely to answer as not in such a mixture.
 """
 
 from __future__ import annotations

@@ -104,7 +104,9 @@ def test_scale_and_bias_are_fitted_with_frames_of_both_kinds_that_are_not_traine
 
 
 def test_nothing_that_frames_are_filled_to_stands_among_the_near_misses() -> None:
-    judged = {normalised(str(row[name])) for row in read_json_lines(NEAR_MISSES) for name in ("query", "right", "wrong")}
+    judged = {
+        normalised(str(row[name])) for row in read_json_lines(NEAR_MISSES) for name in ("query", "right", "wrong")
+    }
     statements = Statements(NAMES)
     for kind in FRAMES:
         for frame in all_frames(kind):
