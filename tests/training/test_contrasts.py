@@ -103,7 +103,8 @@ def test_scale_and_bias_are_fitted_with_frames_of_both_kinds_that_are_not_traine
     assert {frame.is_switched for frame in HELD_OUT_FRAMES[kind]} == {True, False}
 
 
-def test_nothing_that_frames_are_filled_to_stands_among_the_near_misses() -> None:
+def test_no_statement_and_no_question_of_the_fit_stands_among_the_near_misses() -> None:
+    """Questions that stand there are left out when sets are drawn."""
     judged = {
         normalised(str(row[name])) for row in read_json_lines(NEAR_MISSES) for name in ("query", "right", "wrong")
     }
@@ -113,7 +114,8 @@ def test_nothing_that_frames_are_filled_to_stands_among_the_near_misses() -> Non
             for seed in range(20):
                 found = statements.fill(kind, frame, np.random.default_rng(seed))
                 if found is not None:
-                    assert not judged & {normalised(text) for text in (*found.queries, *found.documents)}
+                    asked = found.queries if frame in HELD_OUT_FRAMES[kind] else ()
+                    assert not judged & {normalised(text) for text in (*asked, *found.documents)}
 
 
 def test_another_sentence_may_stand_beside_both_statements() -> None:
