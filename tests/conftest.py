@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import certifi
 import pytest
@@ -30,6 +31,41 @@ LONGEST = (
 )
 """What takes long begins first: a parallel run ends when the last worker does."""
 
+GROUPS = dict.fromkeys(
+    (
+        "tests/engine/test_agreement.py",
+        "tests/engine/test_onnx.py",
+        "tests/evaluation/test_command.py",
+        "tests/training/test_model.py",
+        "tests/training/test_teacher.py",
+        "tests/unit/engine/native/test_rope.py",
+        "tests/contract/test_same_scores.py",
+        "tests/unit/cli/test_bench.py",
+        "tests/unit/cli/test_doctor.py",
+        "tests/unit/cli/test_rank_records.py",
+        "tests/unit/client/test_json_client.py",
+        "tests/unit/client/test_same_results.py",
+        "tests/unit/client/test_served.py",
+        "tests/unit/client/test_typescript.py",
+        "tests/unit/service/test_long_documents.py",
+    ),
+    "transformers, and a server on the embedded model",
+) | dict.fromkeys(
+    (
+        "tests/faults/test_process.py",
+        "tests/security/test_body_limits.py",
+        "tests/security/test_docs_page.py",
+        "tests/security/test_fuzz.py",
+        "tests/security/test_hostile_json.py",
+        "tests/security/test_pipelining.py",
+        "tests/security/test_slow_clients.py",
+        "tests/security/test_smuggling.py",
+    ),
+    "servers on the fake engine",
+)
+"""Files that one worker of a parallel run takes together, by what it prepares once for all of them: an import or the
+start of a server that takes seconds."""
+
 pytest_plugins = ["tests.figures", "tests.postgres_fixtures", "tests.redis_fixtures", "tests.tokenizer_fixtures"]
 
 
@@ -44,6 +80,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.issue_config_time_warning(
             pytest.PytestConfigWarning(f"the engine runs on torch: {error}"), stacklevel=2
         )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files go to workers whole, those of a group together."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Groups(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return GROUPS.get(file, file)
+
+    return Groups(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
