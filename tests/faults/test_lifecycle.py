@@ -154,6 +154,7 @@ def wait_alive(server: LiveServer) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("first", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, first: signal.Signals) -> None:
     with server_of(tmp_path, "--drain-grace-seconds", "20") as server:

@@ -90,6 +90,12 @@ def gemma_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @functools.cache
+def whole_tokenizer(file: Path) -> Tokenizer:
+    """Read once, as below."""
+    return Tokenizer.from_file(str(file))
+
+
+@functools.cache
 def prompt_tokenizer(file: Path, name: str) -> PromptTokenizer:
     """Read once: Qwen3's takes a second or two."""
     return PromptTokenizer(file, TEMPLATES[name])
@@ -97,7 +103,7 @@ def prompt_tokenizer(file: Path, name: str) -> PromptTokenizer:
 
 def differing(file: Path, name: str, card: Callable[..., list[int]], count: int) -> int:
     """How many random pairs have other ids than the card's."""
-    tokenizer, rng = Tokenizer.from_file(str(file)), random.Random(name)
+    tokenizer, rng = whole_tokenizer(file), random.Random(name)
     builder = PromptBuilder(prompt_tokenizer(file, name))
 
     def encode(text: str) -> list[int]:

@@ -39,7 +39,9 @@ def path(tmp_path: Path) -> str:
         ("rerankd rank --docum", {"--documents", "--document-field"}),
     ],
 )
-@pytest.mark.parametrize("shell", ASKS)
+@pytest.mark.parametrize(
+    "shell", [pytest.param(shell, marks=() if shell == "bash" else pytest.mark.thorough) for shell in ASKS]
+)
 def test_a_shell_completes(shell: str, words: str, found: set[str], path: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
