@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import httpx
@@ -29,10 +28,10 @@ NOTHING = 0.004
 TRIES = 3
 """What is over its bound is measured again: the machine's own hiccups do not come back, and a cause does."""
 
-BY_DIALECT = {
-    name: [case for case in group if case.shape in TELLING or case.field is None]
-    for name, group in groupby(cases(), key=lambda case: case.dialect.name)
-}
+BY_DIALECT: dict[str, list[Case]] = {}
+for found in cases():
+    if found.shape in TELLING or found.field is None:
+        BY_DIALECT.setdefault(found.dialect.name, []).append(found)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.promise("A1", "A2", "A3")]
 
