@@ -6,12 +6,13 @@ read off those answers; error examples are what ``render_error`` gives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from rerankd.errors import (
     DeadlineExceeded,
+    EmptyInput,
     InvalidRequest,
     NotReady,
     Overloaded,
@@ -33,6 +34,7 @@ EXAMPLE_TIME = 1767225600
 
 SHOWN_ERRORS: tuple[ServiceError, ...] = (
     InvalidRequest("query is missing", param="query"),
+    EmptyInput("texts must not be empty", param="texts"),
     Unauthorized("no API key was sent; send `Authorization: Bearer <key>`"),
     TooLarge("1,200 documents are more than max_documents, 1,000", param="documents", setting="max_documents"),
     Overloaded("the queue is full; try again in a moment", retry_after=2),
@@ -60,7 +62,7 @@ def describe(route: Route) -> dict[str, Json]:
                     [form for dialect in route.dialects for form in answer_schemas(dialect)], answers
                 ),
             },
-            **_error_responses(route.dialects[0]),
+            **_error_responses(route.dialects),
         },
     }
 
@@ -127,15 +129,23 @@ def infer(value: Json) -> Schema:
     return kinds.get(type(value), {})
 
 
-def _error_responses(dialect: Dialect) -> dict[str, Json]:
-    responses = {}
-    for error in SHOWN_ERRORS:
-        answer = dialect.render_error(error, EXAMPLE_ID)
-        responses[str(answer.status)] = {
-            "description": f"`{error.code}`",
-            "content": _content([infer(answer.body)], {error.code: answer.body}),
+def _error_responses(dialects: Sequence[Dialect]) -> dict[str, Json]:
+    """By status, the shapes of all dialects of a path: each answers in its own."""
+    bodies: dict[str, dict[str, Json]] = {}
+    codes: dict[str, list[str]] = {}
+    for dialect in dialects:
+        for error in SHOWN_ERRORS:
+            answer = dialect.render_error(error, EXAMPLE_ID)
+            name = error.code if len(dialects) == 1 else f"{error.code}, {dialect.name}"
+            bodies.setdefault(str(answer.status), {})[name] = answer.body
+            codes.setdefault(str(answer.status), []).append(f"`{error.code}`")
+    return {
+        status: {
+            "description": ", ".join(dict.fromkeys(codes[status])),
+            "content": _content([infer(body) for body in found.values()], found),
         }
-    return responses
+        for status, found in bodies.items()
+    }
 
 
 def any_of(schemas: list[Schema]) -> Schema:
