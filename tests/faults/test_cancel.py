@@ -185,7 +185,12 @@ async def test_identical_requests_at_once_are_scored_once(measured: Measured) ->
 
 async def test_a_failure_wakes_all_who_share_the_pair_and_is_not_remembered_as_a_score() -> None:
     async with running(FakeScript(fail_on=(666, 667))) as bench:
-        scored = await asyncio.gather(*(bench.score(make_request(1, marked=[0])) for _ in range(10)))
+        # Held until all of them wait: a request that came after the failure would be a second one.
+        bench.engine.hold()
+        tasks = [asyncio.create_task(bench.score(make_request(1, marked=[0]))) for _ in range(10)]
+        await until(lambda: bench.thread.waiting == 10 and bench.engine.passes)
+        bench.engine.release()
+        scored = await asyncio.gather(*tasks)
         assert all(not isinstance(one[0], float) for one in scored)
         bench.engine.script = FakeScript()
         assert isinstance((await bench.score(make_request(1, marked=[0])))[0], float)
