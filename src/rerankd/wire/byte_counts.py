@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Bytes: TypeAlias = "bytes | bytearray | mmap"
 """The bytes of a body, which nobody changes any more."""
 
-_BACKSLASH, _U = ord("\\"), ord("u")
+_BACKSLASH, _QUOTE, _U = b'\\"u'
 
 _BLOCK = 64 * 1024
 """Bytes that are compared in one go: both they and what comes of it stay in the processor's cache."""
@@ -30,31 +30,67 @@ class ByteCounts:
     Attributes:
         lists: ``[``.
         objects: ``{``.
-        quotes: quotation marks, two a string.
+        quotes: quotation marks, two a string and those within strings.
+        escaped_quotes: those behind a backslash.
         has_unicode_escape: whether ``\\u`` stands there.
+        has_escaped_backslash: whether two backslashes in a row do.
     """
 
-    lists: int
-    objects: int
-    quotes: int
-    has_unicode_escape: bool
+    lists: int = 0
+    objects: int = 0
+    quotes: int = 0
+    escaped_quotes: int = 0
+    has_unicode_escape: bool = False
+    has_escaped_backslash: bool = False
 
     @classmethod
     def of(cls, body: Bytes) -> ByteCounts:
         if len(body) <= _BLOCK:
-            small = bytes(body)
-            return cls(small.count(b"["), small.count(b"{"), small.count(b'"'), b"\\u" in small)
+            return cls._of_small(bytes(body))
         values = np.frombuffer(body, np.uint8)
-        lists = objects = quotes = 0
-        escaped = False
-        for start in range(0, len(values), _BLOCK):
-            block = values[start : start + _BLOCK]
-            lists += _count(block, b"[")
-            objects += _count(block, b"{")
-            quotes += _count(block, b'"')
-            # An escape may lie across the end of the block.
-            escaped = escaped or _has_unicode_escape(values[start : start + _BLOCK + 1])
-        return cls(lists, objects, quotes, escaped)
+        blocks = [cls._of_block(values[start : start + _BLOCK + 1]) for start in range(0, len(values), _BLOCK)]
+        return cls(
+            sum([block.lists for block in blocks]),
+            sum([block.objects for block in blocks]),
+            sum([block.quotes for block in blocks]),
+            sum([block.escaped_quotes for block in blocks]),
+            any(block.has_unicode_escape for block in blocks),
+            any(block.has_escaped_backslash for block in blocks),
+        )
+
+    @classmethod
+    def _of_small(cls, body: bytes) -> ByteCounts:
+        return cls(
+            body.count(b"["),
+            body.count(b"{"),
+            body.count(b'"'),
+            body.count(b'\\"'),
+            b"\\u" in body,
+            b"\\\\" in body,
+        )
+
+    @classmethod
+    def _of_block(cls, values: NDArray[np.uint8]) -> ByteCounts:
+        """Of one block; the first byte of the next says what the last backslash escapes."""
+        block = values[:_BLOCK]
+        lists, objects, quotes = _count(block, b"["), _count(block, b"{"), _count(block, b'"')
+        backslashes = values[:-1] == _BACKSLASH
+        if not backslashes.any():
+            return cls(lists, objects, quotes)
+        escaped = values[1:]
+        return cls(
+            lists,
+            objects,
+            quotes,
+            int(np.count_nonzero(backslashes & (escaped == _QUOTE))),
+            bool((backslashes & (escaped == _U)).any()),
+            bool((backslashes & (escaped == _BACKSLASH)).any()),
+        )
+
+    @property
+    def string_quotes(self) -> int:
+        """Quotation marks at the ends of strings; where backslashes are escaped too, those within strings as well."""
+        return self.quotes if self.has_escaped_backslash else self.quotes - self.escaped_quotes
 
 
 def count_objects(body: Bytes) -> int:
@@ -67,8 +103,3 @@ def count_objects(body: Bytes) -> int:
 
 def _count(block: NDArray[np.uint8], character: bytes) -> int:
     return int(np.count_nonzero(block == character[0]))
-
-
-def _has_unicode_escape(block: NDArray[np.uint8]) -> bool:
-    backslashes = block[:-1] == _BACKSLASH
-    return bool(backslashes.any() and (block[1:][backslashes] == _U).any())

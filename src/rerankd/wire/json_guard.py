@@ -16,6 +16,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -90,7 +91,7 @@ def decode_json(body: Bytes, max_depth: int) -> Decoded:
     value = _parse(decoder, text, counts, max_depth)
     if not counts.has_unicode_escape and counts.lists + counts.objects <= max_depth:
         # Few brackets cannot nest too deep, and strings without escapes are no wider than the text.
-        size = _flat_bytes(text, counts.quotes // 2, decoder.counted)
+        size = _flat_bytes(text, counts.string_quotes // 2, decoder.counted)
     else:
         size = _measure(value, max_depth)
     # Only an escape can bring in half a surrogate pair: UTF-8 itself cannot hold one.
@@ -103,7 +104,10 @@ def decode_json(body: Bytes, max_depth: int) -> Decoded:
 
 def _parse(decoder: _Strict, text: str, counts: ByteCounts, max_depth: int) -> Json:
     # The decoder tells nobody of lists and strings. Few texts hold so many brackets or quotation marks.
-    if counts.lists > MAX_VALUES or counts.quotes > 2 * MAX_STRINGS:
+    too_many_strings = counts.string_quotes > 2 * MAX_STRINGS
+    if too_many_strings and not counts.has_escaped_backslash:
+        raise InvalidJSON(_TOO_MANY_STRINGS)
+    if too_many_strings or counts.lists > MAX_VALUES:
         _refuse_too_many(text)
     try:
         return decoder.decode(text)
@@ -115,16 +119,29 @@ def _parse(decoder: _Strict, text: str, counts: ByteCounts, max_depth: int) -> J
 
 def _refuse_too_many(text: str) -> None:
     """InvalidJSON of more lists or strings than a body may hold; what stands in strings does not count."""
-    plain = text.replace("\\\\", "").replace('\\"', "")
-    if plain.count('"') > 2 * MAX_STRINGS:
-        raise InvalidJSON(f"the body holds more than {MAX_STRINGS} strings")
-    lists, in_string = 0, False
-    for start in range(0, len(plain), _CHUNK):
-        parts = plain[start : start + _CHUNK].split('"')
-        lists += sum(part.count("[") for part in parts[in_string::2])
+    quotes = lists = 0
+    for plain in _without_escapes(text):
+        if "[" in plain:
+            # Between quotation marks the text is outside and inside of strings in turn.
+            lists += sum([part.count("[") for part in plain.split('"')[quotes % 2 :: 2]])
+        quotes += plain.count('"')
+        if quotes > 2 * MAX_STRINGS:
+            raise InvalidJSON(_TOO_MANY_STRINGS)
         if lists > MAX_VALUES:
             raise InvalidJSON(_TOO_MANY)
-        in_string ^= len(parts) % 2 == 0
+
+
+def _without_escapes(text: str) -> Iterator[str]:
+    """The text in parts without escaped backslashes and quotation marks; others have the interpreter between them."""
+    start = 0
+    while start < len(text):
+        part = text[start : start + _CHUNK]
+        backslashes = len(part) - len(part.rstrip("\\"))
+        if backslashes % 2:
+            # The last one escapes what comes next.
+            part = text[start : start + _CHUNK + 1]
+        start += len(part)
+        yield part.replace("\\\\", "").replace('\\"', "")
 
 
 def _flat_bytes(text: str, strings: int, counted: int) -> int:
@@ -194,6 +211,7 @@ def _warnings(repairs: list[str]) -> tuple[str, ...]:
 
 _COUNTED = frozenset({list, dict, int, float})
 _CHILDREN: dict[type, Any] = {list: list.__iter__, dict: dict.values}
+_TOO_MANY_STRINGS = f"the body holds more than {MAX_STRINGS} strings"
 _TOO_MANY = f"the body holds more than {MAX_VALUES} objects, lists or numbers"
 
 
