@@ -2,7 +2,7 @@
 
 Quiet and attacked spells take turns, so that whatever else the machine does falls on both alike. ``ATTACK_SECONDS``
 makes the hour shorter, ``ATTACK_ONLY`` names the attacks, with commas. Normal traffic is small requests, which are
-timed, and one of a thousand documents each second, so that the engine has batches of others at work in either spell:
+timed, and one of a thousand paragraphs each second, so that the engine has batches of others at work in either spell:
 what it computes of the attackers' tokens is honest work, shared fairly, and how long a batch holds it is no matter of
 attacks.
 """
@@ -38,9 +38,8 @@ MOST_GROWTH_MB = 64
 CAPITALS = {"Paris": "France", "Berlin": "Germany", "Rome": "Italy", "Madrid": "Spain", "Vienna": "Austria"}
 QUERY = "What is the capital of France?"
 DOCUMENTS = [f"{city} is the capital of {country}." for city, country in CAPITALS.items()]
-BULK = [
-    f"{number}: " + "a document of some words, as a search over paragraphs finds them, " * 2 for number in range(1000)
-]
+SENTENCE = "A document has about a hundred words, as paragraphs do that a search finds. "
+BULK = [f"{number}: {SENTENCE * 7}" for number in range(1000)]
 BULK_BODY = json.dumps({"query": "What did the search find?", "documents": BULK}).encode()
 KEYS = {"normal": "a-secret-of-callers", "bulk": "a-secret-of-importers", "attacker": "another-secret"}
 """Each caller has a key, and so a share of the queue, of its own."""
