@@ -31,11 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.machine import machine, print_table
 
 _HERE = Path(__file__).parents[1]
-_SETTINGS = {
-    "RERANKD_ENGINE": "fake",
-    "RERANKD_CACHE": "off",
-    "RERANKD_LOG_FORMAT": "json",
-}
+_SETTINGS = {"RERANKD_ENGINE": "fake", "RERANKD_CACHE": "off", "RERANKD_LOG_FORMAT": "json"}
 _WARM_REQUESTS = 50
 _START_SECONDS = 180
 _TURN = 10

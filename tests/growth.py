@@ -6,10 +6,8 @@ day. What a value of a field looks like is a shape; each field is tried with eac
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -163,17 +161,6 @@ def grown(dialect: Dialect, field: str, shape: Shape) -> Callable[[int], bytes]:
         rest["documents"] = [{"t": "text " * 20}] * 50
     start = json.dumps(rest)[:-1] + (", " if rest else "")
     return lambda size: f'{start}"{field}": {shape(size)}}}'.encode()
-
-
-def doubling_exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
-    """The median of the slopes from each size to the next: 1 is linear, 2 is quadratic.
-
-    A step is in one of them, as where a text no longer fits a cache, or its memory comes from the system page by
-    page: from 1 to 2 MB of escapes the decoder takes 3.5 times as long, and twice as long for each doubling before
-    and after. What grows is in all of them.
-    """
-    points = [(math.log(size), math.log(cost)) for size, cost in zip(sizes, costs, strict=True)]
-    return statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(points))
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:

@@ -45,7 +45,7 @@ def dtype(request: pytest.FixtureRequest) -> str:
 def test_native_agrees_with_the_reference(
     checkpoint: Path, dtype: str, make_engine: Make, make_forest: Forest
 ) -> None:
-    batch = make_forest(24, 200)
+    batch = make_forest(40, 400)
     expected = probabilities(make_engine("reference", checkpoint), batch)
     found = probabilities(make_engine("native", checkpoint, dtype), batch)
     assert np.ptp(expected) > 0.2, "random weights whose scores are all alike would prove nothing"

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.figures import Measured
-from tests.growth import TELLING, Case, cases, doubling_exponent
+from tests.growth import TELLING, Case, cases, exponent
 from tests.live import LiveServer, running_server
 from tests.raw import Lag, Memory, RawConnection
 
@@ -91,7 +91,7 @@ def growth_of(server: LiveServer, client: httpx.Client, case: Case) -> Growth:
         more, longer = costs_of(server, client, case, SIZES[:-1])
         costs, lag = {**more, **costs}, max(lag, longer)
     told = [(size, spent) for size, spent in costs.items() if spent >= NOTHING]
-    return Growth(doubling_exponent(*zip(*told, strict=True)) if len(told) > 3 else 0.0, lag, memory.growth())
+    return Growth(exponent(*zip(*told, strict=True)) if len(told) > 2 else 0.0, lag, memory.growth())
 
 
 @pytest.mark.parametrize("name", BY_DIALECT)
