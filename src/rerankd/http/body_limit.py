@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from starlette.types import Message, Receive, Scope
 
-from rerankd.errors import ClientClosed, InvalidRequest, ReceiveTimeout, TooLarge, UnsupportedMedia
+from rerankd.errors import ClientClosed, InvalidRequest, Overloaded, ReceiveTimeout, TooLarge, UnsupportedMedia
 from rerankd.http.request_state import RequestState, state_of
 from rerankd.limits.quota import Quota
 from rerankd.settings import Settings
@@ -117,7 +117,7 @@ async def _collect(receive: Receive, state: RequestState, take: Take, declared: 
     event loop. Pages are the system's until something is written to them, so that announcing much takes no memory;
     and they go back to the system with the body, so that the heap gets no holes.
     """
-    body: Bytes = mmap.mmap(-1, declared, access=mmap.ACCESS_COPY) if declared > _MAPPED_BYTES else b""
+    body: Bytes = _pages(declared) if declared > _MAPPED_BYTES else b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -139,6 +139,14 @@ async def _collect(receive: Receive, state: RequestState, take: Take, declared: 
         if not more:
             state.body_complete = True
             return body
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Memory for a body; Overloaded where the system promises no more, as under a limit of address space."""
+    try:
+        return mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
+    except (OSError, MemoryError):
+        raise Overloaded("there is no memory for this body beside the others", retry_after=1.0) from None
 
 
 def _check_media(headers: Mapping[bytes, bytes]) -> None:

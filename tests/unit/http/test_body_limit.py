@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -95,6 +96,15 @@ async def test_announcing_a_large_body_takes_no_memory() -> None:
     assert scope[SCOPE_KEY].received_bytes == 1
     assert rss_mb(os.getpid()) - before < 16
     reading.cancel()
+
+
+async def test_a_body_for_which_the_system_has_no_memory_is_an_overload(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("rerankd.http.body_limit.mmap.mmap", refuse)
+    with pytest.raises(Overloaded, match="no memory"):
+        await read(scope_with(*JSON, (b"content-length", b"%d" % len(LARGE))), receiving(LARGE), max_bytes=len(LARGE))
 
 
 async def test_a_large_body_longer_than_announced_is_refused() -> None:

@@ -8,9 +8,10 @@ from typing import Final, Literal, TypeAlias
 
 from rerankd.checkpoint_files import CONFIG, read_config
 from rerankd.engine.base import DType
-from rerankd.engine.native.config_fields import Fields, Json, shown
+from rerankd.engine.native.config_fields import Fields, Json
 from rerankd.engine.native.rope_config import RopeScaling, YarnScaling, rope_of
 from rerankd.errors import ConfigurationError
+from rerankd.printable import shown
 
 Gate: TypeAlias = Literal["silu", "gelu_tanh"]
 """The activation of the gated MLP; ``gelu_tanh`` is GELU by its approximation with a hyperbolic tangent."""

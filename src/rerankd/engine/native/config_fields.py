@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from rerankd.errors import ConfigurationError
+from rerankd.printable import shown
 
 Json = Mapping[str, Any]
 
 MAX_SIZE: Final = 2**31 - 1
 """Largest size that config.json may name: ids and offsets are int32."""
-_LONGEST_VALUE: Final = 60
-"""Characters of a refused value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +52,3 @@ def _is_positive(value: int | float) -> bool:
         return 0 < float(value) < math.inf
     except OverflowError:
         return False
-
-
-def shown(value: object) -> str:
-    # A whole number of a million digits is not written out: that takes quadratic time, and nobody reads it.
-    if isinstance(value, int) and abs(value) >= 1 << 64:
-        return "a number of more than 64 bits"
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"

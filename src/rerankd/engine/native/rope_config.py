@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from rerankd.engine.native.config_fields import Fields, Json, shown
+from rerankd.engine.native.config_fields import Fields, Json
 from rerankd.errors import ConfigurationError
+from rerankd.printable import shown
 
 
 @dataclass(frozen=True, slots=True)

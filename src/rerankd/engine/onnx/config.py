@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rerankd.engine.native.config_fields import shown
 from rerankd.errors import ConfigurationError
 from rerankd.files import read_json_object
+from rerankd.printable import shown
 
 _ROBERTAS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 _MAX_SIZE = 2**31 - 1
