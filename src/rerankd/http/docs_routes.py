@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
+from importlib import resources
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from swagger_ui_bundle import swagger_ui_path
 
 from rerankd.errors import NotFound
 from rerankd.http.route import MeasuredRoute
@@ -81,4 +81,4 @@ async def _asset(request: Request) -> Response:
 
 @lru_cache(maxsize=len(ASSETS))
 def _read(name: str) -> bytes:
-    return bytes((swagger_ui_path / name).read_bytes())
+    return resources.files("fastapi_swagger.resources").joinpath(name).read_bytes()

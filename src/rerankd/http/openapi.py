@@ -1,6 +1,6 @@
 """The OpenAPI document: FastAPI's own part for the GET routes, the dialects' own data for the rest.
 
-It is written as OpenAPI 3.0.3, the newest that the interactive page can show; the dialects' schemas, which are
+It is written as OpenAPI 3.0.3, which generators of clients read most widely; the dialects' schemas, which are
 JSON Schema of today, are translated where the two differ.
 """
 
