@@ -41,11 +41,11 @@ class PairPrompt:
     prefix: IdArray
     tail: IdArray
     truncated: bool = False
+    tokens: int = field(init=False)
+    """Tokens that the model reads, template included."""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that the model reads, template included."""
-        return len(self.prefix) + len(self.tail)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", len(self.prefix) + len(self.tail))
 
     @property
     def ids(self) -> IdArray:

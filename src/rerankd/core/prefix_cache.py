@@ -39,6 +39,11 @@ class PrefixCache:
         self.capacity = capacity
         self._free: list[int] = list(range(capacity))
         self._nodes: set[CachedNode] = set()
+        self._victims: list[CachedNode] = []
+        """Of the batch ``_victims_of``: what it may evict, least recently used last."""
+        self._victims_of = 0
+        self._has_more = True
+        """Whether another look, once these have gone, may find their parents."""
 
     @property
     def used(self) -> int:
@@ -50,12 +55,9 @@ class PrefixCache:
 
         Fewer slots come back where the rest of the cache is in use by the batch itself.
         """
-        while len(self._free) < tokens and (victims := self._evictable(batch)):
-            for node in victims:
-                if len(self._free) >= tokens:
-                    break
-                self.release(node)
-                node.prune()
+        while len(self._free) < tokens and (node := self._victim(batch)) is not None:
+            self.release(node)
+            node.prune()
         taken = min(tokens, len(self._free))
         slots = self._free[len(self._free) - taken :]
         del self._free[len(self._free) - taken :]
@@ -82,6 +84,22 @@ class PrefixCache:
             node.slots = None
             self._nodes.discard(node)
 
-    def _evictable(self, batch: int) -> list[CachedNode]:
-        nodes = [node for node in self._nodes if node.last_used < batch and not node.has_cached_child]
-        return sorted(nodes, key=lambda node: node.last_used)
+    def _victim(self, batch: int) -> CachedNode | None:
+        """The least recently used node that can go; all of the cache is looked at a few times a batch, however many
+        reservations it makes: once, and whenever those found have gone."""
+        if batch != self._victims_of:
+            self._victims, self._victims_of, self._has_more = [], batch, True
+        while True:
+            while self._victims:
+                node = self._victims.pop()
+                if _is_evictable(node, batch):
+                    return node
+            if not self._has_more:
+                return None
+            found = [node for node in self._nodes if _is_evictable(node, batch)]
+            self._victims = sorted(found, key=lambda node: node.last_used, reverse=True)
+            self._has_more = bool(found)
+
+
+def _is_evictable(node: CachedNode, batch: int) -> bool:
+    return node.slots is not None and node.last_used < batch and not node.has_cached_child

@@ -11,7 +11,8 @@ client that never reads its answer holds the connection until it leaves. Here
 * requests sent ahead of their answers (pipelining) wait as bytes, and reading pauses: what uvicorn keeps of each of
   the fourteen thousand that 256 KB hold is forty megabytes;
 * an offer to upgrade the connection is passed over. Java's HTTP client makes one with its first request, and the
-  parser would leave that request's body unread.
+  parser would leave that request's body unread;
+* an answer's head and body, which uvicorn writes one after the other, go out together.
 
 A request that arrives whole, as nearly all do, sets no timer.
 """
@@ -23,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -46,6 +47,9 @@ MAX_AHEAD_BYTES = 64 * 1024
 
 _SLICE_BYTES = 1024
 """So much is parsed in one go where the end of a request may lie: the parser cannot be stopped in between."""
+
+_HELD_BYTES = 4096
+"""Of a write that waits for the next one: an answer's head has some 150."""
 
 _UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 
@@ -78,6 +82,43 @@ class _Awaited(Enum):
     NOTHING = "nothing"
 
 
+class _JoinedWrites:
+    """A transport that keeps a small write for the next one of the same turn of the event loop and sends both in one.
+
+    One system call and one packet for a head and its body, and no client that wakes up for the head alone.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        elif len(data) > _HELD_BYTES:
+            self._transport.write(data)
+        else:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._held) + self._transport.get_write_buffer_size()
+
+    def _flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            self._transport.write(self._held)
+        self._held = b""
+
+
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection; see the module."""
 
@@ -105,7 +146,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _JoinedWrites(transport, self.loop)))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""How much a tokenizer's normaliser may make of a text, read from its definition in tokenizer.json.
+"""What a tokenizer's normaliser makes of a text, read from its definition in tokenizer.json.
 
 NFKC makes 18 characters of one, a ``Replace`` as many as its author likes. A definition beyond the bounds here is
 refused when the checkpoint is opened; what may grow within them is measured text by text.
@@ -6,6 +6,7 @@ refused when the checkpoint is opened; what may grow within them is measured tex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rerankd.errors import ConfigurationError
@@ -13,6 +14,8 @@ from rerankd.errors import ConfigurationError
 _MAX_REPLACEMENT = 64
 """Characters of a replacement; SentencePiece's own are one or two."""
 _MAX_STEPS = 32
+_UNICODE_FORMS = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
+"""Each leaves ASCII as it is: Unicode Standard Annex 15, section 1.2."""
 
 
 def grows_ascii(definition: Any) -> bool:
@@ -37,6 +40,18 @@ def grows_ascii(definition: Any) -> bool:
         if replaced == "":
             raise ConfigurationError("the tokenizer's normalizer replaces the empty text, which is everywhere")
     return grows
+
+
+def ascii_normalizer(definition: Any) -> Callable[[str], str] | None:
+    """What the normaliser does to plain ASCII text, where one method of ``str`` does the same; else None.
+
+    Args:
+        definition: ``normalizer`` of tokenizer.json.
+    """
+    kinds = {str(step.get("type")) for step in _steps(definition)} - {"Sequence"} - _UNICODE_FORMS
+    if kinds == {"Lowercase"}:
+        return str.lower
+    return None if kinds else str
 
 
 def _steps(definition: Any) -> list[dict[str, Any]]:
