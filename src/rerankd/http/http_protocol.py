@@ -82,7 +82,7 @@ class _Awaited(Enum):
     NOTHING = "nothing"
 
 
-class _JoinedWrites:
+class JoinedWrites:
     """A transport that keeps a small write for the next one of the same turn of the event loop and sends both in one.
 
     One system call and one packet for a head and its body, and no client that wakes up for the head alone.
@@ -146,7 +146,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, _JoinedWrites(transport, self.loop)))
+        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
