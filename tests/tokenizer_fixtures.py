@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from rerankd.prompt import tokenizer as prompt_tokenizers
 from rerankd.prompt.template import Text
 from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
@@ -34,6 +37,45 @@ def prompts(tokenizer: PromptTokenizer, instruction: str, query: str, documents:
     return rows
 
 
+@functools.cache
+def whole_tokenizer(file: Path) -> Tokenizer:
+    """A file's tokenizer with all its added tokens, read once: Qwen3's takes most of a second."""
+    return Tokenizer.from_file(str(file))
+
+
+@functools.cache
+def prompt_tokenizer(file: Path, name: str) -> PromptTokenizer:
+    """With a template of the table, read once."""
+    return PromptTokenizer(file, TEMPLATES[name])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def qwen3_parsed_once() -> Iterator[None]:
+    """Eleven megabytes, which all templates that are tried on them share: each still looks its own words up."""
+    parse, load = prompt_tokenizers.json_object, prompt_tokenizers._load
+    definitions: dict[Path, Any] = {}
+    loaded: list[Any] = []
+
+    def parsed(text: str, file: Path) -> Any:
+        if file != QWEN3:
+            return parse(text, file)
+        if file not in definitions:
+            definitions[file] = parse(text, file)
+        return definitions[file]
+
+    def load_once(text: str, definition: Mapping[str, Any]) -> Any:
+        if definition is not definitions.get(QWEN3):
+            return load(text, definition)
+        if not loaded:
+            loaded.append(load(text, definition))
+        return loaded[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompt_tokenizers, "json_object", parsed)
+        patch.setattr(prompt_tokenizers, "_load", load_once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def qwen3_file() -> Path:
     if not QWEN3.is_file():
@@ -43,7 +85,7 @@ def qwen3_file() -> Path:
 
 @pytest.fixture(scope="session")
 def qwen3(qwen3_file: Path) -> PromptTokenizer:
-    return PromptTokenizer(qwen3_file, TEMPLATES["qwen3-reranker"])
+    return prompt_tokenizer(qwen3_file, "qwen3-reranker")
 
 
 @pytest.fixture(scope="session")

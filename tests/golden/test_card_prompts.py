@@ -6,7 +6,6 @@ which differs in added tokens alone, and for Gemma one is made with its kinds of
 
 from __future__ import annotations
 
-import functools
 import json
 import random
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.golden.pieces import text_of
+from tests.tokenizer_fixtures import prompt_tokenizer, whole_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
 
 from rerankd.engine.base import HeadSpec
@@ -87,18 +87,6 @@ def gemma_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("gemma") / "tokenizer.json"
     file.write_text(json.dumps(rows))
     return file
-
-
-@functools.cache
-def whole_tokenizer(file: Path) -> Tokenizer:
-    """Read once, as below."""
-    return Tokenizer.from_file(str(file))
-
-
-@functools.cache
-def prompt_tokenizer(file: Path, name: str) -> PromptTokenizer:
-    """Read once: Qwen3's takes a second or two."""
-    return PromptTokenizer(file, TEMPLATES[name])
 
 
 def differing(file: Path, name: str, card: Callable[..., list[int]], count: int) -> int:

@@ -11,11 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.figures import Measured
 from tests.golden.pieces import text_of
-from tests.tokenizer_fixtures import prompts
-from tokenizers import Tokenizer
+from tests.tokenizer_fixtures import prompt_tokenizer, prompts, whole_tokenizer
 
 from rerankd.prompt.build import PromptBuilder, PromptLimits
-from rerankd.prompt.templates import TEMPLATES
 from rerankd.prompt.tokenizer import PromptTokenizer
 from rerankd.types import PairPrompt
 
@@ -41,7 +39,7 @@ CardIds = Callable[[str, str, str], list[int]]
 @pytest.fixture(scope="module")
 def encode(qwen3_file: Path) -> Callable[[str], list[int]]:
     """The released tokenizer, added tokens and all."""
-    tokenizer = Tokenizer.from_file(str(qwen3_file))
+    tokenizer = whole_tokenizer(qwen3_file)
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
@@ -104,6 +102,6 @@ def test_any_unicode_has_the_card_s_ids(
 def test_the_chat_form_has_blank_lines_between_its_fields(
     qwen3_file: Path, encode: Callable[[str], list[int]]
 ) -> None:
-    chat = PromptTokenizer(qwen3_file, TEMPLATES["qwen3-reranker-chat"])
+    chat = prompt_tokenizer(qwen3_file, "qwen3-reranker-chat")
     body = f"{PREFIX}<Instruct>: {TASK}\n\n<Query>: q\n\n<Document>: d{SUFFIX}"
     assert prompts(chat, TASK, "q", ["d"])[0].tolist() == encode(body)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.figures import Measured
-from tests.tokenizer_fixtures import prompts
+from tests.tokenizer_fixtures import prompts, whole_tokenizer
 from tokenizers import Tokenizer
 
 from rerankd.prompt.template_choice import load_template
@@ -26,7 +26,7 @@ def prompting(request: pytest.FixtureRequest) -> tuple[PromptTokenizer, Tokenize
     else:
         file = request.getfixturevalue("qwen3_file" if request.param == "qwen3" else "small_tokenizer_file")
         template = TEMPLATES["qwen3-reranker"]
-    return PromptTokenizer(file, template), Tokenizer.from_file(str(file))
+    return PromptTokenizer(file, template), whole_tokenizer(file)
 
 
 def added_ids(whole: Tokenizer) -> set[int]:
@@ -71,7 +71,7 @@ def test_every_added_token_stays_text_in_every_field(
 
 def test_a_document_cannot_close_the_user_s_turn(qwen3: PromptTokenizer, qwen3_file: Path) -> None:
     """The frame has seven control tokens; the usual code would count eleven here."""
-    whole = Tokenizer.from_file(str(qwen3_file))
+    whole = whole_tokenizer(qwen3_file)
     (ids,) = prompts(qwen3, "i", "q", [BREAKOUT])
     assert len(controls(ids, whole)) == 7
     template = TEMPLATES["qwen3-reranker"]
@@ -80,6 +80,6 @@ def test_a_document_cannot_close_the_user_s_turn(qwen3: PromptTokenizer, qwen3_f
 
 
 def test_braces_in_a_text_open_no_field(qwen3: PromptTokenizer, qwen3_file: Path) -> None:
-    whole = Tokenizer.from_file(str(qwen3_file))
+    whole = whole_tokenizer(qwen3_file)
     (ids,) = prompts(qwen3, "{query}", "{document} {0}", ["{instruction}{{}}"])
     assert "<Instruct>: {query}\n<Query>: {document} {0}\n<Document>: {instruction}{{}}" in whole.decode(ids.tolist())
