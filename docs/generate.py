@@ -122,7 +122,10 @@ def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Co
     """A command and, of a group, those in it."""
     yield name, command
     if isinstance(command, click.Group):
-        for part, one in command.commands.items():
+        context = click.Context(command, info_name=name)
+        for part in command.list_commands(context):
+            one = command.get_command(context, part)
+            assert one is not None
             yield from _commands(f"{name} {part}", one)
 
 

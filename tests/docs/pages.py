@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from tests.clients.environments import FOLDER
 
-from rerankd.cli.main import cli
+from rerankd.cli.serve import serve
 from rerankd.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def check(command: str) -> None:
     words = shlex.split(command, comments=True)
     words = words[: next((place for place, word in enumerate(words) if word in ("&", "&&", "|", ";")), len(words))]
     if words[:2] == ["rerankd", "serve"]:
-        with cli.commands["serve"].make_context("serve", words[2:]):
+        with serve.make_context("serve", words[2:]):
             pass
     elif words[0] == "make":
         assert set(words[1:]) <= make_targets()

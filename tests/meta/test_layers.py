@@ -76,5 +76,12 @@ def test_the_web_side_never_loads_torch() -> None:
 
 
 def test_a_server_starts_without_what_it_does_not_need() -> None:
-    loaded = modules_after("import rerankd.cli.main, rerankd.http.server, rerankd.engine.onnx.engine")
+    loaded = modules_after("import rerankd.cli.serve, rerankd.http.server, rerankd.engine.onnx.engine")
     assert not loaded & {"httpx", "huggingface_hub", "redis"}
+
+
+def test_a_command_starts_without_what_the_others_need() -> None:
+    """A shell waits for these at every press of the tabulator."""
+    loaded = modules_after("from rerankd.cli.main import cli; cli(['completion', 'bash'], standalone_mode=False)")
+    assert "rerankd.cli.completion" in loaded
+    assert not loaded & {"numpy", "asyncio", "prometheus_client", "rerankd.cli.serve"}

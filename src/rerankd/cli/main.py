@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
 import rerankd
-from rerankd.cli.bench import bench
-from rerankd.cli.cache import cache
-from rerankd.cli.calibrate import calibrate, suggest_threshold
-from rerankd.cli.completion import completion
-from rerankd.cli.doctor import doctor
-from rerankd.cli.evaluate import evaluate
-from rerankd.cli.experiments import experiments
-from rerankd.cli.models import models
-from rerankd.cli.rank import rank
-from rerankd.cli.serve import serve
 from rerankd.errors import RerankdError
 from rerankd.printable import printable
 
+_COMMANDS = {
+    "serve": "serve",
+    "rank": "rank",
+    "evaluate": "evaluate",
+    "calibrate": "calibrate",
+    "suggest-threshold": "calibrate",
+    "bench": "bench",
+    "experiments": "experiments",
+    "doctor": "doctor",
+    "models": "models",
+    "cache": "cache",
+    "completion": "completion",
+}
+"""Each command with the module that has it, in the order of the help."""
+
 
 class _Group(click.Group):
-    """Shows an error that we raised on purpose as one line, never as a traceback."""
+    """Imports a command when it is asked for, and shows an error that we raised on purpose as one line, never as a
+    traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"rerankd.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -35,16 +53,3 @@ class _Group(click.Group):
 @click.version_option(rerankd.__version__, prog_name="rerankd")
 def cli() -> None:
     """Order documents by how well they answer a query, with the Qwen3-Reranker models."""
-
-
-cli.add_command(serve)
-cli.add_command(rank)
-cli.add_command(evaluate)
-cli.add_command(calibrate)
-cli.add_command(suggest_threshold)
-cli.add_command(bench)
-cli.add_command(experiments)
-cli.add_command(doctor)
-cli.add_command(models)
-cli.add_command(cache)
-cli.add_command(completion)
