@@ -38,8 +38,8 @@ def play(page: Path, runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("page", [in_its_run(page) for page in ASKED if server_flags(page) is None])
-def test_the_blocks_of_a_page_work(page: Path, tiny_server: LiveServer, tmp_path: Path) -> None:
-    play(page, Runner(tiny_server.url, tmp_path))
+def test_the_blocks_of_a_page_work(page: Path, default_server: LiveServer, tmp_path: Path) -> None:
+    play(page, Runner(default_server.url, tmp_path))
 
 
 @pytest.mark.parametrize("page", [in_its_run(page) for page in ASKED if server_flags(page) is not None])

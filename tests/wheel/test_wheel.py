@@ -114,20 +114,20 @@ def test_the_wheel_runs_on_every_linux_of_the_last_ten_years(wheel: Path, scratc
 
 @pytest.mark.promise("S10", "P10")
 def test_an_installed_wheel_uses_its_kernels_where_no_compiler_is(
-    wheel: Path, scratch: Path, tmp_path: Path, tiny_server: LiveServer
+    wheel: Path, scratch: Path, tmp_path: Path, default_server: LiveServer
 ) -> None:
     server = InstalledServer(installed(wheel, scratch), tmp_path / "server.log")
     try:
         server.wait_ready()
         assert httpx.get(f"{server.url}/info").json()["kernels"] == load_kernels().isa
-        assert scores(server.url) == scores(tiny_server.url)
+        assert scores(server.url) == scores(default_server.url)
     finally:
         server.stop()
 
 
 @pytest.mark.promise("F1", "S10")
 def test_a_wheel_that_was_built_without_a_compiler_serves_and_says_so(
-    source: Path, scratch: Path, tmp_path: Path, tiny_server: LiveServer
+    source: Path, scratch: Path, tmp_path: Path, default_server: LiveServer
 ) -> None:
     for library in source.rglob("*.so"):
         library.unlink()
@@ -138,7 +138,7 @@ def test_a_wheel_that_was_built_without_a_compiler_serves_and_says_so(
         server.wait_ready()
         assert httpx.get(f"{server.url}/info").json()["kernels"] == "torch"
         assert "installed without kernels" in server.log.read_text()
-        assert scores(server.url) == pytest.approx(scores(tiny_server.url), abs=1e-5)
+        assert scores(server.url) == pytest.approx(scores(default_server.url), abs=1e-5)
     finally:
         server.stop()
 

@@ -45,7 +45,7 @@ def seen_on_a_terminal(*flags: str, folder: Path, until: str) -> tuple[str, subp
 def test_a_terminal_is_greeted_with_a_call_that_works(tmp_path: Path) -> None:
     port = free_port()
     seen, process = seen_on_a_terminal(
-        "--threads", "1", "--port", str(port), folder=tmp_path, until="of France.\"]}'"
+        *("--engine", "onnx", "--threads", "1", "--port", str(port)), folder=tmp_path, until="of France.\"]}'"
     )
     try:
         greeting = seen[seen.index("ready in") :]

@@ -41,7 +41,7 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def reranker() -> Iterator[Reranker]:
-    with Reranker("tiny") as model:
+    with Reranker("tiny", engine="onnx", threads=1) as model:
         yield model
 
 
