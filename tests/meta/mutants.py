@@ -68,7 +68,7 @@ TARGETS: dict[str, Sequence[str]] = {
     "src/rerankd/core/fair_queue.py": [f"{CORE}test_fair_queue.py", f"{CORE}test_engine_core.py"],
     "src/rerankd/core/batch_builder.py": [f"{CORE}test_batch_builder.py", f"{CORE}test_engine_core.py"],
     "src/rerankd/core/prefix_tree.py": [f"{CORE}test_prefix_tree.py"],
-    "src/rerankd/core/prefix_cache.py": [f"{CORE}test_prefix_tree.py"],
+    "src/rerankd/core/prefix_cache.py": [f"{CORE}test_prefix_cache.py", f"{CORE}test_prefix_tree.py"],
     "src/rerankd/core/recovery.py": [f"{CORE}test_recovery.py", "tests/faults/test_isolation.py"],
     "src/rerankd/core/token_budget.py": [f"{CORE}test_token_budget.py", "tests/faults/test_isolation.py"],
     "src/rerankd/prompt/truncate.py": ["tests/unit/prompt/test_truncate.py", "tests/unit/prompt/test_build.py"],
