@@ -103,6 +103,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "src/rerankd/service/admission.py": {
         "if wait >= deadline - time.monotonic():": "an estimate may end at the very deadline",
     },
+    "src/rerankd/core/fair_queue.py": {
+        "return 3 * _CLASSES_PER_DOUBLING * doublings + (size >> doublings)": "classes need no more than to differ",
+    },
     "src/rerankd/core/prefix_tree.py": {
         "self._batch = 1": "batches are told apart by their numbers, wherever these begin",
     },

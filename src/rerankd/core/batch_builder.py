@@ -56,7 +56,9 @@ class BatchBuilder:
         if missing + len(pair.tail) > room:
             return None
         node = self._prefixes[id(pair.prefix)] = tree.insert(pair.prefix, found)
-        return missing + (tree.add_pair(node, pair.tail) or 0)
+        own = tree.add_pair(node, pair.tail)
+        assert own is not None, "no limit was given"
+        return missing + own
 
     def layout(self) -> Batch:
         if self._tree is None:
