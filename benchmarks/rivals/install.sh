@@ -18,7 +18,11 @@ openvino)
     $pip uninstall --yes torchvision
     ;;
 infinity)
-    $pip install --constraint constraints.txt 'infinity-emb[torch,server]' 'transformers<5'
+    # Its bounds are older than those of the constraints; but torch's exact version has a build without CUDA.
+    grep '^torch==' constraints.txt >"$place/torch.txt"
+    $pip install --constraint "$place/torch.txt" 'infinity-emb[torch,server]' 'transformers<4.49' 'optimum<2' --editable .
+    # A newer one than it asks for, which is a rival of its own.
+    $pip install --no-deps 'sentence-transformers==5.1.*'
     ;;
 llamacpp)
     # The source lies in the archive of its Python binding, the converter beside it; the server is all that is built.

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.unit.engine.native.cpu.conftest import ISAS, kernels_for
 
-from rerankd.engine.native.activations import ZERO_POINT, QuantizedTensor
+from rerankd.engine.native.activations import ZERO_POINT, AmxPackedActivations, QuantizedTensor
 from rerankd.engine.native.cpu import library as module
 from rerankd.engine.native.cpu.library import CpuKernels, KernelsUnavailable, load_kernels
 from rerankd.engine.native.cpu.linear_amx import AmxLinear, in_place, pack_int8
@@ -155,11 +155,15 @@ def test_a_gemm_in_vectors_is_exact_in_eight_bits(avx2: CpuKernels, shape: tuple
 @pytest.mark.promise("F12")
 @pytest.mark.parametrize("isa", ISAS)
 def test_a_kernel_that_is_not_there_says_so(isa: str) -> None:
-    kernels, rows = kernels_for(isa), random(2, 64)
+    kernels = kernels_for(isa)
     if kernels.has_amx:
         pytest.skip("amx has every kernel")
-    with pytest.raises(ValueError, match=f"pack_activations has no code .* on {isa}"):
-        kernels.pack_activations(rows, torch.float32)
+    rows, weight = (
+        AmxPackedActivations.empty(torch.Size([2, 64]), torch.float32),
+        random(32, 64, dtype=torch.bfloat16),
+    )
+    with pytest.raises(ValueError, match=f"gemm_packed has no code .* on {isa}"):
+        kernels.gemm_packed(rows, in_place(weight), torch.empty(2, 32))
 
 
 @pytest.mark.promise("F12")
