@@ -78,6 +78,7 @@ TARGETS: dict[str, Sequence[str]] = {
         "tests/unit/service/test_ranking.py",
         "tests/unit/service/test_calibration.py",
         "tests/unit/service/test_fusion_and_cascade.py",
+        "tests/unit/service/test_experiments.py",
     ],
     "src/rerankd/limits/quota.py": ["tests/unit/limits"],
     "src/rerankd/http/body_limit.py": ["tests/unit/http/test_body_limit.py"],
@@ -106,8 +107,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "src/rerankd/core/fair_queue.py": {
         "return 3 * _CLASSES_PER_DOUBLING * doublings + (size >> doublings)": "classes need no more than to differ",
     },
+    "src/rerankd/core/prefix_cache.py": {
+        "self._has_more = False": "the first batch sets it anew",
+    },
     "src/rerankd/core/prefix_tree.py": {
         "self._batch = 1": "batches are told apart by their numbers, wherever these begin",
+        "self.cache = cache or PrefixCache(1)": "nothing is kept that has so few tokens",
     },
 }
 """Changes that change nothing that anybody could ask for, as their lines read then, and why, by source."""

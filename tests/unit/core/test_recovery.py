@@ -105,6 +105,8 @@ def test_a_batch_out_of_memory_is_cut_by_tokens() -> None:
     assert (len(left), len(right)) == (1, 3)
     left, right = split_failed_batch(pairs(10, 10, 10, 1000), FailureKind.OUT_OF_MEMORY)
     assert (len(left), len(right)) == (3, 1)
+    left, right = split_failed_batch(pairs(*[10] * 12), FailureKind.OUT_OF_MEMORY)
+    assert (len(left), len(right)) == (6, 6)
 
 
 def test_a_single_pair_and_a_wrong_length_are_not_tried_again() -> None:

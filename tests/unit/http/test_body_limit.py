@@ -61,6 +61,17 @@ async def test_chunks_become_one_body() -> None:
     assert await read(scope_with(*JSON), receiving(b"[1,", b"2", b"]")) == b"[1,2]"
 
 
+async def test_a_part_that_says_nothing_of_more_is_the_last() -> None:
+    parts = iter(
+        [{"type": "http.request", "body": b"[1,", "more_body": True}, {"type": "http.request", "body": b"2]"}]
+    )
+
+    async def receive() -> dict[str, Any]:
+        return next(parts)
+
+    assert await read(scope_with(*JSON), receive) == b"[1,2]"
+
+
 async def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
     scope = scope_with(*JSON, (b"content-length", b"11"))
     with pytest.raises(TooLarge) as caught:

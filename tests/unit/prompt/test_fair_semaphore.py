@@ -88,3 +88,14 @@ async def test_slots_of_requests_that_left_are_not_lost() -> None:
     assert bench.order[0] == "first"
     assert bench.order[-1] == "last"
     assert bench.semaphore.is_idle
+
+
+async def test_a_slot_that_is_given_in_the_moment_of_leaving_is_not_lost() -> None:
+    semaphore = FairSemaphore(1, 100)
+    async with semaphore.slot(Waiter("", 1), 1):
+        waiting = asyncio.create_task(semaphore.slot(Waiter("", 1), 1).__aenter__())
+        await asyncio.sleep(0)
+    assert not semaphore.is_idle, "it has the slot and does not know it yet"
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert semaphore.is_idle

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from rerankd.errors import InvalidRequest, TooLarge
 from rerankd.observe.metrics import EngineMetrics, Metrics
 from rerankd.prompt.fair_semaphore import FairSemaphore
-from rerankd.service.admission import CHARACTERS_PER_TOKEN, Admission, SizeLimits, check_sizes
+from rerankd.service.admission import CHARACTERS_PER_TOKEN, Admission, SizeLimits, Ticket, check_sizes
 from rerankd.settings import Settings
 from rerankd.types import RerankRequest
 
@@ -76,3 +77,17 @@ def test_two_of_the_largest_requests_fit_however_few_tokens_may_wait() -> None:
 
     assert room(queue_tokens=1_000_000, max_request_characters=10_000) == CHARACTERS_PER_TOKEN * 1_000_000
     assert room(queue_tokens=20_000, max_request_characters=500_000) == 1_000_000
+
+
+def test_a_call_gives_back_exactly_what_it_held() -> None:
+    admission = Admission(Settings(), FairSemaphore(1, 1000), EngineMetrics(Metrics(), "m"))
+    status: Any = None  # nothing waits, so that nothing is asked of the engine
+    for has_tokens in (False, True):
+        ticket = Ticket(admission, "", math.inf)
+        ticket.take_texts(2, 100)
+        assert (admission.requests.held, admission.characters.held) == (2, 100)
+        if has_tokens:
+            ticket.take_tokens({}, status)
+            assert (admission.requests.held, admission.characters.held) == (2, 0)
+        ticket.close()
+        assert (admission.requests.held, admission.characters.held) == (0, 0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rerankd.errors import InvalidJSON
-from rerankd.wire.json_guard import MAX_KEYS, MAX_STRINGS, decode_json
+from rerankd.wire.json_guard import MAX_KEYS, MAX_NUMBER_LENGTH, MAX_STRINGS, decode_json
 
 HOSTILE = {
     "nan": b'{"top_n": NaN}',
@@ -153,3 +153,11 @@ def test_four_megabytes_of_documents_are_read_at_once() -> None:
     started = time.perf_counter()
     decode_json(body, max_depth=32)
     assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize("end", ["", ".0", "e1"])
+def test_a_number_may_have_as_many_characters_as_the_limit_says(end: str) -> None:
+    longest = "1" * (MAX_NUMBER_LENGTH - len(end)) + end
+    assert decode_json(longest.encode(), max_depth=1).value > 0
+    with pytest.raises(InvalidJSON, match=f"{MAX_NUMBER_LENGTH + 1} characters"):
+        decode_json(b"1" + longest.encode(), max_depth=1)
