@@ -65,11 +65,15 @@ def test_every_place_of_a_frame_has_words_to_choose_from(kind: str) -> None:
                 assert word in FREE or word.replace("_", " ") in WORDS[kind], f"{{{slot}}} in {text!r}"
 
 
+seeds = pytest.mark.parametrize("seeds", [8, pytest.param(30, marks=pytest.mark.thorough)])
+
+
+@seeds
 @pytest.mark.parametrize("kind", FRAMES)
-def test_every_frame_makes_sets_whose_sides_differ(kind: str) -> None:
+def test_every_frame_makes_sets_whose_sides_differ(kind: str, seeds: int) -> None:
     statements = Statements(NAMES)
     for frame in all_frames(kind):
-        made = [statements.fill(kind, frame, np.random.default_rng(seed)) for seed in range(30)]
+        made = [statements.fill(kind, frame, np.random.default_rng(seed)) for seed in range(seeds)]
         found = [contrast for contrast in made if contrast is not None]
         assert found, frame
         for contrast in found:
@@ -103,7 +107,8 @@ def test_scale_and_bias_are_fitted_with_frames_of_both_kinds_that_are_not_traine
     assert {frame.is_switched for frame in HELD_OUT_FRAMES[kind]} == {True, False}
 
 
-def test_no_statement_and_no_question_of_the_fit_stands_among_the_near_misses() -> None:
+@seeds
+def test_no_statement_and_no_question_of_the_fit_stands_among_the_near_misses(seeds: int) -> None:
     """Questions that stand there are left out when sets are drawn."""
     judged = {
         normalised(str(row[name])) for row in read_json_lines(NEAR_MISSES) for name in ("query", "right", "wrong")
@@ -111,7 +116,7 @@ def test_no_statement_and_no_question_of_the_fit_stands_among_the_near_misses() 
     statements = Statements(NAMES)
     for kind in FRAMES:
         for frame in all_frames(kind):
-            for seed in range(20):
+            for seed in range(seeds):
                 found = statements.fill(kind, frame, np.random.default_rng(seed))
                 if found is not None:
                     asked = found.queries if frame in HELD_OUT_FRAMES[kind] else ()

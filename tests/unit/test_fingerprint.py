@@ -53,12 +53,14 @@ def age(*files: Path) -> None:
         os.utime(file, (1, 1))
 
 
-def test_a_flipped_bit_in_any_tensor_changes_it(model: Path, remembered: Path) -> None:
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.thorough)])
+def test_a_flipped_bit_in_any_tensor_changes_it(model: Path, remembered: Path, step: int) -> None:
+    """Of all the file's tensors; the default run tries each fourth."""
     weights = model / "model.safetensors"
     seen = {fingerprint(model, remembered)}
     places = dict(tensors_of(weights))
     assert len(places) > 40
-    for name, place in places.items():
+    for name, place in list(places.items())[::step]:
         flip(weights, place)
         changed = fingerprint(model, remembered)
         assert changed not in seen, name
