@@ -81,8 +81,10 @@ async def test_a_thousand_documents_cost_the_event_loop_little(
             with loop_time(monkeypatch) as spent:
                 assert await post(server, "/rerank", body) == 200
             best = min(best, spent, key=lambda spent: spent.total)
+            if best.total < MOST_FOR_A_THOUSAND and best.longest < MOST_IN_ONE_GO:
+                break
     figures = f"{best.total * 1000:.1f} ms in all, {best.longest * 1000:.1f} ms in one go"
-    measured("A8", f"event loop, 1,000 documents, best of {TURNS}", "10 ms on a quiet machine", figures)
+    measured("A8", f"event loop, 1,000 documents, best of at most {TURNS}", "10 ms on a quiet machine", figures)
     assert best.total < MOST_FOR_A_THOUSAND, figures
     assert best.longest < MOST_IN_ONE_GO, f"{figures}: {best.what}"
 
@@ -139,6 +141,8 @@ async def test_nothing_holds_the_event_loop(monkeypatch: pytest.MonkeyPatch, mea
             with loop_time(monkeypatch) as spent:
                 assert await post(server, path, body) in (200, 400, 413, 429)
             best = min(best, spent, key=lambda spent: spent.longest)
+            if best.longest < MOST_IN_ONE_GO:
+                break
     figures = f"{best.longest * 1000:.1f} ms in one go, {best.total * 1000:.0f} ms in all"
     measured(
         name.split(",")[0], f"event loop, {name.partition(', ')[2]}, {len(body):,} bytes", "10 ms in one go", figures
