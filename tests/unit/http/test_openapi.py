@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from tests.standin import StandInService
 
 from rerankd.http.app import create_app
@@ -14,9 +13,9 @@ from rerankd.settings import Settings
 from rerankd.wire.registry import ROUTES
 
 
-@pytest.fixture
-def document(app: FastAPI) -> dict[str, Any]:
-    return app.openapi()
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(Settings(), StandInService()).openapi()
 
 
 def schemas_in(value: Any) -> Iterator[dict[str, Any]]:
