@@ -28,17 +28,15 @@ from training.initialise import Shape, State
 from training.model import PackedModel
 from training.prepare import load_all, prepare_source, save_evaluated, save_prepared
 from training.quick_eval import HEAD, Scorer, evaluate, mean_of, table_row
-from training.start import load_start, start_tokenizer
+from training.start import start_tokenizer
 from training.teacher import Teachers, minilm
 from training.train import (
     Recipe,
     Speed,
-    averaged_weights,
-    mean_state,
     read_stages,
-    stage_checkpoint,
     teach,
     train_stages,
+    trained,
 )
 
 SCORED_TOKENS = 512
@@ -100,18 +98,8 @@ def run_training(options: argparse.Namespace) -> None:
 
 
 def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
-    """What is released of the stages that are done: their mean, or the last one's weights until all are.
-
-    A stage's weights are the averaged ones of its checkpoint, or those that the run starts from if it begins later.
-    """
     stages = read_stages(options.recipe, options.seed)
-    shape, start = load_start(options.work, options.seed, options.start)
-    first = first_stage(options, stages)
-    done = [stage for stage in range(first, len(stages)) if stage_checkpoint(options.run, stage).exists()]
-    weights = {stage: averaged_weights(stage_checkpoint(options.run, stage)) for stage in done}
-    if len(done) < len(stages) - first:
-        return shape, weights[done[-1]] if done else start
-    return shape, mean_state([(stage.released, weights.get(place, start)) for place, stage in enumerate(stages)])
+    return trained(options.work, options.run, stages, options.start, first_stage(options, stages))
 
 
 def export_folder(options: argparse.Namespace) -> None:

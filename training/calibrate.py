@@ -1,13 +1,15 @@
-"""Scale and bias of the sigmoid, fitted on training queries that were held out.
+"""Scale and bias of the sigmoid, fitted on what is not trained on.
 
-Right pairs against an equal weight of wrong ones: a quarter hard (BM25), a quarter drawn at random, a quarter near
-misses of held-out queries, a quarter near misses among statements of frames that were held out. A probability of one
-half is then where a document is as likely to answer as not in such a mixture.
+One half is where hand-written pairs (`threshold_pairs.jsonl`) part best: right documents above, near misses below. The
+scale is fitted on training queries that were held out, right pairs against an equal weight of wrong ones: a quarter
+hard (BM25), a quarter drawn at random, a quarter near misses of held-out queries, a quarter near misses among
+statements of frames that were held out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from tokenizers import Tokenizer
 
 from training.batches import held_out
 from training.contrasts import NEAR, RIGHT, Contrasts, contrast_logits
+from training.data import read_json_lines
 from training.frames import HELD_OUT_FRAMES
 from training.model import PackedModel, pack
 from training.near_misses import NearMisses
@@ -28,6 +31,9 @@ PAIRS_A_SOURCE = 15
 HARD, RANDOM = 3, 3
 STATEMENTS, STATEMENTS_A_PASS = 480, 24
 KINDS = ("hard", "random", "near", "statement")
+THRESHOLD_PAIRS = Path(__file__).with_name("threshold_pairs.jsonl")
+# Where the best threshold is looked for, and within what distance of it a pair counts by degrees.
+LOGITS, SOFTNESS = np.linspace(-10, 10, 2_001, dtype=np.float32), 0.5
 
 
 @dataclass(frozen=True)
@@ -96,26 +102,48 @@ def wrong_weights(wrong: dict[str, list[float]]) -> NDArray[np.float32]:
     return (np.concatenate(kinds) / len(kinds)).astype(np.float32)
 
 
-def fit(
-    right: NDArray[np.float32], wrong: NDArray[np.float32], wrong_weights: NDArray[np.float32], rounds: int = 60
-) -> tuple[float, float]:
-    """Logistic regression of one variable, both classes weighted alike, by L-BFGS. ``wrong_weights`` sum to 1."""
-    logits = torch.from_numpy(np.concatenate([right, wrong]))
+@torch.inference_mode()
+def pair_logits(model: PackedModel, tokenizer: Tokenizer, limit: int) -> NDArray[np.float32]:
+    """Of the hand-written pairs: right and wrong document, (pairs, 2)."""
+    found = []
+    for row in read_json_lines(THRESHOLD_PAIRS):
+        documents = [token_ids(tokenizer, str(row[name]), limit) for name in ("right", "wrong")]
+        found.append(
+            model(pack(documents, [token_ids(tokenizer, str(row["query"]), QUERY_TOKENS)], limit))[0].tolist()
+        )
+    return np.array(found, dtype=np.float32)
+
+
+def best_threshold(pairs: NDArray[np.float32]) -> float:
+    """The logit that has the most right documents above it whose wrong ones are below."""
+    above, below = (
+        1 / (1 + np.exp(sign * (LOGITS[:, None] - pairs[:, column]) / SOFTNESS)) for column, sign in ((0, 1), (1, -1))
+    )
+    return float(LOGITS[(above * below).mean(axis=1).argmax()])
+
+
+def fit_scale(
+    right: NDArray[np.float32],
+    wrong: NDArray[np.float32],
+    wrong_weights: NDArray[np.float32],
+    threshold: float,
+    rounds: int = 60,
+) -> float:
+    """Logistic regression of the distance from the threshold, both classes weighted alike; the weights sum to 1."""
+    distances = torch.from_numpy(np.concatenate([right, wrong])) - threshold
     labels = torch.cat([torch.ones(len(right)), torch.zeros(len(wrong))])
     weights = torch.cat([torch.full((len(right),), 0.5 / len(right)), torch.from_numpy(wrong_weights) / 2])
-    parameters = torch.tensor([1.0, -float(logits.mean())], requires_grad=True)
-    optimiser = torch.optim.LBFGS([parameters], max_iter=rounds, line_search_fn="strong_wolfe")
+    scale = torch.tensor(1.0, requires_grad=True)
+    optimiser = torch.optim.LBFGS([scale], max_iter=rounds, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        margin = parameters[0] * logits + parameters[1]
-        loss = F.binary_cross_entropy_with_logits(margin, labels, weights, reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(scale * distances, labels, weights, reduction="sum")
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    scale, bias = parameters.detach().tolist()
-    return scale, bias
+    return float(scale.detach())
 
 
 def calibrate(
@@ -132,7 +160,9 @@ def calibrate(
     right = np.array(found.right, dtype=np.float32)
     wrong = np.array([logit for logits in found.wrong.values() for logit in logits], dtype=np.float32)
     near = np.array(found.wrong["near"] + found.wrong["statement"], dtype=np.float32)
-    scale, bias = fit(right, wrong, wrong_weights(found.wrong))
+    threshold = best_threshold(pair_logits(model, tokenizer, limit))
+    scale = fit_scale(right, wrong, wrong_weights(found.wrong), threshold)
+    bias = -scale * threshold
     return Calibration(
         scale=scale,
         bias=bias,

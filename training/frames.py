@@ -35,7 +35,7 @@ TRIES = 20
 SHARES = {"en": 0.4, "zh": 0.35, "code": 0.25}
 PLACEHOLDERS = ["Alpha", "Beta", "Gamma"]
 # Words of the lists that end in a digit themselves.
-WITH_DIGITS = ("type_1", "base64", "s3")
+WITH_DIGITS = ("type_1", "base64", "s3", "int32")
 
 
 @dataclass(frozen=True)

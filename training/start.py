@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
@@ -40,6 +42,30 @@ def compiled_start(work: Path, seed: int) -> tuple[Shape, State]:
 
 def load_start(work: Path, seed: int, folder: Path | None) -> tuple[Shape, State]:
     return compiled_start(work, seed) if folder is None else published_start(folder)
+
+
+def deepened(shape: Shape, state: State, place: int, seed: int) -> tuple[Shape, State]:
+    """One more layer at ``place``, which adds nothing yet: it reads with random weights and writes with zeros."""
+    found: State = {}
+    random = torch.Generator().manual_seed(seed)
+    for name, tensor in state.items():
+        if not name.startswith("model.layers."):
+            found[name] = tensor
+            continue
+        layer, part = name.removeprefix("model.layers.").split(".", 1)
+        found[f"model.layers.{int(layer) + (int(layer) >= place)}.{part}"] = tensor
+        if int(layer) == place:
+            found[f"model.layers.{place}.{part}"] = _new_weight(part, tensor.shape, random)
+    return replace(shape, layers=shape.layers + 1), found
+
+
+def _new_weight(part: str, size: torch.Size, random: torch.Generator) -> torch.Tensor:
+    if part.endswith(("o_proj.weight", "down_proj.weight")):
+        return torch.zeros(size)
+    if len(size) == 1:
+        return torch.ones(size)
+    found: torch.Tensor = torch.randn(size, generator=random) / size[1] ** 0.5
+    return found
 
 
 def start_tokenizer(sources: list[Source], path: Path, folder: Path | None) -> Tokenizer:

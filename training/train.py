@@ -10,7 +10,6 @@ Loss of a cluster = -log of the probability mass on the documents that answer th
 from __future__ import annotations
 
 import json
-import math
 import signal
 import threading
 import time
@@ -31,7 +30,7 @@ from training.losses import contrast_loss, on_both_sides, order_loss, probabilit
 from training.model import Cluster, PackedModel, pack
 from training.near_misses import NearMisses
 from training.prepare import Prepared, load_all, load_evaluated
-from training.start import load_start
+from training.start import deepened, load_start
 from training.teacher import Mixture, Teachers, kind_of
 
 # Of a step; the last two where it has contrast sets.
@@ -48,12 +47,11 @@ class Recipe:
     """Everything that decides a run; the last ``decay`` of the steps lowers the rates to ``final``.
 
     ``distinct``: so many different clusters, which come again (None: every cluster is new). ``fresh``: every other
-    cluster is new all the same, and its teacher is an earlier model: that of stage ``taught_by``, counted from 1, or
-    the one that the stage starts from; ``hold`` is the weight of its order. ``begins``: shares of earlier stages'
-    weights in those that the stage starts from (None: all is of the one before). ``teachers``: their weights.
+    cluster is new all the same, and its teacher is the model that the stage starts from; ``hold`` is the weight of
+    its order. ``deepens``: where the stage puts in a layer that adds nothing at first. ``teachers``: their weights.
     ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
-    at most ``contrast_tokens``; ``contrast``: the weight of their loss. ``released``: what share the averaged weights
-    of this stage have in the mean that is released.
+    at most ``contrast_tokens``; ``contrast``: the weight of their loss. ``share``: that of the averaged weights in
+    what the stage hands on; the rest is what it started from.
     """
 
     steps: int = 2550
@@ -69,9 +67,8 @@ class Recipe:
     documents: int = 16
     distinct: int | None = None
     fresh: bool = False
-    taught_by: int | None = None
     hold: float = 0.0
-    begins: dict[str, float] | None = None
+    deepens: int | None = None
     pairs: int = 0
     statements: int = 0
     contrast_tokens: int = 96
@@ -84,7 +81,7 @@ class Recipe:
     long_share: float = 0.4
     surrounded_share: float = 0.5
     average: float = 0.995
-    released: float = 0.0
+    share: float = 1.0
     clip: float = 1.0
     seed: int = 1
     save_every: int = 100
@@ -102,10 +99,15 @@ class Speed:
         return torch.bfloat16 if self.bfloat16 else torch.float32
 
 
+def begun(recipe: Recipe, shape: Shape, state: State) -> tuple[Shape, State]:
+    """What a stage trains, given what it starts from."""
+    return (shape, state) if recipe.deepens is None else deepened(shape, state, recipe.deepens, recipe.seed)
+
+
 class Trainer:
     """Model, averaged weights and optimiser (all that a checkpoint holds), and what clusters are made of.
 
-    ``work`` holds the tokenizer and the teachers' scores.
+    It starts from ``shape`` and ``state``. ``work`` holds the tokenizer and the teachers' scores.
     """
 
     def __init__(
@@ -116,10 +118,9 @@ class Trainer:
         sources: list[Prepared],
         work: Path,
         speed: Speed = Speed(),
-        teacher: State | None = None,
     ) -> None:
         self.recipe, self.sources = recipe, sources
-        self.model = PackedModel(shape, state, speed.dtype, speed.fuse)
+        self.model = PackedModel(*begun(recipe, shape, state), speed.dtype, speed.fuse)
         self.averaged = {name: tensor.clone() for name, tensor in self.model.state().items()}
         lengths = Lengths(recipe.document_tokens, recipe.long_tokens, recipe.long_share, recipe.surrounded_share)
         self.sampler = Sampler(
@@ -130,7 +131,7 @@ class Trainer:
         self.contrasts = Contrasts(
             sources, makers, self.sampler.shares, tokenizer, load_evaluated(work), recipe.contrast_tokens
         )
-        self.teacher = PackedModel(shape, teacher or state, speed.dtype, speed.fuse) if recipe.fresh else None
+        self.teacher = PackedModel(shape, state, speed.dtype, speed.fuse) if recipe.fresh else None
         self.teachers = Teachers(sources, recipe.teachers, work / "teachers", speed.dtype) if recipe.distil else None
         embeddings = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" in n]
         others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
@@ -248,15 +249,13 @@ def is_done(checkpoint: Path, recipe: Recipe) -> bool:
     return checkpoint.exists() and bool(torch.load(checkpoint, weights_only=True, mmap=True)["step"] == recipe.steps)
 
 
-def train(
-    work: Path, run: Path, recipe: Recipe, speed: Speed, start: tuple[Shape, State], teacher: State | None = None
-) -> bool:
+def train(work: Path, run: Path, recipe: Recipe, speed: Speed, start: tuple[Shape, State]) -> bool:
     """Trains to ``recipe.steps``, or to a SIGTERM, after which another call goes on; whether all steps are done."""
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
     if is_done(checkpoint, recipe):
         return True
-    trainer = Trainer(recipe, *start, load_all(work / "prepared"), work, speed, teacher)
+    trainer = Trainer(recipe, *start, load_all(work / "prepared"), work, speed)
     if checkpoint.exists():
         trainer.restore(checkpoint)
     (run / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
@@ -277,38 +276,43 @@ def stage_checkpoint(run: Path, stage: int) -> Path:
     return run / f"stage{stage + 1}" / "checkpoint.pt"
 
 
-def averaged_weights(checkpoint: Path) -> State:
+def mean_state(first: State, second: State, share: float) -> State:
+    """Weighted mean of weights that were trained one from another; ``share`` is that of the second."""
+    return {name: torch.lerp(tensor, second[name], share) for name, tensor in first.items()}
+
+
+def ended(checkpoint: Path, recipe: Recipe, shape: Shape, state: State) -> tuple[Shape, State]:
+    """What a stage hands on, given what it started from."""
+    shape, state = begun(recipe, shape, state)
     averaged: State = torch.load(checkpoint, weights_only=True)["averaged"]
-    return averaged
-
-
-def mean_state(parts: list[tuple[float, State]]) -> State:
-    """Weighted mean of weights that were trained one from another; parts without weight are not looked at."""
-    counted = [(share, state) for share, state in parts if share]
-    if not math.isclose(sum(share for share, _ in counted), 1):
-        raise ValueError("the shares of the stages that are released have to sum to 1")
-    return {name: torch.stack([share * state[name] for share, state in counted]).sum(0) for name in counted[0][1]}
+    return shape, mean_state(state, averaged, recipe.share)
 
 
 def train_stages(
     work: Path, run: Path, stages: list[Recipe], speed: Speed, folder: Path | None = None, first: int = 0
 ) -> bool:
-    """One stage after another, each from the averaged weights of the one before or as its recipe says.
+    """One stage after another. Goes on where it was stopped; whether all stages are done.
 
-    Goes on where it was stopped. ``folder``: a published model to begin from, with stage ``first``; it stands for all
-    stages before that. Whether all stages are done.
+    ``folder``: a published model to begin from, with stage ``first``; it stands for all stages before that.
     """
-    shape, start = load_start(work, stages[0].seed, folder)
-    weights: dict[int, State] = {}  # by number of the stage, counted from 1
+    start = load_start(work, stages[0].seed, folder)
     for stage in range(first, len(stages)):
-        recipe = stages[stage]
-        begins = recipe.begins or {str(stage): 1.0}
-        state = mean_state([(share, weights.get(int(number), start)) for number, share in begins.items()])
-        teacher = None if recipe.taught_by is None else weights.get(recipe.taught_by, start)
-        if not train(work, stage_checkpoint(run, stage).parent, recipe, speed, (shape, state), teacher):
+        checkpoint = stage_checkpoint(run, stage)
+        if not train(work, checkpoint.parent, stages[stage], speed, start):
             return False
-        weights[stage + 1] = averaged_weights(stage_checkpoint(run, stage))
+        start = ended(checkpoint, stages[stage], *start)
     return True
+
+
+def trained(
+    work: Path, run: Path, stages: list[Recipe], folder: Path | None = None, first: int = 0
+) -> tuple[Shape, State]:
+    """What the last stage that was begun hands on."""
+    found = load_start(work, stages[0].seed, folder)
+    for stage in range(first, len(stages)):
+        if stage_checkpoint(run, stage).exists():
+            found = ended(stage_checkpoint(run, stage), stages[stage], *found)
+    return found
 
 
 def read_stages(path: Path, seed: int) -> list[Recipe]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.training.sources import DOCUMENTS, QUERIES, prepared_pairs
 from tokenizers import Tokenizer
+from training.calibrate import THRESHOLD_PAIRS
 from training.data import NEAR_MISSES, evaluation_texts, normalised, read_json_lines
 from training.export import export
 from training.initialise import Shape, State
@@ -87,6 +88,14 @@ def test_the_hand_written_pairs_are_three_hundred_and_differ() -> None:
     assert {row["kind"] for row in rows} == {"entity", "date", "unit", "negation", "version"}
     assert len({normalised(row["query"]) for row in rows}) == 300
     assert all(normalised(row["right"]) != normalised(row["wrong"]) for row in rows)
+
+
+def test_the_pairs_that_the_threshold_is_taken_from_are_others() -> None:
+    judged, own = (
+        {normalised(str(row[name])) for row in read_json_lines(path) for name in ("query", "right", "wrong")}
+        for path in (NEAR_MISSES, THRESHOLD_PAIRS)
+    )
+    assert not judged & own
 
 
 def test_the_hand_written_pairs_count_as_evaluation_texts(tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ import torch
 from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.batches import Lengths, Sampler, held_out
-from training.calibrate import fit
+from training.calibrate import best_threshold, fit_scale
 from training.content import CONTENT_DIMS, unit_rows
 from training.initialise import Shape, State
 from training.losses import order_loss
-from training.model import PackedModel
+from training.model import PackedModel, pack
 from training.prepare import Prepared, load_prepared, save_evaluated, save_prepared
 from training.quick_eval import ndcg
-from training.train import Recipe, Speed, Trainer, mean_state, read_stages, train_stages
+from training.start import deepened, load_start
+from training.train import Recipe, Speed, Trainer, begun, read_stages, train_stages, trained
 
 WORDS = [
     "capital",
@@ -110,31 +111,26 @@ def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(work: Path, 
     assert any(not torch.equal(first["model"][name], tensor) for name, tensor in first["averaged"].items())
 
 
-def test_a_stage_may_start_from_a_mean_of_earlier_ones(work: Path, tmp_path: Path) -> None:
-    few = {"steps": 1, "clusters": 1, "queries": 3, "documents": 4, "distil": 0.0, "warm_up": 1}
-    path, run = tmp_path / "recipe.json", tmp_path / "run"
-    still = {**few, "rate": 0.0, "embedding_rate": 0.0, "begins": {"1": 0.25, "2": 0.75}}
-    path.write_text(json.dumps([few, few, still]))
-    train_stages(work, run, read_stages(path, seed=7), Speed())
-    first, second, third = (
-        torch.load(run / name / "checkpoint.pt", weights_only=True) for name in ("stage1", "stage2", "stage3")
-    )
-    for name, tensor in third["model"].items():
-        assert torch.allclose(tensor, 0.25 * first["averaged"][name] + 0.75 * second["averaged"][name], atol=1e-6)
+def test_a_new_layer_changes_nothing_before_it_is_trained(shape: Shape, state: State, prepared: Prepared) -> None:
+    cluster = pack([prepared.documents[place] for place in range(4)], [prepared.queries[1]], 64)
+    deep, weights = deepened(shape, state, place=3, seed=1)
+    assert deep.layers == shape.layers + 1
+    assert torch.allclose(PackedModel(deep, weights)(cluster), PackedModel(shape, state)(cluster), atol=1e-5)
+    assert float(weights["model.layers.3.self_attn.q_proj.weight"].std()) > 0.01
 
 
-def test_new_clusters_are_taught_by_the_weights_that_the_recipe_names(
+def test_new_clusters_are_taught_by_what_the_stage_starts_from(
     prepared: Prepared, shape: Shape, state: State, work: Path
 ) -> None:
-    recipe = Recipe(clusters=1, queries=4, documents=6, fresh=True, hold=1.0, teachers={"en": {"bm25": 0.3}})
-    other = {name: tensor * 1.1 for name, tensor in state.items()}
-    trainer = Trainer(recipe, shape, state, [prepared], work, teacher=other)
+    few = {"clusters": 1, "queries": 4, "documents": 6, "warm_up": 1}
+    recipe = Recipe(**few, fresh=True, hold=1.0, deepens=2, teachers={"en": {"bm25": 0.3}})
+    trainer = Trainer(recipe, shape, state, [prepared], work)
     draw = trainer.sampler.draw(0)
     with torch.inference_mode():
-        expected = PackedModel(shape, other)(trainer.packed(draw))
+        expected = PackedModel(shape, state)(trainer.packed(draw))
+    trainer.train_step()
     assert torch.allclose(trainer.taught(draw, fresh=True), expected, atol=1e-5)
-    alike = Trainer(recipe, shape, state, [prepared], work)
-    assert trainer.cluster_loss(draw, fresh=True)[0] > alike.cluster_loss(draw, fresh=True)[0]
+    assert not torch.allclose(trainer.model(trainer.packed(draw)), expected, atol=1e-3)
 
 
 def test_the_order_of_a_cluster_is_held_whatever_is_added_to_a_query() -> None:
@@ -143,12 +139,20 @@ def test_the_order_of_a_cluster_is_held_whatever_is_added_to_a_query() -> None:
     assert float(order_loss(wanted.flip(1), wanted)) > 0.5
 
 
-def test_the_released_weights_are_the_mean_of_the_stages_by_their_shares() -> None:
-    states = [{"a": torch.full((2,), value)} for value in (1.0, 3.0, 100.0)]
-    found = mean_state([(0.25, states[0]), (0.75, states[1]), (0.0, states[2])])
-    assert torch.allclose(found["a"], torch.full((2,), 2.5))
-    with pytest.raises(ValueError, match="sum to 1"):
-        mean_state([(0.5, states[0]), (0.4, states[1])])
+def test_a_stage_hands_on_its_share_and_the_rest_of_what_it_started_from(
+    shape: Shape, work: Path, tmp_path: Path
+) -> None:
+    stage = Recipe(
+        steps=1, clusters=1, queries=3, documents=4, distil=0.0, warm_up=1, deepens=3, share=0.75, average=0.0, seed=7
+    )
+    train_stages(work, tmp_path, [stage], Speed())
+    first = begun(stage, *load_start(work, 7, None))[1]
+    last = torch.load(tmp_path / "stage1" / "checkpoint.pt", weights_only=True)["averaged"]
+    found_shape, found = trained(work, tmp_path, [stage])
+    assert found_shape.layers == shape.layers + 1
+    assert any(not torch.equal(first[name], last[name]) for name in last)
+    for name, tensor in found.items():
+        assert torch.allclose(tensor, 0.25 * first[name] + 0.75 * last[name], atol=1e-6)
 
 
 def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> None:
@@ -159,11 +163,20 @@ def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> No
     assert (tmp_path / "run" / "stage1" / "curve.jsonl").read_text() == curve
 
 
-def test_calibration_puts_one_half_between_the_classes() -> None:
+def test_the_threshold_parts_as_many_pairs_as_can_be() -> None:
     random = np.random.default_rng(1)
-    right, wrong = random.normal(6, 1, 400).astype(np.float32), random.normal(0, 1, 900).astype(np.float32)
-    scale, bias = fit(right, wrong, np.full(900, 1 / 900, dtype=np.float32))
-    assert -bias / scale == pytest.approx(3.0, abs=0.3)
+    right, wrong = random.normal(4, 1, 100), random.normal(0, 1, 100)
+    # Of some pairs both documents are far above: no threshold parts them, and they move it nowhere.
+    right[:20], wrong[:20] = 9.0, 8.0
+    assert best_threshold(np.stack([right, wrong], axis=1).astype(np.float32)) == pytest.approx(2.0, abs=0.3)
+
+
+def test_the_scale_is_that_of_the_odds_on_both_sides_of_the_threshold() -> None:
+    random = np.random.default_rng(1)
+    right, wrong = random.normal(5, 1, 4_000).astype(np.float32), random.normal(1, 1, 9_000).astype(np.float32)
+    # The log odds of two normal distributions of variance 1 grow by the distance of their means.
+    scale = fit_scale(right, wrong, np.full(9_000, 1 / 9_000, dtype=np.float32), threshold=3.0)
+    assert scale == pytest.approx(4.0, rel=0.1)
 
 
 def test_ndcg_by_hand() -> None:
