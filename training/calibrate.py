@@ -1,8 +1,8 @@
 """Scale and bias of the sigmoid, fitted on what is not trained on.
 
-One half is where hand-written pairs (`threshold_pairs.jsonl`) part best: right documents above, near misses below. The
-scale is fitted on training queries that were held out, right pairs against an equal weight of wrong ones: a quarter
-hard (BM25), a quarter drawn at random, a quarter near misses of held-out queries, a quarter near misses among
+One half is where hand-written pairs (`threshold_pairs.jsonl`) part best: right documents above, near misses below.
+The scale is fitted on training queries that were held out, right pairs against an equal weight of wrong ones: a
+quarter hard (BM25), a quarter drawn at random, a quarter near misses of held-out queries, a quarter near misses among
 statements of frames that were held out.
 """
 
