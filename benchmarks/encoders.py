@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import sys
 import tempfile
@@ -113,7 +114,7 @@ def sentence_transformers(folder: Path, threads: int) -> Score:
     return score
 
 
-def infinity(folder: Path, threads: int) -> Score:
+def infinity(folder: Path, threads: int, ends: contextlib.ExitStack) -> Score:
     from infinity_emb import AsyncEmbeddingEngine, EngineArgs
     from infinity_emb.primitives import Device, Dtype
 
@@ -128,6 +129,7 @@ def infinity(folder: Path, threads: int) -> Score:
     loop = asyncio.new_event_loop()
     engine = AsyncEmbeddingEngine.from_args(arguments)
     loop.run_until_complete(engine.astart())
+    ends.callback(lambda: loop.run_until_complete(engine.astop()))  # its threads would outlive everything
 
     def score(query: str, documents: Sequence[str]) -> NDArray[np.float32]:
         ranked, _ = loop.run_until_complete(engine.rerank(query=query, docs=list(documents)))
@@ -139,11 +141,11 @@ def infinity(folder: Path, threads: int) -> Score:
     return score
 
 
-def open_system(name: str, folder: Path, threads: int) -> Score:
+def open_system(name: str, folder: Path, threads: int, ends: contextlib.ExitStack) -> Score:
     if name == "sentence-transformers":
         return sentence_transformers(folder, threads)
     if name == "infinity":
-        return infinity(folder, threads)
+        return infinity(folder, threads, ends)
     dtype: DType = "int8" if name.endswith(":int8") else "float32"
     return rerankd(folder, dtype, threads)
 
@@ -198,7 +200,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print_table("machine", [machine()])
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as ends:
         folder = Path(place)
         words = write_checkpoint(CHECKPOINTS[options.layout], folder)
         systems: dict[str, Score] = {}
@@ -206,7 +208,7 @@ def main() -> None:
             if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
                 print(f"{name} is not installed", file=sys.stderr)
             else:
-                systems[name] = open_system(name, folder, options.threads)
+                systems[name] = open_system(name, folder, options.threads, ends)
         for workload in WORKLOADS:
             compare(systems, words, workload, options.rounds)
 

@@ -18,10 +18,11 @@ openvino)
     $pip uninstall --yes torchvision
     ;;
 infinity)
-    # Its bounds are older than those of the constraints; but torch's exact version has a build without CUDA.
+    # The constraints' own bounds are newer than those of its packages; but torch's exact version has a build without CUDA.
     grep '^torch==' constraints.txt >"$place/torch.txt"
-    $pip install --constraint "$place/torch.txt" 'infinity-emb[torch,server]' 'transformers<4.49' 'optimum<2' --editable .
-    # A newer one than it asks for, which is a rival of its own.
+    $pip install --constraint "$place/torch.txt" 'infinity-emb[torch,server]==0.0.77' 'transformers<4.49' 'optimum<2'
+    $pip install --constraint "$place/torch.txt" --editable .
+    # A newer one than Infinity asks for, which is a rival of its own.
     $pip install --no-deps 'sentence-transformers==5.1.*'
     ;;
 llamacpp)
