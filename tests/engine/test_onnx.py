@@ -13,8 +13,11 @@ from tests.encoder_checkpoints import LAYOUTS, SMALL, transformers_logits
 from rerankd.checkpoint import Checkpoint
 from rerankd.core.prefix_tree import separate
 from rerankd.engine.base import Batch, EngineOptions, HeadSpec
+from rerankd.engine.onnx import source as source_module
 from rerankd.engine.onnx.convert import MAX_DIFFERENCE, convert
 from rerankd.engine.onnx.engine import OnnxEngine
+from rerankd.engine.onnx.probe import signed_products_are_exact
+from rerankd.engine.onnx.quantize import QMAX, ZERO_POINT, quantize_rows
 from rerankd.engine.onnx.source import Source
 from rerankd.engine.registry import create_engine
 from rerankd.errors import ConfigurationError
@@ -90,6 +93,42 @@ def test_half_precision_weights_are_read_exactly(tmp_path: Path, dtype: torch.dt
     prompts = random_prompts(LENGTHS)
     scores = open_engine(folder).score(batch_of(prompts))
     assert np.abs(scores - transformers_logits(folder, prompts, SEPARATOR)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_eight_bit_weights_are_signed_where_their_products_are_exact_and_never_in_a_file(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    monkeypatch.setattr(source_module, "signed_products_are_exact", lambda: exact)
+
+    def formats(**portable: bool) -> set[int]:
+        graph = Source.find(encoder, "int8").graph(512, **portable).graph
+        assert isinstance(graph, bytes)
+        weights = [one for one in onnx.load_from_string(graph).graph.initializer if one.name.endswith(".int8")]
+        assert weights
+        return {weight.data_type for weight in weights}
+
+    assert formats() == {onnx.TensorProto.INT8 if exact else onnx.TensorProto.UINT8}
+    assert formats(portable=True) == {onnx.TensorProto.UINT8}
+
+
+def test_signed_weights_give_the_scores_of_unsigned_ones(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not signed_products_are_exact():
+        pytest.skip("this processor adds products of u8 and s8 in sixteen bits")
+    batch = batch_of(random_prompts(LENGTHS))
+    signed = open_engine(encoder, "int8").score(batch)
+    monkeypatch.setattr(source_module, "signed_products_are_exact", lambda: False)
+    assert np.abs(signed - open_engine(encoder, "int8").score(batch)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_eight_bit_numbers_are_the_same_signed_and_unsigned(signed: bool) -> None:
+    matrix = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
+    matrix[2] = 0
+    quantized, scales = quantize_rows(matrix, signed=signed)
+    whole = quantized.astype(np.float32) - (0 if signed else ZERO_POINT)
+    assert np.abs(whole).max() == QMAX
+    assert np.abs(whole * scales[:, None] - matrix).max() <= np.abs(matrix).max() / QMAX / 2 + 1e-6
 
 
 def test_a_graph_passes_the_checker_of_onnx(encoder: Path) -> None:

@@ -45,7 +45,7 @@ def convert(folder: Path, out: Path, dtype: DType) -> float:
         graphs.mkdir(parents=True)
     except FileExistsError:
         raise ConfigurationError(f"{graphs} is there already; give another folder") from None
-    encoded = source.graph(source.max_length).graph
+    encoded = source.graph(source.max_length, portable=True).graph
     assert isinstance(encoded, bytes)
     graph = graphs / PUBLISHED[source.dtype][0]
     graph.write_bytes(encoded)

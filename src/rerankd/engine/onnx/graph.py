@@ -28,6 +28,7 @@ _ARRAYS = {
     np.dtype(np.int64): DataType.INT64,
     np.dtype(np.int32): DataType.INT32,
     np.dtype(np.uint8): DataType.UINT8,
+    np.dtype(np.int8): DataType.INT8,
     np.dtype(np.bool_): DataType.BOOL,
 }
 _IGNORED = (".position_ids", ".inv_freq", "lm_head.weight")
@@ -40,11 +41,12 @@ class GraphBuilder:
     Args:
         weights: the checkpoint's tensors by name.
         int8: linear layers multiply in eight bits.
+        signed: their weights are int8 instead of uint8; see :mod:`rerankd.engine.onnx.probe`.
     """
 
-    def __init__(self, weights: Mapping[str, StoredTensor], *, int8: bool = False) -> None:
+    def __init__(self, weights: Mapping[str, StoredTensor], *, int8: bool = False, signed: bool = False) -> None:
         self._weights = weights
-        self._int8 = int8
+        self._int8, self._signed = int8, signed
         self._nodes: list[bytes] = []
         self._initializers: dict[str, bytes] = {}
         self._read: set[str] = set()
@@ -121,15 +123,16 @@ class GraphBuilder:
         return self.node("Gemm", rows, self._external(label, stored), added, transB=1)
 
     def _linear_int8(self, rows: str, label: str, stored: StoredTensor, bias: str) -> str:
-        """u8 x u8 GEMM. A row's scale is its own, so that no score depends on the other rows of the batch."""
+        """Eight-bit GEMM. A row's scale is its own, so that no score depends on the other rows of the batch."""
         if f"{label}.int8" not in self._initializers:
-            quantized, scales = quantize_rows(stored.read())
+            quantized, scales = quantize_rows(stored.read(), signed=self._signed)
             self._add(f"{label}.int8", np.ascontiguousarray(quantized.T))
             self._add(f"{label}.scale", scales)
         zero = self.constant(np.uint8(ZERO_POINT))
+        weight_zero = self.constant(np.int8(0)) if self._signed else zero
         one = self.constant(np.float32(1))
         quantized_rows, row_scales = self._quantize(rows)
-        names = (quantized_rows, f"{label}.int8", one, f"{label}.scale", zero, zero)
+        names = (quantized_rows, f"{label}.int8", one, f"{label}.scale", zero, weight_zero)
         product = self.node("MatMulIntegerToFloat", *names, domain=MICROSOFT)
         product = self.node("Mul", product, row_scales)
         return self.node("Add", product, bias) if bias else product

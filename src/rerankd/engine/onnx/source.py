@@ -16,6 +16,7 @@ from rerankd.engine.native.config import ARCHITECTURES, ModelConfig
 from rerankd.engine.onnx.config import max_length_of, pad_id_of, require_one_label
 from rerankd.engine.onnx.graph import GraphBuilder
 from rerankd.engine.onnx.graphs import GRAPHS
+from rerankd.engine.onnx.probe import signed_products_are_exact
 from rerankd.engine.onnx.weights import StoredWeights, has_weights
 from rerankd.errors import ConfigurationError
 
@@ -80,11 +81,13 @@ class Source:
         published = None if can_write(folder, architecture, wanted) else _published(folder, architecture, wanted)
         return cls(folder, architecture, wanted, published, max_length_of(folder, raw), pad_id_of(raw))
 
-    def graph(self, length: int) -> GraphSource:
-        """The graph itself, for pairs of up to ``length`` tokens."""
+    def graph(self, length: int, *, portable: bool = False) -> GraphSource:
+        """The graph itself, for pairs of up to ``length`` tokens; ``portable``: no faster here than anywhere."""
         if self.published:
             return GraphSource(self.published, self.published.parent)
-        builder = GraphBuilder(StoredWeights(self.folder), int8=self.dtype == "int8")
+        int8 = self.dtype == "int8"
+        signed = int8 and not portable and signed_products_are_exact()
+        builder = GraphBuilder(StoredWeights(self.folder), int8=int8, signed=signed)
         return GraphSource(GRAPHS[self.architecture](builder, self.folder, length), self.folder)
 
     @property
