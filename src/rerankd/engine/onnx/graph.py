@@ -140,9 +140,10 @@ class GraphBuilder:
     def _quantize(self, rows: str) -> tuple[str, str]:
         """Rows as uint8 around the zero point, and the scale of each, (n, 1); once for all layers that read them."""
         if rows not in self._quantized:
-            largest = self.node("ReduceMax", self.node("Abs", rows), self.constant([1]), keepdims=1)
+            # Two reductions read the rows; their absolute values would be written and read again.
+            ends = [self.node(op, rows, self.constant([1]), keepdims=1) for op in ("ReduceMax", "ReduceMin")]
             # A row of zeros gets the smallest normal scale instead of a division by zero.
-            scales = self.node("Max", largest, self.constant(np.float32(1e-30)))
+            scales = self.node("Max", ends[0], self.node("Neg", ends[1]), self.constant(np.float32(1e-30)))
             scales = self.node("Mul", scales, self.constant(np.float32(1 / QMAX)))
             flat = self.reshape(scales, -1)
             zeros = self.node("Expand", self.constant(np.uint8(ZERO_POINT)), self.node("Shape", flat))

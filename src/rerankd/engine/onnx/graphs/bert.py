@@ -59,11 +59,12 @@ class _Encoder:
 
     def _add_norm(self, rows: str, residual: str, base: str, width: int, *, quantize: bool) -> str:
         graph, config = self.graph, self.config
-        rows = graph.linear(rows, f"{base}.dense", width, config.hidden, quantize=quantize)
-        norm = f"{base}.LayerNorm"
-        scale, bias = graph.weight(f"{norm}.weight", config.hidden), graph.weight(f"{norm}.bias", config.hidden)
+        rows = graph.linear(rows, f"{base}.dense", width, config.hidden, bias=False, quantize=quantize)
+        # The norm adds the layer's bias on its way.
+        names = (f"{base}.LayerNorm.weight", f"{base}.LayerNorm.bias", f"{base}.dense.bias")
+        vectors = [graph.weight(name, config.hidden) for name in names]
         return graph.node(
-            "SkipLayerNormalization", rows, residual, scale, bias, domain=MICROSOFT, epsilon=config.norm_eps
+            "SkipLayerNormalization", rows, residual, *vectors, domain=MICROSOFT, epsilon=config.norm_eps
         )
 
     def encode(self, token_types: bool) -> str:
