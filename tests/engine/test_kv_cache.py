@@ -90,8 +90,14 @@ def traffic(rng: np.random.Generator) -> Traffic:
     return Traffic(rng)
 
 
-@pytest.mark.parametrize("attention", ["in C", "padded"])
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize(
+    ("dtype", "attention"),
+    [
+        *((dtype, "in C") for dtype in BOUNDS),
+        ("float32", "padded"),
+        *(pytest.param(dtype, "padded", marks=pytest.mark.thorough) for dtype in BOUNDS if dtype != "float32"),
+    ],
+)
 def test_scores_are_those_of_whole_prompts(
     dtype: str, attention: str, small_checkpoint: Path, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,12 @@ def test_scores_do_not_depend_on_who_is_in_the_batch(encoder: Path) -> None:
     assert np.abs(together - alone).max() <= 1e-5
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(name, marks=() if name in ("bert", "modernbert") else pytest.mark.thorough) for name in LAYOUTS],
+    indirect=True,
+    scope="session",
+)
 def test_int8_keeps_the_order(encoder: Path) -> None:
     prompts = random_prompts([int(length) for length in np.random.default_rng(2).integers(20, 120, 150)])
     exact = open_engine(encoder).score(batch_of(prompts))
