@@ -159,6 +159,8 @@ async def test_the_event_loop_stays_awake_while_the_largest_legal_document_is_to
         busy = asyncio.create_task(asyncio.to_thread(hash_for, time.monotonic() - started))
         excess.append(lag - await longest_lag(busy))
         assert max(pair.tokens for pair in prompts_of(await task)) <= 8192
+        if excess[-1] < 0.05:
+            break
     assert min(excess) < 0.05
     workers.close()
 
