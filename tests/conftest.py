@@ -63,9 +63,19 @@ GROUPS = dict.fromkeys(
         "tests/security/test_smuggling.py",
     ),
     "servers on the fake engine",
+) | dict.fromkeys(
+    (
+        "tests/comparison/test_engine.py",
+        "tests/golden/test_card_prompts.py",
+        "tests/golden/test_prompt_ids.py",
+        "tests/security/test_prompt_injection.py",
+        "tests/unit/prompt/test_tokenizer.py",
+        "tests/unit/prompt/test_workers.py",
+    ),
+    "Qwen3's tokenizer",
 )
-"""Files that one worker of a parallel run takes together, by what it prepares once for all of them: an import or the
-start of a server that takes seconds."""
+"""Files that one worker of a parallel run takes together, by what it prepares once for all of them: an import, a
+tokenizer or the start of a server that takes seconds."""
 
 ONE_THREAD = ("--threads", "1")
 """Of a server: threads that spin for a core which another test has taken cost more than they compute."""
