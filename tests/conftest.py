@@ -32,47 +32,51 @@ LONGEST = (
 )
 """What takes long begins first: a parallel run ends when the last worker does."""
 
-GROUPS = dict.fromkeys(
-    (
-        "tests/engine/test_agreement.py",
-        "tests/engine/test_onnx.py",
-        "tests/evaluation/test_command.py",
-        "tests/training/test_model.py",
-        "tests/training/test_teacher.py",
-        "tests/unit/engine/native/test_rope.py",
-        "tests/contract/test_same_scores.py",
-        "tests/unit/cli/test_bench.py",
-        "tests/unit/cli/test_doctor.py",
-        "tests/unit/cli/test_rank_records.py",
-        "tests/unit/client/test_json_client.py",
-        "tests/unit/client/test_same_results.py",
-        "tests/unit/client/test_served.py",
-        "tests/unit/client/test_typescript.py",
-        "tests/unit/service/test_long_documents.py",
-    ),
-    "transformers, and a server on the embedded model",
-) | dict.fromkeys(
-    (
-        "tests/faults/test_process.py",
-        "tests/security/test_body_limits.py",
-        "tests/security/test_docs_page.py",
-        "tests/security/test_fuzz.py",
-        "tests/security/test_hostile_json.py",
-        "tests/security/test_pipelining.py",
-        "tests/security/test_slow_clients.py",
-        "tests/security/test_smuggling.py",
-    ),
-    "servers on the fake engine",
-) | dict.fromkeys(
-    (
-        "tests/comparison/test_engine.py",
-        "tests/golden/test_card_prompts.py",
-        "tests/golden/test_prompt_ids.py",
-        "tests/security/test_prompt_injection.py",
-        "tests/unit/prompt/test_tokenizer.py",
-        "tests/unit/prompt/test_workers.py",
-    ),
-    "Qwen3's tokenizer",
+GROUPS = (
+    dict.fromkeys(
+        (
+            "tests/engine/test_agreement.py",
+            "tests/engine/test_onnx.py",
+            "tests/evaluation/test_command.py",
+            "tests/training/test_model.py",
+            "tests/training/test_teacher.py",
+            "tests/unit/engine/native/test_rope.py",
+            "tests/contract/test_same_scores.py",
+            "tests/unit/cli/test_bench.py",
+            "tests/unit/cli/test_doctor.py",
+            "tests/unit/cli/test_rank_records.py",
+            "tests/unit/client/test_json_client.py",
+            "tests/unit/client/test_same_results.py",
+            "tests/unit/client/test_served.py",
+            "tests/unit/client/test_typescript.py",
+            "tests/unit/service/test_long_documents.py",
+        ),
+        "transformers, and a server on the embedded model",
+    )
+    | dict.fromkeys(
+        (
+            "tests/faults/test_process.py",
+            "tests/security/test_body_limits.py",
+            "tests/security/test_docs_page.py",
+            "tests/security/test_fuzz.py",
+            "tests/security/test_hostile_json.py",
+            "tests/security/test_pipelining.py",
+            "tests/security/test_slow_clients.py",
+            "tests/security/test_smuggling.py",
+        ),
+        "servers on the fake engine",
+    )
+    | dict.fromkeys(
+        (
+            "tests/comparison/test_engine.py",
+            "tests/golden/test_card_prompts.py",
+            "tests/golden/test_prompt_ids.py",
+            "tests/security/test_prompt_injection.py",
+            "tests/unit/prompt/test_tokenizer.py",
+            "tests/unit/prompt/test_workers.py",
+        ),
+        "Qwen3's tokenizer",
+    )
 )
 """Files that one worker of a parallel run takes together, by what it prepares once for all of them: an import, a
 tokenizer or the start of a server that takes seconds."""
@@ -127,11 +131,11 @@ def pytest_collection_finish() -> None:
 def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A real server on the embedded model, shared by the tests that only ask it questions.
 
-    On onnx, which starts without torch in less than half the time.
+    On onnx, which starts without torch in less than half the time; with a short limit of a pair, for the time of one
+    grows with the square of its tokens.
     """
-    with running_server(
-        "--engine", "onnx", *ONE_THREAD, log=tmp_path_factory.mktemp("tiny") / "server.log"
-    ) as server:
+    flags = ("--engine", "onnx", "--max-pair-tokens", "2048", *ONE_THREAD)
+    with running_server(*flags, log=tmp_path_factory.mktemp("tiny") / "server.log") as server:
         yield server
 
 

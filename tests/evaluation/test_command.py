@@ -293,7 +293,7 @@ def test_a_server_says_as_many_truncated_pairs_as_the_model_in_process(folder: P
     with (folder / "candidates.tsv").open("a", encoding="utf-8") as candidates:
         candidates.write("\nq1\tlong\t9\t-9")
     served = figures(folder, "--url", f"{tiny_server.url}/v1")["sets"]["made"]
-    local = figures(folder, "--model", "tiny", "--threads", "1")["sets"]["made"]
+    local = figures(folder, "--model", "tiny", "--threads", "1", "--max-pair-tokens", "2048")["sets"]["made"]
     assert served["truncated_pairs"] == local["truncated_pairs"] == 1
 
 

@@ -41,7 +41,8 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def reranker() -> Iterator[Reranker]:
-    with Reranker("tiny", engine="onnx", threads=1) as model:
+    # As the server was started.
+    with Reranker("tiny", engine="onnx", threads=1, max_pair_tokens=2048) as model:
         yield model
 
 
