@@ -7,10 +7,10 @@ import contextlib
 import mmap
 from collections.abc import Callable, Iterator, Mapping
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
 
 from rerankd.errors import ClientClosed, InvalidRequest, Overloaded, ReceiveTimeout, TooLarge, UnsupportedMedia
-from rerankd.http.request_state import RequestState, state_of
+from rerankd.http.request_state import RequestState
 from rerankd.limits.quota import Quota
 from rerankd.settings import Settings
 from rerankd.wire.byte_counts import Bytes
@@ -87,8 +87,8 @@ def in_turns(receive: Receive, turns: asyncio.Lock) -> Receive:
     return receive_in_turn
 
 
-async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: int, seconds: float) -> Bytes:
-    """The whole body of a JSON request.
+async def read_body(state: RequestState, receive: Receive, take: Take, *, max_bytes: int, seconds: float) -> Bytes:
+    """The whole body of a JSON request; ``state`` has its headers and is told what came of it.
 
     Raises:
         Overloaded: there is no room for it beside the other bodies.
@@ -97,7 +97,6 @@ async def read_body(scope: Scope, receive: Receive, take: Take, *, max_bytes: in
         ReceiveTimeout: not complete within ``seconds``.
         ClientClosed: the client left before its body was complete.
     """
-    state = state_of(scope)
     _check_media(state.headers)
     declared = _declared_length(state.headers.get(b"content-length"), max_bytes)
     try:

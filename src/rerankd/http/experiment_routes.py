@@ -115,7 +115,7 @@ class ExperimentRoutes:
     async def _read(self, request: Request, *known: str) -> Mapping[str, Any]:
         """The object that a body holds; a word that means nothing is refused, for it would be a mistake unseen."""
         raw = await read_body(
-            request.scope,
+            state_of(request.scope),
             request.receive,
             lambda size: None,
             max_bytes=min(_MAX_BODY_BYTES, self._settings.max_body_bytes),

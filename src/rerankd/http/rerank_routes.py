@@ -67,7 +67,7 @@ class RerankCalls:
         state.dialect = found[0].dialects[0]
         with self._bodies.of(state.tenant) as take:
             context = self._context(state)
-            dialect, call = await self._read(found, scope, receive, take)
+            dialect, call = await self._read(found, state, receive, take)
             state.stages.append(Stage("read", state.started, time.monotonic()))
             results = await self._in_flight.run(self._service.rerank(call.requests, context), receive)
             rendered = time.monotonic()
@@ -75,11 +75,13 @@ class RerankCalls:
             await self._answer(dialect, call, results, state, send)
             state.stages.append(Stage("render", rendered, time.monotonic()))
 
-    async def _read(self, found: Found, scope: Scope, receive: Receive, take: Take) -> tuple[Dialect, ParsedCall]:
+    async def _read(
+        self, found: Found, state: RequestState, receive: Receive, take: Take
+    ) -> tuple[Dialect, ParsedCall]:
         """The call that the body makes. Here, so that neither its bytes nor its objects outlive their reading."""
-        state, settings = state_of(scope), self._settings
+        settings = self._settings
         body = await read_body(
-            scope,
+            state,
             in_turns(receive, self._reading),
             take,
             max_bytes=settings.max_body_bytes,

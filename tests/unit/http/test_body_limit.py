@@ -22,14 +22,14 @@ from rerankd.errors import (
     UnsupportedMedia,
 )
 from rerankd.http.body_limit import BodyQuota, in_turns, read_body
-from rerankd.http.request_state import SCOPE_KEY, RequestState, first_headers
+from rerankd.http.request_state import RequestState, first_headers
 from rerankd.wire.byte_counts import Bytes
 
 JSON = [(b"content-type", b"application/json")]
 
 
-def scope_with(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    return {"type": "http", "headers": list(headers), SCOPE_KEY: RequestState("id", first_headers(headers))}
+def state_with(*headers: tuple[bytes, bytes]) -> RequestState:
+    return RequestState("id", first_headers(headers))
 
 
 def receiving(*chunks: bytes, leave: bool = False) -> Any:
@@ -53,12 +53,12 @@ def waiting_after(chunk: bytes) -> Any:
     return receive
 
 
-async def read(scope: dict[str, Any], receive: Any, max_bytes: int = 10) -> Bytes:
-    return await read_body(scope, receive, lambda size: None, max_bytes=max_bytes, seconds=0.2)
+async def read(state: RequestState, receive: Any, max_bytes: int = 10) -> Bytes:
+    return await read_body(state, receive, lambda size: None, max_bytes=max_bytes, seconds=0.2)
 
 
 async def test_chunks_become_one_body() -> None:
-    assert await read(scope_with(*JSON), receiving(b"[1,", b"2", b"]")) == b"[1,2]"
+    assert await read(state_with(*JSON), receiving(b"[1,", b"2", b"]")) == b"[1,2]"
 
 
 async def test_a_part_that_says_nothing_of_more_is_the_last() -> None:
@@ -69,22 +69,22 @@ async def test_a_part_that_says_nothing_of_more_is_the_last() -> None:
     async def receive() -> dict[str, Any]:
         return next(parts)
 
-    assert await read(scope_with(*JSON), receive) == b"[1,2]"
+    assert await read(state_with(*JSON), receive) == b"[1,2]"
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
-    scope = scope_with(*JSON, (b"content-length", b"11"))
+    state = state_with(*JSON, (b"content-length", b"11"))
     with pytest.raises(TooLarge) as caught:
-        await read(scope, receiving(b"never read"))
+        await read(state, receiving(b"never read"))
     assert caught.value.setting == "max_body_bytes"
-    assert scope[SCOPE_KEY].received_bytes == 0
+    assert state.received_bytes == 0
 
 
 async def test_an_undeclared_body_is_refused_as_soon_as_it_is_over_the_limit() -> None:
-    scope = scope_with(*JSON)
+    state = state_with(*JSON)
     with pytest.raises(TooLarge):
-        await read(scope, receiving(b"12345678", b"9ab", b"never read"))
-    assert scope[SCOPE_KEY].received_bytes == 11
+        await read(state, receiving(b"12345678", b"9ab", b"never read"))
+    assert state.received_bytes == 11
 
 
 LARGE = b"[" + b"1234567," * 100_000 + b"1]"
@@ -92,19 +92,19 @@ LARGE = b"[" + b"1234567," * 100_000 + b"1]"
 
 async def test_a_large_body_of_known_length_is_read_whole() -> None:
     parts = [LARGE[start : start + 65_000] for start in range(0, len(LARGE), 65_000)]
-    scope = scope_with(*JSON, (b"content-length", b"%d" % len(LARGE)))
-    body = await read(scope, receiving(*parts), max_bytes=len(LARGE))
+    state = state_with(*JSON, (b"content-length", b"%d" % len(LARGE)))
+    body = await read(state, receiving(*parts), max_bytes=len(LARGE))
     assert bytes(body[:]) == LARGE
-    assert scope[SCOPE_KEY].received_bytes == len(LARGE)
+    assert state.received_bytes == len(LARGE)
 
 
 async def test_announcing_a_large_body_takes_no_memory() -> None:
     announced = 2**30
-    scope = scope_with(*JSON, (b"content-length", b"%d" % announced))
+    state = state_with(*JSON, (b"content-length", b"%d" % announced))
     before = rss_mb(os.getpid())
-    reading = asyncio.create_task(read(scope, waiting_after(b"["), max_bytes=announced))
+    reading = asyncio.create_task(read(state, waiting_after(b"["), max_bytes=announced))
     await asyncio.sleep(0.05)
-    assert scope[SCOPE_KEY].received_bytes == 1
+    assert state.received_bytes == 1
     assert rss_mb(os.getpid()) - before < 16
     reading.cancel()
 
@@ -115,13 +115,13 @@ async def test_a_body_for_which_the_system_has_no_memory_is_an_overload(monkeypa
 
     monkeypatch.setattr("rerankd.http.body_limit.mmap.mmap", refuse)
     with pytest.raises(Overloaded, match="no memory"):
-        await read(scope_with(*JSON, (b"content-length", b"%d" % len(LARGE))), receiving(LARGE), max_bytes=len(LARGE))
+        await read(state_with(*JSON, (b"content-length", b"%d" % len(LARGE))), receiving(LARGE), max_bytes=len(LARGE))
 
 
 async def test_a_large_body_longer_than_announced_is_refused() -> None:
-    scope = scope_with(*JSON, (b"content-length", b"%d" % (len(LARGE) - 1)))
+    state = state_with(*JSON, (b"content-length", b"%d" % (len(LARGE) - 1)))
     with pytest.raises(InvalidRequest):
-        await read(scope, receiving(LARGE), max_bytes=len(LARGE))
+        await read(state, receiving(LARGE), max_bytes=len(LARGE))
 
 
 async def test_bodies_that_are_all_ready_are_read_in_turns() -> None:
@@ -144,7 +144,7 @@ async def test_bodies_that_are_all_ready_are_read_in_turns() -> None:
         return in_turns(noted, turns)
 
     counting = asyncio.create_task(count_turns())
-    bodies = await asyncio.gather(*(read(scope_with(*JSON), ready(parts=5)) for _ in range(8)))
+    bodies = await asyncio.gather(*(read(state_with(*JSON), ready(parts=5)) for _ in range(8)))
     counting.cancel()
     assert bodies == [b"12" * 5] * 8
     first, *others = sorted(received.values(), reverse=True)
@@ -155,13 +155,13 @@ async def test_bodies_that_are_all_ready_are_read_in_turns() -> None:
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"zstd", b"gzip, identity", b"GZIP"])
 async def test_a_compressed_body_is_never_inflated(encoding: bytes) -> None:
     with pytest.raises(UnsupportedMedia):
-        await read(scope_with(*JSON, (b"content-encoding", encoding)), receiving(b"{}"))
+        await read(state_with(*JSON, (b"content-encoding", encoding)), receiving(b"{}"))
 
 
 @pytest.mark.parametrize("kind", [b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", b"x"])
 async def test_a_body_that_says_it_is_not_json_is_refused(kind: bytes) -> None:
     with pytest.raises(UnsupportedMedia):
-        await read(scope_with((b"content-type", kind)), receiving(b"{}"))
+        await read(state_with((b"content-type", kind)), receiving(b"{}"))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ async def test_a_body_that_says_it_is_not_json_is_refused(kind: bytes) -> None:
 )
 async def test_json_by_any_of_its_names_is_read(kind: bytes | None) -> None:
     headers = [] if kind is None else [(b"content-type", kind)]
-    assert await read(scope_with(*headers), receiving(b"{}")) == b"{}"
+    assert await read(state_with(*headers), receiving(b"{}")) == b"{}"
 
 
 async def test_a_body_that_does_not_arrive_in_time_is_given_up() -> None:
@@ -178,18 +178,18 @@ async def test_a_body_that_does_not_arrive_in_time_is_given_up() -> None:
         return {}
 
     with pytest.raises(ReceiveTimeout):
-        await read(scope_with(*JSON), receive)
+        await read(state_with(*JSON), receive)
 
 
 async def test_a_client_that_leaves_while_sending_is_not_an_error_of_ours() -> None:
     with pytest.raises(ClientClosed):
-        await read(scope_with(*JSON), receiving(b"[1", leave=True))
+        await read(state_with(*JSON), receiving(b"[1", leave=True))
 
 
 @pytest.mark.parametrize("length", [b"-1", b"ten", b"1" * 30, b"\xc2\xb2"])
 async def test_a_declared_length_that_is_no_length_is_refused(length: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
-        await read(scope_with(*JSON, (b"content-length", length)), receiving(b"{}"))
+        await read(state_with(*JSON, (b"content-length", length)), receiving(b"{}"))
     assert caught.value.status in (400, 413)
 
 
@@ -249,5 +249,5 @@ def test_a_caller_alone_leaves_room_for_the_first_body_of_another() -> None:
 @pytest.mark.parametrize("name", [b"origin", b"sec-fetch-site", b"referer"])
 async def test_a_page_has_to_say_that_it_sends_json(name: bytes) -> None:
     with pytest.raises(UnsupportedMedia):
-        await read(scope_with((name, b"https://example.org")), receiving(b"{}"))
-    assert await read(scope_with((name, b"https://example.org"), *JSON), receiving(b"{}")) == b"{}"
+        await read(state_with((name, b"https://example.org")), receiving(b"{}"))
+    assert await read(state_with((name, b"https://example.org"), *JSON), receiving(b"{}")) == b"{}"
