@@ -44,6 +44,7 @@ GROUPS = (
             "tests/contract/test_same_scores.py",
             "tests/unit/cli/test_bench.py",
             "tests/unit/cli/test_doctor.py",
+            "tests/unit/cli/test_greeting.py",
             "tests/unit/cli/test_rank_records.py",
             "tests/unit/client/test_json_client.py",
             "tests/unit/client/test_same_results.py",

@@ -61,16 +61,17 @@ def test_the_dockerfile_is_clean() -> None:
     run([needs("hadolint"), "--config", DEPLOY / "docker" / "hadolint.yaml", DEPLOY / "docker" / "Dockerfile"])
 
 
-@pytest.mark.parametrize("overlay", ["base", "keda", "gpu"])
-def test_manifests_fit_the_schemas_of_kubernetes(overlay: str, tmp_path: Path) -> None:
-    manifests = tmp_path / "manifests.yaml"
-    manifests.write_text(run([needs("kubectl"), "kustomize", DEPLOY / "kubernetes" / overlay]))
-    validate = needs("kubernetes-validate")
-    run([validate, "--strict", manifests])
-    kinds = {document["kind"] for document in yaml.safe_load_all(manifests.read_text())}
-    assert {"Deployment", "Service", "PodDisruptionBudget"} <= kinds
-    assert ("ScaledObject" in kinds) == (overlay == "keda")
-    assert ("HorizontalPodAutoscaler" in kinds) == (overlay != "keda")
+def test_manifests_fit_the_schemas_of_kubernetes(tmp_path: Path) -> None:
+    kubectl, validate = needs("kubectl"), needs("kubernetes-validate")
+    manifests = {overlay: tmp_path / f"{overlay}.yaml" for overlay in ("base", "keda", "gpu")}
+    for overlay, file in manifests.items():
+        file.write_text(run([kubectl, "kustomize", DEPLOY / "kubernetes" / overlay]))
+    run([validate, "--strict", *manifests.values()])
+    for overlay, file in manifests.items():
+        kinds = {document["kind"] for document in yaml.safe_load_all(file.read_text())}
+        assert {"Deployment", "Service", "PodDisruptionBudget"} <= kinds
+        assert ("ScaledObject" in kinds) == (overlay == "keda")
+        assert ("HorizontalPodAutoscaler" in kinds) == (overlay != "keda")
 
 
 def test_alerts_fire_when_they_shall_and_only_then() -> None:
@@ -100,9 +101,9 @@ def test_nginx_takes_its_files(upstream: str, tmp_path: Path) -> None:
     run([nginx, "-t", "-p", tmp_path, "-c", "nginx.conf", "-g", "user root;"])
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
-def test_compose_files_fit_the_compose_specification(name: str) -> None:
-    run([needs("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose" / name])
+def test_compose_files_fit_the_compose_specification() -> None:
+    files = [DEPLOY / "compose" / name for name in ("compose.yaml", "compose.gpu.yaml")]
+    run([needs("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files])
 
 
 def test_compose_documents_every_variable_that_it_reads() -> None:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.live import ROOT, free_port, running_server
+from tests.live import ROOT, LiveServer, free_port
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -60,10 +60,9 @@ def test_a_terminal_is_greeted_with_a_call_that_works(tmp_path: Path) -> None:
         process.wait(timeout=40)
 
 
-def test_a_pipe_gets_json_alone(tmp_path: Path) -> None:
-    with running_server("--engine", "fake", log=tmp_path / "server.log") as server:
-        pass
-    assert [json.loads(line)["event"] for line in server.log.read_text().splitlines()][:2] == ["listening", "ready"]
+def test_a_pipe_gets_json_alone(tiny_server: LiveServer) -> None:
+    lines = tiny_server.log.read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines][:2] == ["listening", "ready"]
 
 
 @pytest.mark.parametrize(
