@@ -15,6 +15,8 @@ from pathlib import Path
 from rerankd.settings.testing import TESTING_VARIABLE
 
 ROOT = Path(__file__).parents[1]
+NO_GRACE = ("--drain-grace-seconds", "0")
+"""Flags of a server that is told to end where nobody looks at how it does: it would take requests for two seconds."""
 
 
 def free_port() -> int:
@@ -53,7 +55,7 @@ class LiveServer:
                 asked.request("GET", "/readyz")
                 if asked.getresponse().status == 200:
                     return self
-            time.sleep(0.1)
+            time.sleep(0.03)
         raise AssertionError(f"the server is not ready (exit {self.process.poll()}):\n{self.log.read_text()[-4000:]}")
 
     def _connection(self) -> HTTPConnection:

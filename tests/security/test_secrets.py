@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.figures import Measured
-from tests.live import running_server
+from tests.live import NO_GRACE, running_server
 from tests.raw import RawConnection
 
 KEY = "needle-key-9d1c"
@@ -18,7 +18,7 @@ ADMIN_KEY = "needle-admin-51fe"
 @pytest.mark.promise("S-05")
 @pytest.mark.parametrize("log_format", ["json", pytest.param("console", marks=pytest.mark.slow)])
 def test_keys_and_texts_are_never_shown(tmp_path: Path, measured: Measured, log_format: str) -> None:
-    flags = ("--engine", "fake", "--log-level", "debug", "--log-format", log_format)
+    flags = ("--engine", "fake", "--log-level", "debug", "--log-format", log_format, *NO_GRACE)
     env = {"RERANKD_API_KEYS": f"user:{KEY}", "RERANKD_ADMIN_KEYS": f"root:{ADMIN_KEY}"}
     shown = []
     with running_server(*flags, log=tmp_path / "server.log", env=env) as server:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from click.testing import CliRunner, Result
-from tests.live import LiveServer, free_port, running_server
+from tests.live import NO_GRACE, LiveServer, free_port, running_server
 from tests.redis_fixtures import RedisServer
 
 from rerankd.cli.main import cli
@@ -74,7 +74,8 @@ def test_an_address_where_nothing_listens_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.redis
 def test_a_redis_is_looked_at_and_only_its_scores_are_forgotten(redis_server: RedisServer, tmp_path: Path) -> None:
-    with running_server("--engine", "fake", "--cache", redis_server.url, log=tmp_path / "server.log") as server:
+    flags = ("--engine", "fake", "--cache", redis_server.url, *NO_GRACE)
+    with running_server(*flags, log=tmp_path / "server.log") as server:
         httpx.post(f"{server.url}/rerank", json=BODY, timeout=30).raise_for_status()
         # Scores are written behind the answer; a server that is told to end writes what waits.
         server.process.terminate()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.live import ROOT, LiveServer, free_port
+from tests.live import NO_GRACE, ROOT, LiveServer, free_port
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -44,9 +44,8 @@ def seen_on_a_terminal(*flags: str, folder: Path, until: str) -> tuple[str, subp
 
 def test_a_terminal_is_greeted_with_a_call_that_works(tmp_path: Path) -> None:
     port = free_port()
-    seen, process = seen_on_a_terminal(
-        *("--engine", "onnx", "--threads", "1", "--port", str(port)), folder=tmp_path, until="of France.\"]}'"
-    )
+    flags = ("--engine", "onnx", "--threads", "1", "--port", str(port), *NO_GRACE)
+    seen, process = seen_on_a_terminal(*flags, folder=tmp_path, until="of France.\"]}'")
     try:
         greeting = seen[seen.index("ready in") :]
         assert re.search(r"tiny +\w+ on \w+, [\d,]+ M parameters", greeting)

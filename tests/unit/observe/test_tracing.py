@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.live import running_server
+from tests.live import NO_GRACE, running_server
 
 from rerankd.errors import ConfigurationError
 from rerankd.observe import tracing
@@ -57,7 +57,7 @@ def receiver() -> Iterator[Receiver]:
 
 def test_every_stage_is_a_span_of_the_callers_trace(receiver: Receiver, tmp_path: Path) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_SERVICE_NAME": "reranker-of-the-test"}
-    with running_server("--engine", "fake", log=tmp_path / "log", env=env) as server:
+    with running_server("--engine", "fake", *NO_GRACE, log=tmp_path / "log", env=env) as server:
         body = {"query": "a secret question", "documents": ["one", "two"]}
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "request-7"}
         assert httpx.post(f"{server.url}/rerank", json=body, headers=headers).status_code == 200
