@@ -147,15 +147,17 @@ def default_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSer
         yield server
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def loggers_follow_their_configuration() -> Iterator[None]:
-    """A test that configures the log of its process, as a server does, leaves no logger bound to it."""
+    """A test that configures the log of its process, as a server does, leaves no logger bound to it, and the tests of
+    other modules read every line."""
     with pytest.MonkeyPatch.context() as patch:
         configure = structlog.configure
         patch.setattr(
             structlog, "configure", lambda **given: configure(**{**given, "cache_logger_on_first_use": False})
         )
         yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True, scope="session")
