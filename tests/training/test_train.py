@@ -10,7 +10,7 @@ import torch
 from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.batches import Lengths, Sampler, held_out
-from training.calibrate import best_threshold, fit_scale
+from training.calibrate import fit_scale, low_threshold
 from training.content import CONTENT_DIMS, unit_rows
 from training.initialise import Shape, State
 from training.losses import order_loss
@@ -163,12 +163,13 @@ def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> No
     assert (tmp_path / "run" / "stage1" / "curve.jsonl").read_text() == curve
 
 
-def test_the_threshold_parts_as_many_pairs_as_can_be() -> None:
+def test_the_threshold_is_the_lowest_that_parts_nearly_as_many_pairs_as_can_be() -> None:
     random = np.random.default_rng(1)
-    right, wrong = random.normal(4, 1, 100), random.normal(0, 1, 100)
+    right, wrong = random.normal(9, 0.1, 100), random.normal(0, 0.1, 100)
     # Of some pairs both documents are far above: no threshold parts them, and they move it nowhere.
-    right[:20], wrong[:20] = 9.0, 8.0
-    assert best_threshold(np.stack([right, wrong], axis=1).astype(np.float32)) == pytest.approx(2.0, abs=0.3)
+    right[:20], wrong[:20] = 18.0, 17.0
+    # The best is halfway, at 4.5; by degrees, 2 % fewer of all are parted at 3.
+    assert low_threshold(np.stack([right, wrong], axis=1).astype(np.float32)) == pytest.approx(3.0, abs=0.3)
 
 
 def test_the_scale_is_that_of_the_odds_on_both_sides_of_the_threshold() -> None:
