@@ -33,7 +33,7 @@ STATEMENTS, STATEMENTS_A_PASS = 480, 24
 KINDS = ("hard", "random", "near", "statement")
 THRESHOLD_PAIRS = Path(__file__).with_name("threshold_pairs.jsonl")
 # Where a threshold is looked for; within what distance of it a pair counts by degrees; how much may be given away.
-LOGITS, SOFTNESS, SLACK = np.linspace(-10, 10, 2_001, dtype=np.float32), 1.0, 0.02
+LOGITS, SOFTNESS, SLACK = np.linspace(-10, 10, 2_001, dtype=np.float32), 1.0, 0.01
 
 
 @dataclass(frozen=True)
