@@ -160,7 +160,7 @@ def test_a_model_is_fetched_gone_on_with_verified_and_found(run: Any, hub: Hub) 
 
     verified = run("verify", NAME)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert re.search(r"model.safetensors +26.5 MB +sha256 +good", verified.stdout)
+    assert re.search(r"model.safetensors +28.0 MB +sha256 +good", verified.stdout)
     assert re.search(r"config.json +\d+ B +git sha1 +good", verified.stdout)
 
     with (folder / LARGE).open("r+b") as weights:
