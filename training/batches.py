@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,8 @@ NEIGHBOUR_SHARE = 0.7
 HELD_OUT_EVERY = 50
 
 
-def factor(name: str) -> float:
-    return CLOZE_FACTOR if name.endswith(CLOZE) else FACTORS.get(name, 1.0)
+def factor(name: str, changed: Mapping[str, float]) -> float:
+    return CLOZE_FACTOR if name.endswith(CLOZE) else changed.get(name, FACTORS.get(name, 1.0))
 
 
 def held_out(query: int) -> bool:
@@ -78,7 +79,8 @@ class Sampler:
     """Cluster ``index`` of a seed is always the same one, so there is no state to resume.
 
     ``distinct`` clusters are drawn; after the last one the first comes again, its documents cut anew. With ``fresh``
-    that holds for every other cluster (of none where ``distinct`` is None), and the rest is all new.
+    that holds for every other cluster (of none where ``distinct`` is None), and the rest is all new. ``factors``:
+    what counts otherwise than in `FACTORS`.
     """
 
     def __init__(
@@ -90,12 +92,13 @@ class Sampler:
         documents: int = 16,
         distinct: int | None = None,
         fresh: bool = False,
+        factors: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.sources, self.lengths = sources, lengths
         self.seed, self.distinct, self.fresh = seed, distinct, fresh
         self.queries, self.documents = queries, documents
         self.owners = [trained_owners(source) for source in sources]
-        weights = [len(source.queries) ** SIZE_EXPONENT * factor(source.name) for source in sources]
+        weights = [len(source.queries) ** SIZE_EXPONENT * factor(source.name, factors) for source in sources]
         self.shares = np.array(weights) / sum(weights)
 
     def is_fresh(self, index: int) -> bool:

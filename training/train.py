@@ -48,7 +48,8 @@ class Recipe:
 
     ``distinct``: so many different clusters, which come again (None: every cluster is new). ``fresh``: every other
     cluster is new all the same, and its teacher is the model that the stage starts from; ``hold`` is the weight of
-    its order. ``deepens``: where the stage puts in a layer that adds nothing at first. ``teachers``: their weights.
+    its order. ``factors``: how often a source is taken, where it differs from `training.batches`. ``deepens``: where
+    the stage puts in a layer that adds nothing at first. ``teachers``: their weights.
     ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
     at most ``contrast_tokens``; ``contrast``: the weight of their loss. ``share``: that of the averaged weights in
     what the stage hands on; the rest is what it started from.
@@ -68,6 +69,7 @@ class Recipe:
     distinct: int | None = None
     fresh: bool = False
     hold: float = 0.0
+    factors: dict[str, float] = field(default_factory=dict)
     deepens: int | None = None
     pairs: int = 0
     statements: int = 0
@@ -99,6 +101,12 @@ class Speed:
         return torch.bfloat16 if self.bfloat16 else torch.float32
 
 
+def sampler_of(sources: list[Prepared], recipe: Recipe, lengths: Lengths) -> Sampler:
+    return Sampler(
+        sources, recipe.seed, lengths, recipe.queries, recipe.documents, recipe.distinct, recipe.fresh, recipe.factors
+    )
+
+
 def begun(recipe: Recipe, shape: Shape, state: State) -> tuple[Shape, State]:
     """What a stage trains, given what it starts from."""
     return (shape, state) if recipe.deepens is None else deepened(shape, state, recipe.deepens, recipe.seed)
@@ -123,9 +131,7 @@ class Trainer:
         self.model = PackedModel(*begun(recipe, shape, state), speed.dtype, speed.fuse)
         self.averaged = {name: tensor.clone() for name, tensor in self.model.state().items()}
         lengths = Lengths(recipe.document_tokens, recipe.long_tokens, recipe.long_share, recipe.surrounded_share)
-        self.sampler = Sampler(
-            sources, recipe.seed, lengths, recipe.queries, recipe.documents, recipe.distinct, recipe.fresh
-        )
+        self.sampler = sampler_of(sources, recipe, lengths)
         makers = [NearMisses(source, kind_of(source)) for source in sources]
         tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
         self.contrasts = Contrasts(
@@ -239,7 +245,7 @@ def teach(work: Path, recipe: Recipe, speed: Speed) -> None:
     """The teachers' scores of all distinct clusters of a stage; those on disk are left as they are."""
     sources = load_all(work / "prepared")
     teachers = Teachers(sources, recipe.teachers, work / "teachers", speed.dtype)
-    sampler = Sampler(sources, recipe.seed, Lengths(), recipe.queries, recipe.documents, recipe.distinct)
+    sampler = sampler_of(sources, recipe, Lengths())
     for index in range(recipe.distinct or 0):
         draw = sampler.draw(index)
         teachers.scores(sources[draw.source], draw.queries, draw.documents)
