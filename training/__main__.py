@@ -2,7 +2,7 @@
 
 The steps can be called one by one: prepare, teach, train, export, evaluate, near-misses. Intermediate files go to
 ``--work``; ``teach`` and ``train`` continue an interrupted run by themselves. ``fit-teachers`` prints weights for the
-recipe's mixture of teachers.
+recipe's mixture of teachers, and ``ablate`` what each of them gives.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from training import near_miss_eval
+from training.ablation import SHORT, ablate
 from training.calibrate import calibrate
 from training.cloze import cloze_sources
 from training.content import content_vectors, rarity
@@ -82,6 +83,11 @@ def fit_teachers(options: argparse.Namespace) -> None:
     report_fit(score_lists(sources, teachers, FIT_LISTS, FIT_DEPTH, options.seed))
 
 
+def ablate_teachers(options: argparse.Namespace) -> None:
+    options.run.mkdir(parents=True, exist_ok=True)
+    print(ablate(options.work, options.run / "ablation.json", SHORT, speed_of(options)))
+
+
 def run_teachers(options: argparse.Namespace) -> None:
     """Scores the clusters of the stages that see the same ones again; other stages score theirs as they come."""
     stages = read_stages(options.recipe, options.seed)
@@ -136,6 +142,7 @@ def run_all(options: argparse.Namespace) -> None:
 COMMANDS = {
     "prepare": prepare,
     "fit-teachers": fit_teachers,
+    "ablate": ablate_teachers,
     "teach": run_teachers,
     "train": run_training,
     "export": export_folder,

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.training.sources import prepared_pairs
+from tokenizers import Tokenizer
+from training.ablation import ALL, MIXTURE, NONE, SHORT, START, ablate, held_lists, judged, rows_of, variants, without
+from training.batches import held_out
+from training.content import CONTENT_DIMS, unit_rows
+from training.initialise import Shape
+from training.prepare import Prepared, save_evaluated, save_prepared
+from training.train import Speed
+
+from training import ablation
+
+COLOURS = ["red", "green", "blue", "black", "white", "yellow", "brown", "grey"]
+THINGS = ["house", "boat", "bird", "stone", "tree", "river", "road", "coat"]
+TEXTS = [f"the {colour} {thing}" for colour in COLOURS for thing in THINGS]
+
+
+@pytest.fixture(scope="module")
+def prepared(tokenizer: Tokenizer) -> Prepared:
+    return prepared_pairs(tokenizer, "toy", "en", [f"what is {text}" for text in TEXTS], TEXTS)
+
+
+@pytest.fixture
+def work(prepared: Prepared, shape: Shape, tokenizer_path: Path, tmp_path: Path) -> Path:
+    """What ``prepare`` leaves behind, of the toy source."""
+    folder = tmp_path / "work"
+    save_prepared(prepared, folder / "prepared")
+    save_evaluated(set(), folder)
+    shutil.copyfile(tokenizer_path, folder / "tokenizer.json")
+    content = np.random.default_rng(0).standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32)
+    np.savez(
+        folder / "content.npz", content=unit_rows(content), rarity=np.full(shape.vocabulary, 4.0, dtype=np.float32)
+    )
+    return folder
+
+
+def test_a_teacher_that_is_left_out_leaves_the_others_their_weights() -> None:
+    left = without(MIXTURE, "minilm")
+    assert left["zh"] == MIXTURE["zh"]
+    assert left["en"] == {"e5.cosine": 20.0, "e5.maxsim": 30.0, "bm25": 0.3}
+    assert set(without(MIXTURE, "maxsim")["en"]) == {"minilm.cosine", "e5.cosine", "bm25"}
+
+
+def test_runs_differ_in_their_teachers_alone() -> None:
+    found = variants(SHORT)
+    assert len({json.dumps([run.teachers, run.distil]) for run in found.values()}) == len(found)
+    assert all(replace(run, teachers=SHORT.teachers, distil=SHORT.distil) == SHORT for run in found.values())
+    assert [name for name, run in found.items() if not run.distil] == [NONE]
+
+
+def test_lists_are_of_queries_that_are_never_trained_on(prepared: Prepared) -> None:
+    rows = held_lists([prepared], 2, 5, seed=1)["en"]
+    assert len(rows) == 2
+    assert all(held_out(row.query) and row.relevant.sum() == 1 for row in rows)
+
+
+def test_a_right_document_counts_less_the_later_it_comes() -> None:
+    relevant = np.array([False, True, False])
+    assert judged(np.array([0.1, 0.9, 0.3], dtype=np.float32), relevant) == 1
+    assert judged(np.array([0.1, 0.2, 0.3], dtype=np.float32), relevant) == pytest.approx(1 / np.log2(3))
+
+
+def test_what_was_judged_before_is_not_trained_again(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "DEPTH", 5)
+    recipe = replace(SHORT, steps=2, distinct=2, queries=3, documents=5, teachers={"en": {"bm25": 0.3}})
+    monkeypatch.setattr(ablation, "variants", lambda run: {ALL: run, NONE: replace(run, distil=0.0)})
+    out = tmp_path / "ablation.json"
+    ablate(work, out, recipe, Speed(), seeds=(1, 2))
+    saved = json.loads(out.read_text())
+    assert list(saved["runs"]) == [START, ALL, NONE]
+    assert all(list(by_seed) == ["1", "2"] for by_seed in saved["runs"].values())
+    saved["runs"][ALL]["2"]["en"] = [0.25] * len(saved["runs"][ALL]["2"]["en"])
+    del saved["runs"][NONE]["1"]
+    out.write_text(json.dumps(saved))
+    ablate(work, out, recipe, Speed(), seeds=(1, 2))
+    again = json.loads(out.read_text())["runs"]
+    assert again[ALL] == saved["runs"][ALL]
+    assert "1" in again[NONE]
+
+
+def test_the_table_has_the_difference_from_all_teachers_by_seed() -> None:
+    runs = {
+        ALL: {"1": {"en": [0.5, 0.7], "zh": [0.4]}, "2": {"en": [0.6, 0.6], "zh": [0.4]}},
+        NONE: {"1": {"en": [0.4, 0.6], "zh": [0.4]}, "2": {"en": [0.3, 0.3], "zh": [0.4]}},
+    }
+    rows = list(rows_of(runs))
+    assert rows[2] == "| all | 0.600 | 0.400 | 0.500 |"
+    assert rows[3].startswith("| none | -0.200 [-0.200, -0.200] (-0.100, -0.300) | +0.000 ")
+    assert rows[3].endswith("| -0.100 [-0.100, -0.100] (-0.050, -0.150) |")
