@@ -23,7 +23,7 @@ from training.model import PackedModel, pack
 from training.prepare import Prepared, load_all
 from training.quick_eval import ndcg
 from training.start import load_start
-from training.teacher import BM25, COSINE, MAXSIM, Mixture, Scores, Teachers, kind_of
+from training.teacher import BM25, Mixture, Scores, Teachers, kind_of
 from training.train import Recipe, Speed, Trainer, teach
 
 LATIN = {"minilm.cosine": 5.0, "minilm.maxsim": 8.0, "e5.cosine": 20.0, "e5.maxsim": 30.0}
@@ -49,7 +49,6 @@ SHORT = Recipe(
 )
 ALL, NONE, START = "all", "none", "the start itself"
 LEFT_OUT = ("minilm", "e5", BM25)
-SCORES_LEFT_OUT = (COSINE, MAXSIM)
 SEEDS = (1, 2)
 LISTS, DEPTH = 110, 20
 
@@ -79,14 +78,9 @@ def without(mixture: Mixture, part: str) -> Mixture:
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """The runs to compare, by name, the most telling first."""
-    found = {ALL: recipe} | {f"without {part}": _left(recipe, part) for part in LEFT_OUT}
-    found[NONE] = replace(recipe, distil=0.0)
-    return found | {f"without {part}": _left(recipe, part) for part in SCORES_LEFT_OUT}
-
-
-def _left(recipe: Recipe, part: str) -> Recipe:
-    return replace(recipe, teachers=without(recipe.teachers, part))
+    """The runs to compare, by name."""
+    left = {f"without {part}": replace(recipe, teachers=without(recipe.teachers, part)) for part in LEFT_OUT}
+    return {ALL: recipe, **left, NONE: replace(recipe, distil=0.0)}
 
 
 def held_lists(sources: Sequence[Prepared], count: int, depth: int, seed: int) -> Lists:
@@ -151,7 +145,7 @@ def trained_short(trainer: Trainer) -> State:
 
 
 def ablate(work: Path, out: Path, recipe: Recipe, speed: Speed, seeds: Sequence[int] = SEEDS) -> str:
-    """Trains and judges what is not in ``out`` yet, which is written after every run; the tables of all."""
+    """Trains and judges what is not in ``out`` yet, which is written after every run. Returns the tables of all."""
     sources = load_all(work / "prepared")
     lists = held_lists(sources, LISTS, DEPTH, seeds[0])
     for seed in seeds:
@@ -171,6 +165,7 @@ def ablate(work: Path, out: Path, recipe: Recipe, speed: Speed, seeds: Sequence[
             means = {kind: round(float(np.mean(row)), 4) for kind, row in runs[name][str(seed)].items()}
             print(name, seed, means, flush=True)
     alone, spread = teachers_figures(Teachers(sources, recipe.teachers, work / "teachers", speed.dtype), lists)
+    out.write_text(json.dumps(saved | {"teachers": alone, "spread": spread}))
     return "\n\n".join(["\n".join(teachers_rows(alone, spread)), "\n".join(rows_of(runs))])
 
 
