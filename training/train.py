@@ -52,7 +52,7 @@ class Recipe:
     the stage puts in a layer that adds nothing at first. ``teachers``: their weights.
     ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
     at most ``contrast_tokens``; ``contrast``: the weight of their loss. ``share``: that of the averaged weights in
-    what the stage hands on; the rest is what it started from.
+    what the stage hands on; the rest is what it started from, or what was handed on ``back`` stages before that.
     """
 
     steps: int = 2550
@@ -84,6 +84,7 @@ class Recipe:
     surrounded_share: float = 0.5
     average: float = 0.995
     share: float = 1.0
+    back: int = 0
     clip: float = 1.0
     seed: int = 1
     save_every: int = 100
@@ -287,9 +288,12 @@ def mean_state(first: State, second: State, share: float) -> State:
     return {name: torch.lerp(tensor, second[name], share) for name, tensor in first.items()}
 
 
-def ended(checkpoint: Path, recipe: Recipe, shape: Shape, state: State) -> tuple[Shape, State]:
-    """What a stage hands on, given what it started from."""
-    shape, state = begun(recipe, shape, state)
+def ended(checkpoint: Path, recipe: Recipe, handed_on: list[tuple[Shape, State]]) -> tuple[Shape, State]:
+    """What a stage hands on, given what the stages before it did; the last of these is what it started from.
+
+    Where a run begins with a later stage, that is its first: no stage reaches further back.
+    """
+    shape, state = begun(recipe, *handed_on[max(-1 - recipe.back, -len(handed_on))])
     averaged: State = torch.load(checkpoint, weights_only=True)["averaged"]
     return shape, mean_state(state, averaged, recipe.share)
 
@@ -301,12 +305,12 @@ def train_stages(
 
     ``folder``: a published model to begin from, with stage ``first``; it stands for all stages before that.
     """
-    start = load_start(work, stages[0].seed, folder)
+    handed_on = [load_start(work, stages[0].seed, folder)]
     for stage in range(first, len(stages)):
         checkpoint = stage_checkpoint(run, stage)
-        if not train(work, checkpoint.parent, stages[stage], speed, start):
+        if not train(work, checkpoint.parent, stages[stage], speed, handed_on[-1]):
             return False
-        start = ended(checkpoint, stages[stage], *start)
+        handed_on.append(ended(checkpoint, stages[stage], handed_on))
     return True
 
 
@@ -314,11 +318,11 @@ def trained(
     work: Path, run: Path, stages: list[Recipe], folder: Path | None = None, first: int = 0
 ) -> tuple[Shape, State]:
     """What the last stage that was begun hands on."""
-    found = load_start(work, stages[0].seed, folder)
+    handed_on = [load_start(work, stages[0].seed, folder)]
     for stage in range(first, len(stages)):
         if stage_checkpoint(run, stage).exists():
-            found = ended(stage_checkpoint(run, stage), stages[stage], *found)
-    return found
+            handed_on.append(ended(stage_checkpoint(run, stage), stages[stage], handed_on))
+    return handed_on[-1]
 
 
 def read_stages(path: Path, seed: int) -> list[Recipe]:

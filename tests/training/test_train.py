@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,20 @@ def test_a_stage_hands_on_its_share_and_the_rest_of_what_it_started_from(
     assert any(not torch.equal(first[name], last[name]) for name in last)
     for name, tensor in found.items():
         assert torch.allclose(tensor, 0.25 * first[name] + 0.75 * last[name], atol=1e-6)
+
+
+def test_what_a_stage_hands_on_can_be_mixed_with_an_earlier_stage(work: Path, tmp_path: Path) -> None:
+    short = Recipe(steps=2, clusters=1, queries=3, documents=4, distil=0.0, warm_up=1, average=0.0)
+    stages = [short, replace(short, share=0.25, back=1)]
+    assert train_stages(work, tmp_path, stages, Speed())
+    _, began = load_start(work, short.seed, None)
+    _, found = trained(work, tmp_path, stages)
+    averaged = torch.load(tmp_path / "stage2" / "checkpoint.pt", weights_only=True)["averaged"]
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, began[name] + 0.25 * (averaged[name] - began[name]))
+    _, one_before = trained(work, tmp_path, stages[:1])
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert not torch.allclose(one_before[name], began[name])
 
 
 def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> None:
