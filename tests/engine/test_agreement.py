@@ -20,6 +20,9 @@ Make = Callable[..., Engine]
 
 BOUNDS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 1e-2, "int8": 4e-2}
 """Largest difference of a probability. int8 is held to 2e-2 on the real layout; 64 numbers a row average less."""
+OUTLIERS = {"bfloat16": 1.25e-2}
+"""What one pair of forty may reach where the mean is held too: Zen 4's own bfloat16 products give 1.01e-2 in one layout."""
+MEANS = {"bfloat16": 3e-3}
 
 
 def lengths(rng: np.random.Generator, pairs: int, longest: int) -> list[int]:
@@ -49,7 +52,10 @@ def test_native_agrees_with_the_reference(
     expected = probabilities(make_engine("reference", checkpoint), batch)
     found = probabilities(make_engine("native", checkpoint, dtype), batch)
     assert np.ptp(expected) > 0.2, "random weights whose scores are all alike would prove nothing"
-    assert np.abs(found - expected).max() <= BOUNDS[dtype]
+    difference = np.abs(found - expected)
+    assert difference.max() <= OUTLIERS.get(dtype, BOUNDS[dtype])
+    assert np.sort(difference)[-2] <= BOUNDS[dtype]
+    assert difference.mean() <= MEANS.get(dtype, BOUNDS[dtype])
 
 
 @pytest.mark.thorough
