@@ -21,7 +21,7 @@ Make = Callable[..., Engine]
 BOUNDS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 1e-2, "int8": 4e-2}
 """Largest difference of a probability. int8 is held to 2e-2 on the real layout; 64 numbers a row average less."""
 OUTLIERS = {"bfloat16": 1.25e-2}
-"""Of one pair of forty, where the others are held as above: Zen 4's own bfloat16 products give 1.01e-2 in one layout."""
+"""Of one pair of forty; the others keep the above. Zen 4's own bfloat16 products give 1.01e-2 in one layout."""
 MEANS = {"bfloat16": 3e-3}
 
 
