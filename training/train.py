@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +246,7 @@ def teach(work: Path, recipe: Recipe, speed: Speed) -> None:
     """The teachers' scores of all distinct clusters of a stage; those on disk are left as they are."""
     sources = load_all(work / "prepared")
     teachers = Teachers(sources, recipe.teachers, work / "teachers", speed.dtype)
-    sampler = sampler_of(sources, recipe, Lengths())
+    sampler = sampler_of(sources, replace(recipe, fresh=False), Lengths())
     for index in range(recipe.distinct or 0):
         draw = sampler.draw(index)
         teachers.scores(sources[draw.source], draw.queries, draw.documents)

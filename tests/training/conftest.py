@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer
 from training.content import CONTENT_DIMS, unit_rows
 from training.data import Source
 from training.initialise import Shape, State, initial_state
+from training.prepare import Prepared, save_evaluated, save_prepared
 from training.tokenizer import SPECIALS, train_tokenizer
 
 SENTENCES = [
@@ -47,3 +49,16 @@ def state(shape: Shape) -> State:
     content = unit_rows(random.standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32))
     content[: len(SPECIALS)] = 0
     return initial_state(shape, content, np.full(shape.vocabulary, 4.0, dtype=np.float32), seed=1)
+
+
+@pytest.fixture
+def work(prepared: Prepared, shape: Shape, tokenizer_path: Path, tmp_path: Path) -> Path:
+    """What ``prepare`` leaves behind, of the source that the test's module calls ``prepared``."""
+    folder = tmp_path / "work"
+    save_prepared(prepared, folder / "prepared")
+    save_evaluated(set(), folder)
+    shutil.copyfile(tokenizer_path, folder / "tokenizer.json")
+    content = np.random.default_rng(0).standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32)
+    rarity = np.full(shape.vocabulary, 4.0, dtype=np.float32)
+    np.savez(folder / "content.npz", content=unit_rows(content), rarity=rarity)
+    return folder

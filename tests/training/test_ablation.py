@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,7 @@ from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.ablation import ALL, MIXTURE, NONE, SHORT, START, ablate, held_lists, judged, rows_of, variants, without
 from training.batches import held_out
-from training.content import CONTENT_DIMS, unit_rows
-from training.initialise import Shape
-from training.prepare import Prepared, save_evaluated, save_prepared
+from training.prepare import Prepared
 from training.train import Speed
 
 from training import ablation
@@ -26,20 +23,6 @@ TEXTS = [f"the {colour} {thing}" for colour in COLOURS for thing in THINGS]
 @pytest.fixture(scope="module")
 def prepared(tokenizer: Tokenizer) -> Prepared:
     return prepared_pairs(tokenizer, "toy", "en", [f"what is {text}" for text in TEXTS], TEXTS)
-
-
-@pytest.fixture
-def work(prepared: Prepared, shape: Shape, tokenizer_path: Path, tmp_path: Path) -> Path:
-    """What ``prepare`` leaves behind, of the toy source."""
-    folder = tmp_path / "work"
-    save_prepared(prepared, folder / "prepared")
-    save_evaluated(set(), folder)
-    shutil.copyfile(tokenizer_path, folder / "tokenizer.json")
-    content = np.random.default_rng(0).standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32)
-    np.savez(
-        folder / "content.npz", content=unit_rows(content), rarity=np.full(shape.vocabulary, 4.0, dtype=np.float32)
-    )
-    return folder
 
 
 def test_a_teacher_that_is_left_out_leaves_the_others_their_weights() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.batches import Lengths, Sampler, held_out
 from training.calibrate import fit_scale, low_threshold
-from training.content import CONTENT_DIMS, unit_rows
 from training.initialise import Shape, State
 from training.losses import order_loss
 from training.model import PackedModel, pack
-from training.prepare import Prepared, load_prepared, save_evaluated, save_prepared
+from training.prepare import Prepared, load_prepared, save_prepared
 from training.quick_eval import ndcg
 from training.start import deepened, load_start
-from training.train import Recipe, Speed, Trainer, begun, read_stages, train_stages, trained
+from training.teacher import key_of
+from training.train import Recipe, Speed, Trainer, begun, read_stages, sampler_of, teach, train_stages, trained
 
 WORDS = [
     "capital",
@@ -57,19 +56,6 @@ def test_prepared_sources_survive_the_disk(prepared: Prepared, tmp_path: Path) -
     assert np.array_equal(again.negatives.values, prepared.negatives.values)
     some = np.arange(3)
     assert np.allclose(again.pool.scores(some, some), prepared.pool.scores(some, some))
-
-
-@pytest.fixture
-def work(prepared: Prepared, shape: Shape, tokenizer_path: Path, tmp_path: Path) -> Path:
-    """What ``prepare`` leaves behind, of the toy source."""
-    folder = tmp_path / "work"
-    save_prepared(prepared, folder / "prepared")
-    save_evaluated(set(), folder)
-    shutil.copyfile(tokenizer_path, folder / "tokenizer.json")
-    content = np.random.default_rng(0).standard_normal((shape.vocabulary, CONTENT_DIMS)).astype(np.float32)
-    rarity = np.full(shape.vocabulary, 4.0, dtype=np.float32)
-    np.savez(folder / "content.npz", content=unit_rows(content), rarity=rarity)
-    return folder
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
@@ -168,6 +154,15 @@ def test_what_a_stage_hands_on_can_be_mixed_with_an_earlier_stage(work: Path, tm
     _, one_before = trained(work, tmp_path, stages[:1])
     name = "model.layers.0.mlp.down_proj.weight"
     assert not torch.allclose(one_before[name], began[name])
+
+
+def test_the_clusters_that_come_again_are_the_ones_that_were_scored(work: Path, prepared: Prepared) -> None:
+    recipe = Recipe(queries=3, documents=4, distinct=3, fresh=True, teachers={"en": {"bm25": 1.0}})
+    teach(work, recipe, Speed())
+    scored = {path.stem for path in (work / "teachers").rglob("*.npz")}
+    sampler = sampler_of([prepared], recipe, Lengths())
+    again = [sampler.draw(index) for index in range(6) if not sampler.is_fresh(index)]
+    assert scored == {key_of(draw.queries, draw.documents) for draw in again}
 
 
 def test_finished_stages_are_not_trained_again(work: Path, tmp_path: Path) -> None:
