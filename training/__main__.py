@@ -2,7 +2,8 @@
 
 The steps can be called one by one: prepare, teach, train, export, evaluate, near-misses. Intermediate files go to
 ``--work``; ``teach`` and ``train`` continue an interrupted run by themselves. ``fit-teachers`` prints weights for the
-recipe's mixture of teachers, and ``ablate`` what each of them gives.
+recipe's mixture of teachers, ``ablate`` what each of them gives, and ``held-lists`` what share of the last stage's
+weights is best on held-out training queries.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from training import near_miss_eval
+from training import held_lists, near_miss_eval
 from training.ablation import SHORT, ablate
 from training.calibrate import calibrate
 from training.cloze import cloze_sources
@@ -29,6 +30,7 @@ from training.initialise import Shape, State
 from training.model import PackedModel
 from training.prepare import load_all, prepare_source, save_evaluated, save_prepared
 from training.quick_eval import HEAD, Scorer, evaluate, mean_of, table_row
+from training.searches import search_sources
 from training.start import start_tokenizer
 from training.teacher import Teachers, minilm
 from training.train import (
@@ -56,7 +58,8 @@ def prepare(options: argparse.Namespace) -> None:
     tokenizer = start_tokenizer(sources, work / "tokenizer.json", options.start)
     queries, passages = evaluation_texts(options.data / "eval")
     save_evaluated(queries, work)
-    for source in sources + cloze_sources(sources, options.seed, queries | passages):
+    pseudo = [make(sources, options.seed, queries | passages) for make in (cloze_sources, search_sources)]
+    for source in [*sources, *pseudo[0], *pseudo[1]]:
         print(f"{source.name}: {len(source.queries)} queries, {len(source.documents)} documents", flush=True)
         save_prepared(prepare_source(source, tokenizer), work / "prepared")
     if options.start is None:
@@ -108,6 +111,22 @@ def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
     return trained(options.work, options.run, stages, options.start, first_stage(options, stages))
 
 
+def judge_shares(options: argparse.Namespace) -> None:
+    """What the last stage hands on with each share of its weights, and what it started from."""
+    stages = read_stages(options.recipe, options.seed)
+    first = first_stage(options, stages)
+    lists = held_lists.held_lists(
+        load_all(options.work / "prepared"), held_lists.LISTS, held_lists.DEPTH, options.seed
+    )
+    tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
+    print(held_lists.HEAD)
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        chosen = [*stages[:-1], replace(stages[-1], share=share)]
+        shape, state = trained(options.work, options.run, chosen, options.start, first)
+        model = PackedModel(shape, state, speed_of(options).dtype)
+        print(held_lists.table_row(f"share {share:g}", model, lists, tokenizer), flush=True)
+
+
 def export_folder(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
     tokenizer = options.work / "tokenizer.json"
@@ -145,6 +164,7 @@ COMMANDS = {
     "ablate": ablate_teachers,
     "teach": run_teachers,
     "train": run_training,
+    "held-lists": judge_shares,
     "export": export_folder,
     "evaluate": evaluate_run,
     "near-misses": judge_near_misses,
@@ -166,7 +186,9 @@ def main() -> None:
     parser.add_argument("--stage", type=int, help="with --start: the first stage to go through, counted from 1")
     parser.add_argument("--subset", type=int, help="read at most so many queries a training file")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--bfloat16", action="store_true", help="bfloat16 products: faster where the CPU has AMX")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="bfloat16 products: faster with AMX, or AVX-512 for them"
+    )
     parser.add_argument("--fuse", action="store_true", help="compile what lies between the products")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--queries", type=int, help="evaluate on so many queries a set only")

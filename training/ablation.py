@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rerankd.evaluate.statistics import mean_difference
-from training.cloze import CLOZE
-from training.fit_teachers import lists_of
+from training.held_lists import DEPTH, LISTS, Figures, Lists, figures_of, held_lists, judged
 from training.initialise import Shape, State
-from training.model import PackedModel, pack
-from training.prepare import Prepared, load_all
-from training.quick_eval import ndcg
+from training.model import PackedModel
+from training.prepare import load_all
 from training.start import load_start
-from training.teacher import BM25, Mixture, Scores, Teachers, kind_of
+from training.teacher import BM25, Mixture, Scores, Teachers
 from training.train import Recipe, Speed, Trainer, teach
 
 LATIN = {"minilm.cosine": 5.0, "minilm.maxsim": 8.0, "e5.cosine": 20.0, "e5.maxsim": 30.0}
@@ -50,23 +47,6 @@ SHORT = Recipe(
 ALL, NONE, START = "all", "none", "the start itself"
 LEFT_OUT = ("minilm", "e5", BM25)
 SEEDS = (1, 2)
-LISTS, DEPTH = 110, 20
-
-
-@dataclass(frozen=True)
-class Held:
-    """A held-out query with BM25's first documents, and which of them answer it."""
-
-    source: Prepared
-    query: int
-    documents: NDArray[np.int64]
-    relevant: NDArray[np.bool_]
-
-
-# By kind of source.
-Lists = dict[str, list[Held]]
-# nDCG@10 of every list, by kind.
-Figures = dict[str, list[float]]
 
 
 def without(mixture: Mixture, part: str) -> Mixture:
@@ -81,37 +61,6 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
     """The runs to compare, by name."""
     left = {f"without {part}": replace(recipe, teachers=without(recipe.teachers, part)) for part in LEFT_OUT}
     return {ALL: recipe, **left, NONE: replace(recipe, distil=0.0)}
-
-
-def held_lists(sources: Sequence[Prepared], count: int, depth: int, seed: int) -> Lists:
-    """``count`` lists a kind, from as many sources as there are; pseudo-queries of documents are left out."""
-    random = np.random.default_rng(seed)
-    found: Lists = {}
-    for kind in MIXTURE:
-        own = [source for source in sources if kind_of(source) == kind and not source.name.endswith(CLOZE)]
-        rows = [(source, *row) for source in own for row in lists_of(source, -(-count // len(own)), depth, random)]
-        chosen = [rows[place] for place in random.permutation(len(rows))[:count].tolist()]
-        if chosen:
-            found[kind] = [Held(s, query, places, np.isin(places, s.positives[query])) for s, query, places in chosen]
-    return found
-
-
-def judged(scores: Scores, relevant: NDArray[np.bool_]) -> float:
-    """nDCG@10 of one list in the order of ``scores``."""
-    order = [str(place) for place in np.argsort(-scores, kind="stable")]
-    return ndcg(order, {str(place): int(right) for place, right in enumerate(relevant)})
-
-
-@torch.inference_mode()
-def figures_of(model: PackedModel, lists: Lists, tokens: int) -> Figures:
-    """Documents are cut at ``tokens``."""
-    found: Figures = {}
-    for kind, rows in lists.items():
-        for row in rows:
-            texts = [row.source.documents[int(place)][:tokens] for place in row.documents]
-            logits = model(pack(texts, [row.source.queries[row.query]], tokens + 1))
-            found.setdefault(kind, []).append(judged(logits[0].numpy(), row.relevant))
-    return found
 
 
 def teachers_figures(teachers: Teachers, lists: Lists) -> tuple[dict[str, Figures], dict[str, dict[str, float]]]:

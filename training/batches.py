@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cloze import CLOZE
+from training.data import held_out
 from training.prepare import Prepared
+from training.searches import SEARCHES
 
 # Exponent below 1: large sources count more, but not in proportion.
 SIZE_EXPONENT = 0.6
@@ -32,19 +34,25 @@ FACTORS = {
     "tldr_zh": 0.5,
     "policyqa_en": 0.3,
 }
-# Pseudo-queries beside real ones.
-CLOZE_FACTOR = 0.4
+# Pseudo-queries beside real ones, by the end of their source's name.
+PSEUDO_FACTORS = {CLOZE: 0.4, SEARCHES: 0.0}
 NEIGHBOUR_SHARE = 0.7
-# Every 50th query is never trained on: the calibration of the scores is fitted on these.
-HELD_OUT_EVERY = 50
+
+
+def is_pseudo(name: str) -> bool:
+    return name.endswith(tuple(PSEUDO_FACTORS))
+
+
+def labelled(sources: Sequence[Prepared]) -> list[Prepared]:
+    """Those whose documents are known to answer or not; many a document answers a search, and is not known to."""
+    return [source for source in sources if not source.name.endswith(SEARCHES)]
 
 
 def factor(name: str, changed: Mapping[str, float]) -> float:
-    return CLOZE_FACTOR if name.endswith(CLOZE) else changed.get(name, FACTORS.get(name, 1.0))
-
-
-def held_out(query: int) -> bool:
-    return query % HELD_OUT_EVERY == 0
+    end = next((end for end in PSEUDO_FACTORS if name.endswith(end)), None)
+    if end is not None:
+        return changed.get(name, changed.get(end, PSEUDO_FACTORS[end]))
+    return changed.get(name, FACTORS.get(name, 1.0))
 
 
 def trained_owners(source: Prepared) -> dict[int, list[int]]:

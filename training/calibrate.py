@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training.batches import held_out
+from training.batches import labelled
 from training.contrasts import NEAR, RIGHT, Contrasts, contrast_logits
-from training.data import read_json_lines
+from training.data import held_out, kind_of, read_json_lines
 from training.frames import HELD_OUT_FRAMES
 from training.model import PackedModel, pack
 from training.near_misses import NearMisses
 from training.prepare import QUERY_TOKENS, Prepared
-from training.teacher import kind_of
 from training.tokenizer import token_ids
 
 PAIRS_A_SOURCE = 15
@@ -114,6 +113,11 @@ def pair_logits(model: PackedModel, tokenizer: Tokenizer, limit: int) -> NDArray
     return np.array(found, dtype=np.float32)
 
 
+def parted(pairs: NDArray[np.float32]) -> float:
+    """Share of the pairs that the best threshold parts: right document above, wrong one below."""
+    return float(((pairs[:, :1] > LOGITS) & (pairs[:, 1:] < LOGITS)).mean(axis=0).max())
+
+
 def low_threshold(pairs: NDArray[np.float32]) -> float:
     """The lowest logit that parts nearly as many pairs as the best one: right documents above, wrong ones below.
 
@@ -122,8 +126,8 @@ def low_threshold(pairs: NDArray[np.float32]) -> float:
     above, below = (
         1 / (1 + np.exp(sign * (LOGITS[:, None] - pairs[:, column]) / SOFTNESS)) for column, sign in ((0, 1), (1, -1))
     )
-    parted = (above * below).mean(axis=1)
-    return float(LOGITS[(parted >= parted.max() - SLACK).argmax()])
+    shares = (above * below).mean(axis=1)
+    return float(LOGITS[(shares >= shares.max() - SLACK).argmax()])
 
 
 def fit_scale(
@@ -153,7 +157,7 @@ def fit_scale(
 def calibrate(
     model: PackedModel, sources: list[Prepared], tokenizer: Tokenizer, seed: int = 1, limit: int = 256
 ) -> Calibration:
-    random = np.random.default_rng(seed)
+    random, sources = np.random.default_rng(seed), labelled(sources)
     found = Logits()
     for source in sources:
         held_out_logits(model, source, tokenizer, random, limit, found)

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training.batches import held_out
-from training.data import normalised
-from training.frames import FRAMES, Contrast, Frame, Statements, names_of
+from training.data import held_out, normalised
+from training.frames import DENIALS, FRAMES, Contrast, Frame, Statements, names_of
 from training.model import PackedModel, pack_lists
 from training.near_misses import NearMisses
 from training.prepare import QUERY_TOKENS, Prepared
@@ -51,13 +50,15 @@ class Contrasts:
         self.tokenizer, self.evaluated, self.cut = tokenizer, evaluated, cut
         self.statements = Statements(names_of(sources, [maker.kind for maker in makers]), frames)
 
-    def draw(self, pairs: int, statements: int, random: np.random.Generator) -> list[ContrastIds]:
-        """At most ``pairs`` from training pairs and ``statements`` from frames.
+    def draw(
+        self, pairs: int, statements: int, random: np.random.Generator, denials: float = DENIALS
+    ) -> list[ContrastIds]:
+        """At most ``pairs`` from training pairs and ``statements`` from frames, ``denials`` of which have a switch.
 
         Left out are pairs without a near miss, and those whose change lies behind the cut.
         """
         found = [self._of_pair(random) for _ in range(pairs)]
-        found += [self.statements.make(random) for _ in range(statements)]
+        found += [self.statements.make(random, denials) for _ in range(statements)]
         sets = [self.ids(contrast) for contrast in found if contrast is not None and self._allowed(contrast)]
         return [(queries, documents) for queries, documents in sets if not np.array_equal(documents[0], documents[1])]
 

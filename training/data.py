@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,15 @@ NEAR_MISSES = Path(__file__).with_name("near_misses.jsonl")
 # repository licence that cannot cover them.
 UNLICENSED = ("squadshifts_en", "crud_news_lead_zh_pseudo")
 FORBIDDEN_SUFFIXES = ("_nc", "_nolicence", "_gpl3")
+# Every 50th query is never trained on: the calibration of the scores is fitted on these.
+HELD_OUT_EVERY = 50
+
+
+class Named(Protocol):
+    """A source, prepared or not."""
+
+    name: str
+    language: str
 
 
 @dataclass
@@ -31,6 +40,17 @@ class Source:
     documents: list[str] = field(default_factory=list)
     positives: list[list[int]] = field(default_factory=list)
     negatives: list[list[int]] = field(default_factory=list)
+
+
+def kind_of(source: Named) -> str:
+    """Which mixture a source has: code is asked for in English, but its words are names."""
+    if source.language.startswith("zh"):
+        return "zh"
+    return "code" if {"code", "functions"} & set(source.name.split(".")[0].split("_")) else "en"
+
+
+def held_out(query: int) -> bool:
+    return query % HELD_OUT_EVERY == 0
 
 
 @dataclass

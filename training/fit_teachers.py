@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from training.batches import held_out
+from training.batches import labelled
 from training.bm25 import Pool, nearest
+from training.data import held_out, kind_of
 from training.prepare import Prepared
-from training.teacher import BM25, COSINE, ENCODERS, MAXSIM, Mixture, Scores, Teachers, kind_of
+from training.teacher import BM25, COSINE, ENCODERS, MAXSIM, Mixture, Scores, Teachers
 
 EVERY = dict.fromkeys([BM25, *(f"{encoder}.{score}" for encoder in ENCODERS for score in (COSINE, MAXSIM))], 1.0)
 ALL_TEACHERS: Mixture = {"en": EVERY, "code": EVERY, "zh": {name: 1.0 for name in EVERY if "minilm" not in name}}
@@ -62,7 +63,7 @@ def score_lists(
     random = np.random.default_rng(seed)
     found: dict[str, list[ScoredList]] = {}
     for kind in teachers.mixture:
-        own = [source for source in sources if kind_of(source) == kind]
+        own = [source for source in labelled(sources) if kind_of(source) == kind]
         drawn = [(source, *row) for source in own for row in lists_of(source, -(-count // len(own)), depth, random)]
         for place in random.permutation(len(drawn))[:count].tolist():
             source, query, documents = drawn[place]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from training.alternatives import ALTERNATIVES
-from training.batches import held_out
+from training.data import held_out
 from training.near_misses import other_number, shared_han, shared_names
 from training.prepare import Prepared
 
@@ -118,11 +118,11 @@ class Statements:
             for denials in (False, True)
         }
 
-    def make(self, random: np.random.Generator) -> Contrast:
+    def make(self, random: np.random.Generator, denials: float = DENIALS) -> Contrast:
         kind = str(random.choice(list(SHARES), p=list(SHARES.values())))
         found = None
         while found is None:
-            frames = self.frames[kind, bool(random.random() < DENIALS)]
+            frames = self.frames[kind, bool(random.random() < denials)]
             found = self.fill(kind, frames[int(random.integers(len(frames)))], random)
         return found
 

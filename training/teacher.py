@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from training.batches import Draw
+from training.data import kind_of
 from training.e5 import e5
 from training.encoder import Encoded, Encoder, Layout, Load, max_sim
 from training.prepare import Prepared
@@ -43,13 +44,6 @@ def minilm(dtype: torch.dtype = torch.float32) -> Encoder:
 
 
 ENCODERS: dict[str, Load] = {"minilm": minilm, "e5": e5}
-
-
-def kind_of(source: Prepared) -> str:
-    """Which mixture a source has: code is asked for in English, but its words are names."""
-    if source.language.startswith("zh"):
-        return "zh"
-    return "code" if {"code", "functions"} & set(source.name.split(".")[0].split("_")) else "en"
 
 
 def encoders_of(mixture: dict[str, float]) -> list[str]:

@@ -13,7 +13,7 @@ import json
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from tokenizers import Tokenizer
 
 from training.batches import Draw, Lengths, Sampler
 from training.contrasts import Contrasts, contrast_logits
+from training.data import kind_of
+from training.frames import DENIALS
 from training.initialise import Shape, State
 from training.losses import contrast_loss, on_both_sides, order_loss, probability_loss, ranking_loss
 from training.model import Cluster, PackedModel, pack
 from training.near_misses import NearMisses
 from training.prepare import Prepared, load_all, load_evaluated
 from training.start import deepened, load_start
-from training.teacher import Mixture, Teachers, kind_of
+from training.teacher import Mixture, Teachers
 
 # Of a step; the last two where it has contrast sets.
 FIGURES = ("loss", "accuracy", "contrast", "both_sides")
@@ -51,8 +53,9 @@ class Recipe:
     its order. ``factors``: how often a source is taken, where it differs from `training.batches`. ``deepens``: where
     the stage puts in a layer that adds nothing at first. ``teachers``: their weights.
     ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
-    at most ``contrast_tokens``; ``contrast``: the weight of their loss. ``share``: that of the averaged weights in
-    what the stage hands on; the rest is what it started from, or what was handed on ``back`` stages before that.
+    at most ``contrast_tokens``; ``denials``: the share of frames that have a switch; ``contrast``: the weight of that
+    loss. ``share``: that of the averaged weights in what the stage hands on; the rest is what it started from, or
+    what was handed on ``back`` stages before that.
     """
 
     steps: int = 2550
@@ -73,6 +76,7 @@ class Recipe:
     deepens: int | None = None
     pairs: int = 0
     statements: int = 0
+    denials: float = DENIALS
     contrast_tokens: int = 96
     contrast: float = 1.0
     probability: float = 0.0
@@ -94,7 +98,7 @@ class Recipe:
 class Speed:
     """How the same sums are computed; the numbers differ in the last digits only."""
 
-    bfloat16: bool = False  # pays on processors with bfloat16 tiles (AMX)
+    bfloat16: bool = False  # pays on processors with AMX, or with AVX-512 for bfloat16
     fuse: bool = False  # needs a C++ compiler
 
     @property
@@ -144,7 +148,9 @@ class Trainer:
         others = [p for n, p in zip(self.model.names, self.model.weights, strict=True) if "embed_tokens" not in n]
         groups = [{"params": embeddings, "peak": recipe.embedding_rate}, {"params": others, "peak": recipe.rate}]
         self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.workers = ThreadPoolExecutor(torch.get_num_threads())
+        # One core a cluster: with several cores on one, each small operation would wait for the slowest of them.
+        self.workers = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+        self.begun: dict[int, tuple[Draw, Future[torch.Tensor] | None]] = {}
         self.step = 0
 
     def set_rate(self) -> None:
@@ -168,14 +174,14 @@ class Trainer:
         queries = [self.sources[draw.source].queries[int(place)] for place in draw.queries]
         return pack(draw.texts, queries, self.recipe.long_tokens + 1)
 
-    def cluster_loss(self, draw: Draw, fresh: bool) -> tuple[torch.Tensor, float]:
-        """Loss, and the share of queries whose best document is a right one."""
+    def cluster_loss(self, draw: Draw, fresh: bool, asked: Future[torch.Tensor] | None) -> tuple[torch.Tensor, float]:
+        """Loss, and the share of queries whose best document is right. ``asked``: what the teachers will say."""
         recipe = self.recipe
         logits = self.model(self.packed(draw))
         relevant = torch.from_numpy(draw.relevant)
         loss = ranking_loss(logits, relevant)
-        if recipe.distil:
-            taught = self.taught(draw, fresh)
+        if asked is not None:
+            taught = asked.result()
             found = F.log_softmax(logits, dim=1)
             loss = loss + recipe.distil * F.kl_div(found, F.softmax(taught, dim=1), reduction="none").sum(1).mean()
             if fresh and recipe.hold:
@@ -188,26 +194,41 @@ class Trainer:
     def contrast_step(self, index: int) -> tuple[float, float]:
         """Adds the gradient of the contrast sets that belong to cluster ``index``; their loss and share in order."""
         recipe = self.recipe
-        sets = self.contrasts.draw(recipe.pairs, recipe.statements, np.random.default_rng([recipe.seed, index, 3]))
+        sets = self.contrasts.draw(
+            recipe.pairs, recipe.statements, np.random.default_rng([recipe.seed, index, 3]), recipe.denials
+        )
         logits, labels = contrast_logits(self.model, sets)
         loss = contrast_loss(logits, labels, recipe.scale, recipe.bias)
         (loss * recipe.contrast / recipe.clusters).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), on_both_sides(logits.detach(), labels, recipe.scale, recipe.bias)
 
-    def _work(self, index: int, draw: Draw) -> list[float]:
-        # One core a cluster: with several cores on one, each small operation would wait for the slowest of them.
-        torch.set_num_threads(1)
-        loss, hit = self.cluster_loss(draw, self.sampler.is_fresh(index))
+    def _begin(self, step: int) -> None:
+        """Draws the clusters of a step and asks the teachers, unless that was done before."""
+        for index in self._places(step):
+            if index not in self.begun:
+                draw, fresh = self.sampler.draw(index), self.sampler.is_fresh(index)
+                asked = self.workers.submit(self.taught, draw, fresh) if self.recipe.distil else None
+                self.begun[index] = draw, asked
+
+    def _places(self, step: int) -> range:
+        return range(step * self.recipe.clusters, (step + 1) * self.recipe.clusters)
+
+    def _work(self, index: int, draw: Draw, asked: Future[torch.Tensor] | None) -> list[float]:
+        loss, hit = self.cluster_loss(draw, self.sampler.is_fresh(index), asked)
         (loss / self.recipe.clusters).backward()  # type: ignore[no-untyped-call]
         return [float(loss.detach()), hit, *(self.contrast_step(index) if self.recipe.pairs else ())]
 
     def train_step(self) -> dict[str, float]:
         self.set_rate()
         self.optimiser.zero_grad(set_to_none=True)
-        first = self.step * self.recipe.clusters
-        places = range(first, first + self.recipe.clusters)
-        draws = [self.sampler.draw(index) for index in places]
-        figures = list(self.workers.map(self._work, places, draws))
+        self._begin(self.step)
+        working = [
+            self.workers.submit(self._work, index, *self.begun.pop(index)) for index in self._places(self.step)
+        ]
+        if self.step + 1 < self.recipe.steps:
+            # The teachers do not wait for the weights: a worker that is done with this step asks them for the next.
+            self._begin(self.step + 1)
+        figures = [work.result() for work in working]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.step += 1

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
-from training.ablation import ALL, MIXTURE, NONE, SHORT, START, ablate, held_lists, judged, rows_of, variants, without
-from training.batches import held_out
+from training.ablation import ALL, MIXTURE, NONE, SHORT, START, ablate, rows_of, variants, without
+from training.data import held_out
+from training.held_lists import held_lists, judged
 from training.prepare import Prepared
 from training.train import Speed
 

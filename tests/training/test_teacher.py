@@ -9,7 +9,7 @@ import torch
 from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.batches import Lengths, Sampler
-from training.data import Source, subset
+from training.data import Source, kind_of, subset
 from training.e5 import MAGIC, e5, read_e5, unpack_q4
 from training.encoder import WINDOW, WINDOWS, Encoded, Encoder, Layout, Weights, max_sim
 from training.export import export
@@ -17,7 +17,7 @@ from training.fit_teachers import ScoredList, first_right, fit
 from training.initialise import Shape, State
 from training.prepare import Prepared
 from training.start import published_start
-from training.teacher import ENCODERS, Mixture, Teachers, encoders_of, kind_of
+from training.teacher import ENCODERS, Mixture, Teachers, encoders_of
 
 WIDTH, INNER, LAYERS = 32, 64, 2
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
-from training.batches import Lengths, Sampler, held_out
+from training.batches import Lengths, Sampler
 from training.calibrate import fit_scale, low_threshold
+from training.data import held_out
 from training.initialise import Shape, State
 from training.losses import order_loss
 from training.model import PackedModel, pack
