@@ -119,7 +119,7 @@ def judge_shares(options: argparse.Namespace) -> None:
         load_all(options.work / "prepared"), held_lists.LISTS, held_lists.DEPTH, options.seed
     )
     tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
-    print(held_lists.HEAD)
+    print(held_lists.table_head(lists))
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         chosen = [*stages[:-1], replace(stages[-1], share=share)]
         shape, state = trained(options.work, options.run, chosen, options.start, first)

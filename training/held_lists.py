@@ -24,7 +24,6 @@ from training.teacher import Scores
 
 LISTS, DEPTH = 110, 20
 TOKENS = 448
-HEAD = "| weights | en | code | zh | mean | 144 pairs in order | parted |\n" + "| --- " * 7 + "|"
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,11 @@ def figures_of(model: PackedModel, lists: Lists, tokens: int) -> Figures:
             logits = model(pack(texts, [row.source.queries[row.query]], tokens + 1))
             found.setdefault(kind, []).append(judged(logits[0].numpy(), row.relevant))
     return found
+
+
+def table_head(lists: Lists) -> str:
+    columns = ["weights", *lists, "mean", "pairs in order", "parted"]
+    return f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|"
 
 
 def table_row(name: str, model: PackedModel, lists: Lists, tokenizer: Tokenizer) -> str:

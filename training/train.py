@@ -150,7 +150,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         # One core a cluster: with several cores on one, each small operation would wait for the slowest of them.
         self.workers = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
-        self.begun: dict[int, tuple[Draw, Future[torch.Tensor] | None]] = {}
+        self.asked: dict[int, tuple[Draw, Future[torch.Tensor] | None]] = {}
         self.step = 0
 
     def set_rate(self) -> None:
@@ -205,10 +205,10 @@ class Trainer:
     def _begin(self, step: int) -> None:
         """Draws the clusters of a step and asks the teachers, unless that was done before."""
         for index in self._places(step):
-            if index not in self.begun:
+            if index not in self.asked:
                 draw, fresh = self.sampler.draw(index), self.sampler.is_fresh(index)
                 asked = self.workers.submit(self.taught, draw, fresh) if self.recipe.distil else None
-                self.begun[index] = draw, asked
+                self.asked[index] = draw, asked
 
     def _places(self, step: int) -> range:
         return range(step * self.recipe.clusters, (step + 1) * self.recipe.clusters)
@@ -223,7 +223,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self._begin(self.step)
         working = [
-            self.workers.submit(self._work, index, *self.begun.pop(index)) for index in self._places(self.step)
+            self.workers.submit(self._work, index, *self.asked.pop(index)) for index in self._places(self.step)
         ]
         if self.step + 1 < self.recipe.steps:
             # The teachers do not wait for the weights: a worker that is done with this step asks them for the next.

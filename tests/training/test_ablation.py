@@ -4,13 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.training.sources import prepared_pairs
 from tokenizers import Tokenizer
 from training.ablation import ALL, MIXTURE, NONE, SHORT, START, ablate, rows_of, variants, without
-from training.data import held_out
-from training.held_lists import held_lists, judged
 from training.prepare import Prepared
 from training.train import Speed
 
@@ -38,18 +35,6 @@ def test_runs_differ_in_their_teachers_alone() -> None:
     assert len({json.dumps([run.teachers, run.distil]) for run in found.values()}) == len(found)
     assert all(replace(run, teachers=SHORT.teachers, distil=SHORT.distil) == SHORT for run in found.values())
     assert [name for name, run in found.items() if not run.distil] == [NONE]
-
-
-def test_lists_are_of_queries_that_are_never_trained_on(prepared: Prepared) -> None:
-    rows = held_lists([prepared], 2, 5, seed=1)["en"]
-    assert len(rows) == 2
-    assert all(held_out(row.query) and row.relevant.sum() == 1 for row in rows)
-
-
-def test_a_right_document_counts_less_the_later_it_comes() -> None:
-    relevant = np.array([False, True, False])
-    assert judged(np.array([0.1, 0.9, 0.3], dtype=np.float32), relevant) == 1
-    assert judged(np.array([0.1, 0.2, 0.3], dtype=np.float32), relevant) == pytest.approx(1 / np.log2(3))
 
 
 def test_what_was_judged_before_is_not_trained_again(
