@@ -36,6 +36,7 @@ from training.teacher import Teachers, minilm
 from training.train import (
     Recipe,
     Speed,
+    mean_state,
     read_stages,
     teach,
     train_stages,
@@ -58,8 +59,8 @@ def prepare(options: argparse.Namespace) -> None:
     tokenizer = start_tokenizer(sources, work / "tokenizer.json", options.start)
     queries, passages = evaluation_texts(options.data / "eval")
     save_evaluated(queries, work)
-    pseudo = [make(sources, options.seed, queries | passages) for make in (cloze_sources, search_sources)]
-    for source in [*sources, *pseudo[0], *pseudo[1]]:
+    cloze = cloze_sources(sources, options.seed, queries | passages)
+    for source in [*sources, *cloze, *search_sources(sources, options.seed, queries | passages)]:
         print(f"{source.name}: {len(source.queries)} queries, {len(source.documents)} documents", flush=True)
         save_prepared(prepare_source(source, tokenizer), work / "prepared")
     if options.start is None:
@@ -119,11 +120,13 @@ def judge_shares(options: argparse.Namespace) -> None:
         load_all(options.work / "prepared"), held_lists.LISTS, held_lists.DEPTH, options.seed
     )
     tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
+    (shape, rest), (_, averaged) = (
+        trained(options.work, options.run, [*stages[:-1], replace(stages[-1], share=share)], options.start, first)
+        for share in (0.0, 1.0)
+    )
     print(held_lists.table_head(lists))
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        chosen = [*stages[:-1], replace(stages[-1], share=share)]
-        shape, state = trained(options.work, options.run, chosen, options.start, first)
-        model = PackedModel(shape, state, speed_of(options).dtype)
+        model = PackedModel(shape, mean_state(rest, averaged, share), speed_of(options).dtype)
         print(held_lists.table_row(f"share {share:g}", model, lists, tokenizer), flush=True)
 
 

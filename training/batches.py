@@ -39,8 +39,9 @@ PSEUDO_FACTORS = {CLOZE: 0.4, SEARCHES: 0.0}
 NEIGHBOUR_SHARE = 0.7
 
 
-def is_pseudo(name: str) -> bool:
-    return name.endswith(tuple(PSEUDO_FACTORS))
+def pseudo_end(name: str) -> str | None:
+    """What the name of a source of pseudo-queries ends in; None for the others."""
+    return next((end for end in PSEUDO_FACTORS if name.endswith(end)), None)
 
 
 def labelled(sources: Sequence[Prepared]) -> list[Prepared]:
@@ -49,10 +50,9 @@ def labelled(sources: Sequence[Prepared]) -> list[Prepared]:
 
 
 def factor(name: str, changed: Mapping[str, float]) -> float:
-    end = next((end for end in PSEUDO_FACTORS if name.endswith(end)), None)
-    if end is not None:
-        return changed.get(name, changed.get(end, PSEUDO_FACTORS[end]))
-    return changed.get(name, FACTORS.get(name, 1.0))
+    end = pseudo_end(name)
+    usual = FACTORS.get(name, 1.0) if end is None else changed.get(end, PSEUDO_FACTORS[end])
+    return changed.get(name, usual)
 
 
 def trained_owners(source: Prepared) -> dict[int, list[int]]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training.batches import is_pseudo
+from training.batches import pseudo_end
 from training.calibrate import pair_logits, parted
 from training.data import kind_of
 from training.fit_teachers import ALL_TEACHERS, lists_of
@@ -47,7 +47,7 @@ def held_lists(sources: Sequence[Prepared], count: int, depth: int, seed: int) -
     random = np.random.default_rng(seed)
     found: Lists = {}
     for kind in ALL_TEACHERS:
-        own = [source for source in sources if kind_of(source) == kind and not is_pseudo(source.name)]
+        own = [source for source in sources if kind_of(source) == kind and pseudo_end(source.name) is None]
         rows = [(source, *row) for source in own for row in lists_of(source, -(-count // len(own)), depth, random)]
         chosen = [rows[place] for place in random.permutation(len(rows))[:count].tolist()]
         if chosen:
@@ -81,8 +81,7 @@ def table_head(lists: Lists) -> str:
 def table_row(name: str, model: PackedModel, lists: Lists, tokenizer: Tokenizer) -> str:
     """nDCG@10 by kind and its mean; of the hand-written pairs those in order and those that a threshold parts."""
     means = [float(np.mean(values)) for values in figures_of(model, lists, TOKENS).values()]
-    with torch.inference_mode():
-        pairs = pair_logits(model, tokenizer, TOKENS)
+    pairs = pair_logits(model, tokenizer, TOKENS)
     cells = [f"{value:.3f}" for value in [*means, float(np.mean(means))]]
     cells += [f"{value:.1%}" for value in (float((pairs[:, 0] > pairs[:, 1]).mean()), parted(pairs))]
     return f"| {name} | {' | '.join(cells)} |"

@@ -76,7 +76,7 @@ def keywords(question: str, chinese: bool, random: np.random.Generator) -> str |
     return " ".join(kept).lower() if 2 <= len(kept) < len(words) else None
 
 
-def names(subject: str) -> bool:
+def names_something(subject: str) -> bool:
     """Whether it is more than a word that points at what was said before."""
     return subject.split()[0].lower() not in ALWAYS_DROPPED | SOMETIMES_DROPPED
 
@@ -90,7 +90,9 @@ class Definitions:
         matches = {place: pattern.match(text) for place, text in enumerate(source.documents)}
         self.source, self.kind = source, "zh" if chinese else "en"
         self.found = {
-            place: match for place, match in matches.items() if match is not None and names(match["subject"])
+            place: match
+            for place, match in matches.items()
+            if match is not None and names_something(match["subject"])
         }
         self.by_subject = {match["subject"]: place for place, match in self.found.items()}
 

@@ -12,6 +12,10 @@ CAPITALS = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "M
 QUERIES = [f"What is the capital of {country}?" for country in CAPITALS]
 DOCUMENTS = [f"{city} is the capital of {country}." for country, city in CAPITALS.items()]
 
+COLOURS = ["red", "green", "blue", "black", "white", "yellow", "brown", "grey"]
+THINGS = ["house", "boat", "bird", "stone", "tree", "river", "road", "coat"]
+TEXTS = [f"the {colour} {thing}" for colour in COLOURS for thing in THINGS]
+
 
 def prepared_pairs(
     tokenizer: Tokenizer, name: str, language: str, queries: Sequence[str], documents: Sequence[str]

@@ -5,17 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.training.sources import prepared_pairs
+from tests.training.sources import TEXTS, prepared_pairs
 from tokenizers import Tokenizer
 from training.ablation import ALL, MIXTURE, NONE, SHORT, START, ablate, rows_of, variants, without
 from training.prepare import Prepared
 from training.train import Speed
 
 from training import ablation
-
-COLOURS = ["red", "green", "blue", "black", "white", "yellow", "brown", "grey"]
-THINGS = ["house", "boat", "bird", "stone", "tree", "river", "road", "coat"]
-TEXTS = [f"the {colour} {thing}" for colour in COLOURS for thing in THINGS]
 
 
 @pytest.fixture(scope="module")

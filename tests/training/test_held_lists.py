@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.training.sources import prepared_pairs
+from tests.training.sources import TEXTS, prepared_pairs
 from tokenizers import Tokenizer
 from training.calibrate import parted
 from training.data import held_out
@@ -10,10 +10,6 @@ from training.held_lists import held_lists, judged, table_head, table_row
 from training.initialise import Shape, State
 from training.model import PackedModel
 from training.prepare import Prepared
-
-COLOURS = ["red", "green", "blue", "black", "white", "yellow", "brown", "grey"]
-THINGS = ["house", "boat", "bird", "stone", "tree", "river", "road", "coat"]
-TEXTS = [f"the {colour} {thing}" for colour in COLOURS for thing in THINGS]
 
 
 @pytest.fixture(scope="module")
