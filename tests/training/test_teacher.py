@@ -137,7 +137,12 @@ def test_scores_are_computed_once_and_kept(
     prepared: Prepared, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setitem(ENCODERS, "e5", lambda dtype: calls.append("loaded") or encoder)
+
+    def load(dtype: torch.dtype) -> Encoder:
+        calls.append("loaded")
+        return encoder
+
+    monkeypatch.setitem(ENCODERS, "e5", load)
     mixture: Mixture = {"zh": {"e5.cosine": 2.0, "bm25": 0.5}}
     draw = Sampler([prepared], 1, Lengths(), queries=2, documents=4).draw(0)
     first = Teachers([prepared], mixture, tmp_path, torch.float32)

@@ -18,7 +18,7 @@ from training.model import PackedModel, pack
 from training.prepare import Prepared, load_prepared, save_prepared
 from training.quick_eval import ndcg
 from training.start import deepened, load_start
-from training.teacher import key_of
+from training.teacher import Mixture, key_of
 from training.train import Recipe, Speed, Trainer, begun, read_stages, sampler_of, teach, train_stages, trained
 
 WORDS = [
@@ -110,8 +110,8 @@ def test_a_new_layer_changes_nothing_before_it_is_trained(shape: Shape, state: S
 def test_new_clusters_are_taught_by_what_the_stage_starts_from(
     prepared: Prepared, shape: Shape, state: State, work: Path
 ) -> None:
-    few = {"clusters": 1, "queries": 4, "documents": 6, "warm_up": 1}
-    recipe = Recipe(**few, fresh=True, hold=1.0, deepens=2, teachers={"en": {"bm25": 0.3}})
+    teachers: Mixture = {"en": {"bm25": 0.3}}
+    recipe = Recipe(clusters=1, queries=4, documents=6, warm_up=1, fresh=True, hold=1.0, deepens=2, teachers=teachers)
     trainer = Trainer(recipe, shape, state, [prepared], work)
     draw = trainer.sampler.draw(0)
     with torch.inference_mode():

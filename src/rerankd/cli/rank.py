@@ -339,8 +339,10 @@ def _open(given: Input, target: Format, columns: list[str], fields: Fields, opti
 
 def _say(output: Output, progress: Progress, options: Mapping[str, Any], *, complete: bool) -> None:
     """What became of the run, in a line; the next step where there is one."""
+    from rerankd.cli.records.progress import records_said
+
     position, file = output.position, options["output_file"]
-    parts = [f"{position.written + position.failed:,} records, {progress.rate:,.0f}/s"]
+    parts = [f"{records_said(position.written + position.failed)}, {progress.rate:,.0f}/s"]
     if position.failed:
         where = options["failures"] or (file and f"{file}.failures.jsonl")
         parts.append(f"{position.failed:,} failed" + (f" ({where})" if where else ""))

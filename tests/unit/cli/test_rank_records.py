@@ -273,6 +273,9 @@ def test_progress_says_how_far_how_fast_and_how_long(folder: Path, monkeypatch: 
     assert "100 %, 10 records, " in done.stderr
     assert "/s, 0:00:00 left, 1 failed" in done.stderr
     assert " left" not in run("--input", "in.jsonl", *FAKE).stderr
+    write(folder / "one.jsonl", pairs(1))
+    assert done.stderr.splitlines()[-1].startswith("rerankd: 10 records, ")
+    assert run("--input", "one.jsonl", *FAKE).stderr.startswith("rerankd: 1 record, ")
 
 
 def memory_of(process: int) -> int:

@@ -51,7 +51,7 @@ class Progress:
 
     def line(self, place: int, failed: int) -> str:
         """The line itself: ``61 %, 12,345 records, 1,234/s, 0:05:12 left, 3 failed``."""
-        parts = [f"{self._records:,} records", f"{self.rate:,.0f}/s"]
+        parts = [records_said(self._records), f"{self.rate:,.0f}/s"]
         if self._size:
             parts.insert(0, f"{100 * place // self._size} %")
             done = place - self._began_at
@@ -69,6 +69,11 @@ class Progress:
     def _say(self, text: str, *, end: bool) -> None:
         # Carriage return and "erase to the end of the line" on a terminal.
         click.echo(text if end else f"\r\x1b[K{text}", err=True, nl=end)
+
+
+def records_said(count: int) -> str:
+    """A count of records in words: ``1 record``, ``12,345 records``."""
+    return f"{count:,} record{'' if count == 1 else 's'}"
 
 
 def _clock(seconds: float) -> str:
