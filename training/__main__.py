@@ -58,7 +58,7 @@ def prepare(options: argparse.Namespace) -> None:
         sources = [subset(source, options.subset, options.seed) for source in sources]
     tokenizer = start_tokenizer(sources, work / "tokenizer.json", options.start)
     queries, passages = evaluation_texts(options.data / "eval")
-    save_evaluated(queries, work)
+    save_evaluated(queries | passages, work)
     cloze = cloze_sources(sources, options.seed, queries | passages)
     for source in [*sources, *cloze, *search_sources(sources, options.seed, queries | passages)]:
         print(f"{source.name}: {len(source.queries)} queries, {len(source.documents)} documents", flush=True)

@@ -33,7 +33,7 @@ SHORTER = 66
 class Contrasts:
     """Contrast sets as token ids, documents cut at ``cut``.
 
-    ``shares``: how often each source is taken. ``evaluated``: normalised queries that must not be made.
+    ``shares``: how often each source is taken. ``evaluated``: normalised texts that must not be made.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class Contrasts:
         return queries, [token_ids(self.tokenizer, text, self.cut) for text in contrast.documents]
 
     def _allowed(self, contrast: Contrast) -> bool:
-        return not any(normalised(text) in self.evaluated for text in contrast.queries)
+        texts = (*contrast.queries, *contrast.documents)
+        return not any(normalised(text) in self.evaluated for text in texts)
 
     def _of_pair(self, random: np.random.Generator) -> Contrast | None:
         place = int(random.choice(len(self.sources), p=self.shares))
