@@ -37,8 +37,6 @@ FACTORS = {
 # Pseudo-queries beside real ones, by the end of their source's name.
 PSEUDO_FACTORS = {CLOZE: 0.4, SEARCHES: 0.0}
 NEIGHBOUR_SHARE = 0.7
-# So many of a query's hard negatives, the hardest, lead to its neighbours.
-NEAREST = 11
 
 
 def pseudo_end(name: str) -> str | None:
@@ -90,7 +88,7 @@ class Sampler:
 
     ``distinct`` clusters are drawn; after the last one the first comes again, its documents cut anew. With ``fresh``
     that holds for every other cluster (of none where ``distinct`` is None), and the rest is all new. ``factors``:
-    what counts otherwise than in `FACTORS`. ``hard``: so many negatives of its own a query brings along.
+    what counts otherwise than in `FACTORS`.
     """
 
     def __init__(
@@ -103,11 +101,10 @@ class Sampler:
         distinct: int | None = None,
         fresh: bool = False,
         factors: Mapping[str, float] = MappingProxyType({}),
-        hard: int = 3,
     ) -> None:
         self.sources, self.lengths = sources, lengths
         self.seed, self.distinct, self.fresh = seed, distinct, fresh
-        self.queries, self.documents, self.hard = queries, documents, hard
+        self.queries, self.documents = queries, documents
         self.owners = [trained_owners(source) for source in sources]
         weights = [len(source.queries) ** SIZE_EXPONENT * factor(source.name, factors) for source in sources]
         self.shares = np.array(weights) / sum(weights)
@@ -177,7 +174,7 @@ class Sampler:
         return query
 
     def _neighbours(self, source: Prepared, owners: dict[int, list[int]], query: int) -> list[int]:
-        near = [owners[int(document)] for document in source.negatives[query][:NEAREST] if int(document) in owners]
+        near = [owners[int(document)] for document in source.negatives[query] if int(document) in owners]
         picked = [int(self.random.choice(queries)) for queries in near]
         self.random.shuffle(picked)
         return picked
@@ -186,7 +183,7 @@ class Sampler:
         """One positive of every query, then their hard negatives in turn, then strangers."""
         source = self.sources[chosen]
         found = list(dict.fromkeys(int(self.random.choice(source.positives[query])) for query in queries))
-        hard = [int(document) for query in queries for document in self._some(source.negatives[query], self.hard)]
+        hard = [int(document) for query in queries for document in self._some(source.negatives[query], 3)]
         self.random.shuffle(hard)
         strangers = self.random.integers(len(source.documents), size=self.documents).tolist()
         return list(dict.fromkeys([*found, *hard, *strangers]))[: max(self.documents, len(found))]

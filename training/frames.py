@@ -32,7 +32,7 @@ DENIALS, IN_CONTEXT = 0.45, 0.3
 # Every so many of the longer frames are kept for the fit of scale and bias.
 HELD_OUT_EVERY = 7
 TRIES = 20
-SHARES = {"en": 0.34, "zh": 0.36, "code": 0.3}
+SHARES = {"en": 0.4, "zh": 0.35, "code": 0.25}
 PLACEHOLDERS = ["Alpha", "Beta", "Gamma"]
 # Words of the lists that end in a digit themselves.
 WITH_DIGITS = ("type_1", "base64", "s3", "int32")

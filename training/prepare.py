@@ -19,7 +19,7 @@ DOCUMENT_TOKENS = 512
 QUERY_TOKENS = 64
 DOCUMENT_CHARACTERS = 3_000
 # The first hits of BM25 are often unlabelled positives; the ones after them are wrong and hard.
-NEGATIVE_RANKS = slice(1, 32)
+NEGATIVE_RANKS = slice(1, 12)
 CHUNK = 2_048
 
 

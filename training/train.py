@@ -50,7 +50,7 @@ class Recipe:
 
     ``distinct``: so many different clusters, which come again (None: every cluster is new). ``fresh``: every other
     cluster is new all the same, and its teacher is the model that the stage starts from; ``hold`` is the weight of
-    its order. ``hard``: so many hard negatives a query has in its cluster at most. ``factors``: how often a source is taken, where it differs from `training.batches`. ``deepens``: where
+    its order. ``factors``: how often a source is taken, where it differs from `training.batches`. ``deepens``: where
     the stage puts in a layer that adds nothing at first. ``teachers``: their weights.
     ``pairs``, ``statements``: so many contrast sets a cluster, made from training pairs and from frames, documents of
     at most ``contrast_tokens``; ``denials``: the share of frames that have a switch; ``contrast``: the weight of that
@@ -69,7 +69,6 @@ class Recipe:
     teachers: Mixture = field(default_factory=lambda: FIRST_MIXTURE)
     queries: int = 12
     documents: int = 16
-    hard: int = 3
     distinct: int | None = None
     fresh: bool = False
     hold: float = 0.0
@@ -109,15 +108,7 @@ class Speed:
 
 def sampler_of(sources: list[Prepared], recipe: Recipe, lengths: Lengths) -> Sampler:
     return Sampler(
-        sources,
-        recipe.seed,
-        lengths,
-        recipe.queries,
-        recipe.documents,
-        recipe.distinct,
-        recipe.fresh,
-        recipe.factors,
-        recipe.hard,
+        sources, recipe.seed, lengths, recipe.queries, recipe.documents, recipe.distinct, recipe.fresh, recipe.factors
     )
 
 

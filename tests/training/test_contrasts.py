@@ -144,6 +144,20 @@ def test_a_query_of_an_evaluation_set_is_not_made(prepared: Prepared, tokenizer:
     assert not found & {text for queries, _ in clean for text in texts(tokenizer, queries)}
 
 
+def test_a_document_of_an_evaluation_set_is_not_made(prepared: Prepared, tokenizer: Tokenizer) -> None:
+    def made(evaluated: frozenset[str]) -> set[str]:
+        sets = contrasts(prepared, tokenizer, evaluated).draw(30, 0, np.random.default_rng(0))
+        return {text for _, documents in sets for text in texts(tokenizer, documents)}
+
+    own = {normalised(text) for text in prepared.document_texts}
+    found = made(frozenset())
+    banned = min(found - own)
+    left = made(frozenset({banned}))
+    assert banned not in left
+    assert left < found
+    assert left
+
+
 def test_logits_of_a_set_are_those_of_its_pairs(
     prepared: Prepared, tokenizer: Tokenizer, shape: Shape, state: State
 ) -> None:
