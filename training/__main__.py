@@ -2,8 +2,8 @@
 
 The steps can be called one by one: prepare, teach, train, export, evaluate, near-misses. Intermediate files go to
 ``--work``; ``teach`` and ``train`` continue an interrupted run by themselves. ``fit-teachers`` prints weights for the
-recipe's mixture of teachers, ``ablate`` what each of them gives, and ``held-lists`` what share of the last stage's
-weights is best on held-out training queries.
+recipe's mixture of teachers, ``ablate`` what each of them gives, ``held-lists`` what share of the last stage's
+weights is best on held-out training queries, and ``fusion`` what weight the model should have beside BM25 there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from training.model import PackedModel
 from training.prepare import load_all, prepare_source, save_evaluated, save_prepared
 from training.quick_eval import HEAD, Scorer, evaluate, mean_of, table_row
 from training.searches import search_sources
-from training.start import start_tokenizer
+from training.start import published_start, start_tokenizer
 from training.teacher import Teachers, minilm
 from training.train import (
     Recipe,
@@ -130,6 +130,14 @@ def judge_shares(options: argparse.Namespace) -> None:
         print(held_lists.table_row(f"share {share:g}", model, lists, tokenizer), flush=True)
 
 
+def judge_fusion(options: argparse.Namespace) -> None:
+    """Of the exported folder, or of any other that ``--out`` names."""
+    lists = held_lists.held_lists(
+        load_all(options.work / "prepared"), held_lists.LISTS, held_lists.FUSED_DEPTH, options.seed
+    )
+    print(held_lists.fused_table(PackedModel(*published_start(options.out), speed_of(options).dtype), lists))
+
+
 def export_folder(options: argparse.Namespace) -> None:
     shape, state = trained_state(options)
     tokenizer = options.work / "tokenizer.json"
@@ -168,6 +176,7 @@ COMMANDS = {
     "teach": run_teachers,
     "train": run_training,
     "held-lists": judge_shares,
+    "fusion": judge_fusion,
     "export": export_folder,
     "evaluate": evaluate_run,
     "near-misses": judge_near_misses,

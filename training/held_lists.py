@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from rerankd.evaluate.fusion import WEIGHTS
+from rerankd.service.fusion import FusionRule, fuse
 from training.batches import pseudo_end
 from training.calibrate import pair_logits, parted
 from training.data import kind_of
@@ -23,6 +25,8 @@ from training.quick_eval import ndcg
 from training.teacher import Scores
 
 LISTS, DEPTH = 110, 20
+# A first stage hands on longer lists than those that weights are compared with.
+FUSED_DEPTH = 50
 TOKENS = 448
 
 
@@ -55,22 +59,42 @@ def held_lists(sources: Sequence[Prepared], count: int, depth: int, seed: int) -
     return found
 
 
-def judged(scores: Scores, relevant: NDArray[np.bool_]) -> float:
+def judged(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> float:
     """nDCG@10 of one list in the order of ``scores``."""
     order = [str(place) for place in np.argsort(-scores, kind="stable")]
     return ndcg(order, {str(place): int(right) for place, right in enumerate(relevant)})
 
 
 @torch.inference_mode()
+def logits_of(model: PackedModel, row: Held, tokens: int) -> Scores:
+    """Of the documents of a list, cut at ``tokens``."""
+    texts = [row.source.documents[int(place)][:tokens] for place in row.documents]
+    logits: Scores = model(pack(texts, [row.source.queries[row.query]], tokens + 1))[0].numpy()
+    return logits
+
+
 def figures_of(model: PackedModel, lists: Lists, tokens: int) -> Figures:
     """Documents are cut at ``tokens``."""
-    found: Figures = {}
-    for kind, rows in lists.items():
+    return {
+        kind: [judged(logits_of(model, row, tokens), row.relevant) for row in rows] for kind, rows in lists.items()
+    }
+
+
+def fused_table(model: PackedModel, lists: Lists) -> str:
+    """nDCG@10 by kind and its mean, of z-scores of the model and of BM25 added up with each weight of the model."""
+    means = []
+    for rows in lists.values():
+        found = []
         for row in rows:
-            texts = [row.source.documents[int(place)][:tokens] for place in row.documents]
-            logits = model(pack(texts, [row.source.queries[row.query]], tokens + 1))
-            found.setdefault(kind, []).append(judged(logits[0].numpy(), row.relevant))
-    return found
+            ours = logits_of(model, row, TOKENS).astype(np.float64)
+            first = row.source.pool.scores(np.array([row.query]), row.documents)[0].astype(np.float64)
+            found.append([judged(fuse(FusionRule("zscore", w), ours, first), row.relevant) for w in WEIGHTS])
+        means.append(np.mean(found, axis=0))
+    lines = [f"| {' | '.join(['weight', *lists, 'mean'])} |", "| --- " * (len(lists) + 2) + "|"]
+    for place, weight in enumerate(WEIGHTS):
+        values = [float(mean[place]) for mean in means]
+        lines.append(f"| {' | '.join([f'{weight:g}', *(f'{v:.3f}' for v in [*values, float(np.mean(values))])])} |")
+    return "\n".join(lines)
 
 
 def table_head(lists: Lists) -> str:

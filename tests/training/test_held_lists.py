@@ -6,7 +6,7 @@ from tests.training.sources import TEXTS, prepared_pairs
 from tokenizers import Tokenizer
 from training.calibrate import parted
 from training.data import held_out
-from training.held_lists import held_lists, judged, table_head, table_row
+from training.held_lists import fused_table, held_lists, judged, table_head, table_row
 from training.initialise import Shape, State
 from training.model import PackedModel
 from training.prepare import Prepared
@@ -45,3 +45,15 @@ def test_a_row_of_the_table_has_every_column(
     assert row.count("|") == head.count("|")
     # Equal tokens match in the start: every right document of these comes first.
     assert row.startswith("| the start | 1.000 | 1.000 | ")
+
+
+def test_fused_scores_go_from_bm25s_order_to_the_models(sources: list[Prepared], shape: Shape, state: State) -> None:
+    lists = held_lists(sources, 2, 5, seed=1)
+    head, _, first, *_, last = fused_table(PackedModel(shape, state), lists).split("\n")
+    alone = [
+        judged(row.source.pool.scores(np.array([row.query]), row.documents)[0], row.relevant) for row in lists["en"]
+    ]
+    assert head == "| weight | en | mean |"
+    assert first == f"| 0 | {np.mean(alone):.3f} | {np.mean(alone):.3f} |"
+    # Equal tokens match in the start.
+    assert last == "| 1 | 1.000 | 1.000 |"

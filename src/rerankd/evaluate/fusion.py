@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerankd.service.fusion import FusionRule, fuse
+from rerankd.settings import Settings
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 """The model's shares that are tried; 0 is the candidates' own order."""
-EQUAL = FusionRule("zscore", 0.5)
+USUAL = FusionRule("zscore", Settings().fusion_weight)
+"""What a server does with first-stage scores that it is asked to fuse, if no weight is given."""
 _FOLDS = 5
 _CUTOFF = 10
 _SEED = 20

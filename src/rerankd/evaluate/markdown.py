@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from rerankd.evaluate.fusion import USUAL
 from rerankd.evaluate.measures import MAIN
 
 _MARKUP = re.compile(r"[\\`*_\[\]|#$~]")
@@ -29,7 +30,8 @@ def markdown(report: Report) -> str:
 def explanation(report: Report) -> str:
     return (
         f"The first {report['top_k']} candidates of every query are put in a new order; candidates, reranked and "
-        "fused hold the same documents. Fused: the sum of the model's and the candidates' z-scores. In brackets: "
+        f"fused hold the same documents. Fused: {USUAL.weight:g} x the model's z-score + {1 - USUAL.weight:g} x the "
+        "candidates'. In brackets: "
         f"95 % bootstrap interval of the paired difference, {report['resamples']:,} resamples; p: paired "
         "randomisation test."
     )
@@ -118,7 +120,7 @@ def fusion_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         ]
         for name, found in system["sets"].items()
     ]
-    head = ["fusion", "candidates", "reranked", "weight 0.5", "weight found elsewhere", "best weight"]
+    head = ["fusion", "candidates", "reranked", f"weight {USUAL.weight:g}", "weight found elsewhere", "best weight"]
     return head, rows
 
 

@@ -20,8 +20,8 @@ RANK_CONSTANT = 60
 class FusionRule:
     """How the two scores become one, and the model's share of it."""
 
-    method: FusionMethod = "none"
-    weight: float = 0.5
+    method: FusionMethod
+    weight: float
 
     @classmethod
     def of(cls, settings: Settings, row: ModelSettings) -> FusionRule:
@@ -48,7 +48,7 @@ class FusionRule:
         )
 
 
-NO_FUSION = FusionRule()
+NO_FUSION = FusionRule("none", 1.0)
 
 
 def fused(

@@ -34,7 +34,7 @@ from rerankd.prompt.workers import PromptWorkers
 from rerankd.service.admission import Admission, SizeLimits
 from rerankd.service.calibration import Calibration, open_calibration
 from rerankd.service.cascade import CascadeRule
-from rerankd.service.fusion import FusionRule
+from rerankd.service.fusion import NO_FUSION, FusionRule
 from rerankd.service.long_documents import LongDocumentRule
 from rerankd.settings import ModelSettings, Settings
 from rerankd.types import ArmKey, CallContext, RerankRequest
@@ -137,7 +137,7 @@ class ServedModel:
     instruction: str
     max_pair_tokens: int
     sizes: SizeLimits
-    fusion: FusionRule = field(default_factory=FusionRule)
+    fusion: FusionRule = NO_FUSION
     cascade: CascadeRule | None = None
     long_documents: LongDocumentRule = field(default_factory=LongDocumentRule)
     calibration: Calibration | None = None

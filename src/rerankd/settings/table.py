@@ -273,7 +273,7 @@ class Settings:
         "none", "How the first-stage scores of a request are taken into its scores.", choices=_FUSION
     )
     fusion_weight: float = setting(
-        0.5, "The model's share of a fused score; `rerankd evaluate` finds it.", most=1, positive=True
+        0.8, "The model's share of a fused score; `rerankd evaluate` finds it.", most=1, positive=True
     )
     # Time
     deadline_seconds: float = seconds(30.0, "Seconds for a request that sends no `X-Request-Timeout-Ms`.")
