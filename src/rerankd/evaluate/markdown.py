@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from rerankd.evaluate.fusion import USUAL
 from rerankd.evaluate.measures import MAIN
 
 _MARKUP = re.compile(r"[\\`*_\[\]|#$~]")
@@ -28,9 +27,10 @@ def markdown(report: Report) -> str:
 
 
 def explanation(report: Report) -> str:
+    weight = report["fusion_weight"]
     return (
         f"The first {report['top_k']} candidates of every query are put in a new order; candidates, reranked and "
-        f"fused hold the same documents. Fused: {USUAL.weight:g} x the model's z-score + {1 - USUAL.weight:g} x the "
+        f"fused hold the same documents. Fused: {weight:g} x the model's z-score + {1 - weight:g} x the "
         "candidates'. In brackets: "
         f"95 % bootstrap interval of the paired difference, {report['resamples']:,} resamples; p: paired "
         "randomisation test."
@@ -120,7 +120,7 @@ def fusion_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         ]
         for name, found in system["sets"].items()
     ]
-    head = ["fusion", "candidates", "reranked", f"weight {USUAL.weight:g}", "weight found elsewhere", "best weight"]
+    head = ["fusion", "candidates", "reranked", "usual weight", "weight found elsewhere", "best weight"]
     return head, rows
 
 

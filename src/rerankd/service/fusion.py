@@ -37,7 +37,7 @@ class FusionRule:
         """
         scores = request.first_stage_scores
         if scores is not None and len(scores) != len(request.documents):
-            message = f"first_stage_scores has {len(scores)} scores for {len(request.documents)} documents"
+            message = f"first_stage_scores must hold one score a document: {len(scores)} for {len(request.documents)}"
             raise InvalidRequest(message, param="first_stage_scores")
         if scores is None:
             if request.fusion not in (None, "none"):

@@ -13,6 +13,7 @@ from rerankd.evaluate.page import page
 from rerankd.evaluate.run import SystemResult, evaluate_set
 from rerankd.evaluate.score_store import ScoreStore
 from rerankd.evaluate.summary import summary
+from rerankd.settings import Settings
 
 POINTS = {"red apples": 3.0, "green pears": -1.0, "blue plums": 2.0, "ripe figs": 0.5}
 
@@ -67,6 +68,12 @@ def test_several_systems_make_one_table_with_the_best_marked(system: Any) -> Non
     assert re.search(r"\| small \| 0\.6503 \| \*\*1\.0000 \(\d\.\d{4}\)\*\* \| 0\.", table)
     assert len(report["systems"]) == 2
     assert report["sets"] == report["systems"][0]["sets"]
+
+
+def test_the_report_says_how_the_fused_list_was_made(system: Any) -> None:
+    report = summary([system("a", POINTS)], command="", top_k=100)
+    assert report["fusion_weight"] == Settings().fusion_weight
+    assert "Fused: 0.3 x the model's z-score + 0.7 x the candidates'." in markdown(report | {"fusion_weight": 0.3})
 
 
 def test_the_markdown_shows_command_interval_and_means(system: Any) -> None:
