@@ -112,13 +112,15 @@ def trained_state(options: argparse.Namespace) -> tuple[Shape, State]:
     return trained(options.work, options.run, stages, options.start, first_stage(options, stages))
 
 
+def lists_of(options: argparse.Namespace, depth: int) -> held_lists.Lists:
+    return held_lists.held_lists(load_all(options.work / "prepared"), held_lists.LISTS, depth, options.seed)
+
+
 def judge_shares(options: argparse.Namespace) -> None:
     """What the last stage hands on with each share of its weights, and what it started from."""
     stages = read_stages(options.recipe, options.seed)
     first = first_stage(options, stages)
-    lists = held_lists.held_lists(
-        load_all(options.work / "prepared"), held_lists.LISTS, held_lists.DEPTH, options.seed
-    )
+    lists = lists_of(options, held_lists.DEPTH)
     tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     (shape, rest), (_, averaged) = (
         trained(options.work, options.run, [*stages[:-1], replace(stages[-1], share=share)], options.start, first)
@@ -132,9 +134,7 @@ def judge_shares(options: argparse.Namespace) -> None:
 
 def judge_fusion(options: argparse.Namespace) -> None:
     """Of the exported folder, or of any other that ``--out`` names."""
-    lists = held_lists.held_lists(
-        load_all(options.work / "prepared"), held_lists.LISTS, held_lists.FUSED_DEPTH, options.seed
-    )
+    lists = lists_of(options, held_lists.FUSED_DEPTH)
     print(held_lists.fused_table(PackedModel(*published_start(options.out), speed_of(options).dtype), lists))
 
 

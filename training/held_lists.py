@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rerankd.evaluate.fusion import WEIGHTS
-from rerankd.service.fusion import FusionRule, fuse
+from rerankd.evaluate.fusion import WEIGHTS, LabelledScores, ndcg_by_weight
 from training.batches import pseudo_end
 from training.calibrate import pair_logits, parted
 from training.data import kind_of
@@ -59,7 +58,7 @@ def held_lists(sources: Sequence[Prepared], count: int, depth: int, seed: int) -
     return found
 
 
-def judged(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> float:
+def judged(scores: Scores, relevant: NDArray[np.bool_]) -> float:
     """nDCG@10 of one list in the order of ``scores``."""
     order = [str(place) for place in np.argsort(-scores, kind="stable")]
     return ndcg(order, {str(place): int(right) for place, right in enumerate(relevant)})
@@ -82,24 +81,31 @@ def figures_of(model: PackedModel, lists: Lists, tokens: int) -> Figures:
 
 def fused_table(model: PackedModel, lists: Lists) -> str:
     """nDCG@10 by kind and its mean, of z-scores of the model and of BM25 added up with each weight of the model."""
-    means = []
-    for rows in lists.values():
-        found = []
-        for row in rows:
-            ours = logits_of(model, row, TOKENS).astype(np.float64)
-            first = row.source.pool.scores(np.array([row.query]), row.documents)[0].astype(np.float64)
-            found.append([judged(fuse(FusionRule("zscore", w), ours, first), row.relevant) for w in WEIGHTS])
-        means.append(np.mean(found, axis=0))
-    lines = [f"| {' | '.join(['weight', *lists, 'mean'])} |", "| --- " * (len(lists) + 2) + "|"]
-    for place, weight in enumerate(WEIGHTS):
-        values = [float(mean[place]) for mean in means]
-        lines.append(f"| {' | '.join([f'{weight:g}', *(f'{v:.3f}' for v in [*values, float(np.mean(values))])])} |")
-    return "\n".join(lines)
+    means = [np.mean([ndcg_by_weight(scored(model, row)) for row in rows], axis=0) for rows in lists.values()]
+    rows = [
+        [f"{weight:g}", *(f"{value:.3f}" for value in [*values, np.mean(values)])]
+        for weight, *values in zip(WEIGHTS, *means, strict=True)
+    ]
+    return "\n".join([head_of(["weight", *lists, "mean"]), *map(line_of, rows)])
+
+
+def scored(model: PackedModel, row: Held) -> LabelledScores:
+    """A list's scores by the model and by BM25, with its labels."""
+    ours = logits_of(model, row, TOKENS).astype(np.float64)
+    first = row.source.pool.scores(np.array([row.query]), row.documents)[0].astype(np.float64)
+    return LabelledScores(ours, first, row.relevant.astype(np.float64), row.relevant.astype(int).tolist())
+
+
+def line_of(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def head_of(columns: Sequence[str]) -> str:
+    return f"{line_of(columns)}\n{line_of(['---'] * len(columns))}"
 
 
 def table_head(lists: Lists) -> str:
-    columns = ["weights", *lists, "mean", "pairs in order", "parted"]
-    return f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|"
+    return head_of(["weights", *lists, "mean", "pairs in order", "parted"])
 
 
 def table_row(name: str, model: PackedModel, lists: Lists, tokenizer: Tokenizer) -> str:
@@ -108,4 +114,4 @@ def table_row(name: str, model: PackedModel, lists: Lists, tokenizer: Tokenizer)
     pairs = pair_logits(model, tokenizer, TOKENS)
     cells = [f"{value:.3f}" for value in [*means, float(np.mean(means))]]
     cells += [f"{value:.1%}" for value in (float((pairs[:, 0] > pairs[:, 1]).mean()), parted(pairs))]
-    return f"| {name} | {' | '.join(cells)} |"
+    return line_of([name, *cells])

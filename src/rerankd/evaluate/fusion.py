@@ -13,7 +13,7 @@ from rerankd.settings import Settings
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 """The model's shares that are tried; 0 is the candidates' own order."""
-USUAL = FusionRule("zscore", Settings().fusion_weight)
+DEFAULT = FusionRule("zscore", Settings().fusion_weight)
 """What a server does with first-stage scores that it is asked to fuse, if no weight is given."""
 _FOLDS = 5
 _CUTOFF = 10
@@ -49,7 +49,7 @@ def fit_weight(queries: Sequence[LabelledScores]) -> WeightFit | None:
     """Cross-validation over queries in five folds; None for fewer queries than folds."""
     if len(queries) < _FOLDS:
         return None
-    table = np.array([[_ndcg(query, weight) for weight in WEIGHTS] for query in queries])
+    table = np.array([ndcg_by_weight(query) for query in queries])
     folds = np.random.default_rng(_SEED).permutation(len(queries)) % _FOLDS
     held_back = [table[folds == fold, int(table[folds != fold].mean(axis=0).argmax())] for fold in range(_FOLDS)]
     means = table.mean(axis=0)
@@ -58,6 +58,11 @@ def fit_weight(queries: Sequence[LabelledScores]) -> WeightFit | None:
         float(np.concatenate(held_back).mean()),
         dict(zip(WEIGHTS, map(float, means), strict=True)),
     )
+
+
+def ndcg_by_weight(query: LabelledScores) -> list[float]:
+    """nDCG@10 of one query under each of `WEIGHTS`."""
+    return [_ndcg(query, weight) for weight in WEIGHTS]
 
 
 def _ndcg(query: LabelledScores, weight: float) -> float:

@@ -120,7 +120,7 @@ def fusion_rows(system: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         ]
         for name, found in system["sets"].items()
     ]
-    head = ["fusion", "candidates", "reranked", "usual weight", "weight found elsewhere", "best weight"]
+    head = ["fusion", "candidates", "reranked", "default weight", "weight found elsewhere", "best weight"]
     return head, rows
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerankd.evaluate.dataset import EvaluationSet
-from rerankd.evaluate.fusion import USUAL, LabelledScores, WeightFit, fit_weight
+from rerankd.evaluate.fusion import DEFAULT, LabelledScores, WeightFit, fit_weight
 from rerankd.evaluate.measures import Figures, in_order, measure
 from rerankd.evaluate.score_store import ScoreStore
 from rerankd.evaluate.scorer import QueryScores, Scorer
@@ -161,7 +161,7 @@ def _runs_of(
     first_stage = np.array([score for (_, score), fine in zip(with_text, finite, strict=True) if fine])
     ours = scores[finite]
     rest = [document for document, _ in ranked if document not in scored]
-    both = fuse(USUAL, ours, first_stage) if len(ours) else ours
+    both = fuse(DEFAULT, ours, first_stage) if len(ours) else ours
     return _run(scored, ours, rest), _run(scored, both, rest)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import rerankd
-from rerankd.evaluate.fusion import USUAL
+from rerankd.evaluate.fusion import DEFAULT
 from rerankd.evaluate.measures import MAIN, Figures, means
 from rerankd.evaluate.run import SetResult, SystemResult
 from rerankd.evaluate.statistics import CONFIDENCE, RESAMPLES, Difference, difference, holm, mean_difference
@@ -31,7 +31,7 @@ def summary(systems: Sequence[SystemResult], *, command: str, top_k: int) -> dic
         "command": command,
         "top_k": top_k,
         "resamples": RESAMPLES,
-        "fusion_weight": USUAL.weight,
+        "fusion_weight": DEFAULT.weight,
         "sets": every[0]["sets"],
         "mean": every[0]["mean"],
         "systems": every,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rerankd.evaluate.fusion import USUAL, LabelledScores, fit_weight
+from rerankd.evaluate.fusion import DEFAULT, LabelledScores, fit_weight
 from rerankd.service.fusion import fuse, z_scores
 
 
@@ -20,13 +20,13 @@ def test_equal_scores_say_nothing() -> None:
 
 def test_the_scale_of_neither_side_matters() -> None:
     model, candidates = np.array([0.1, 0.9, 0.4]), np.array([20.0, 3.0, 11.0])
-    assert fuse(USUAL, model, candidates) == pytest.approx(fuse(USUAL, 100 * model - 7, candidates / 3))
+    assert fuse(DEFAULT, model, candidates) == pytest.approx(fuse(DEFAULT, 100 * model - 7, candidates / 3))
 
 
 def test_a_side_without_an_opinion_leaves_it_to_the_other() -> None:
-    weight = USUAL.weight
-    assert fuse(USUAL, np.array([1.0, 2.0]), np.array([5.0, 5.0])).tolist() == [-weight, weight]
-    assert fuse(USUAL, np.array([5.0, 5.0]), np.array([2.0, 1.0])) == pytest.approx([1 - weight, weight - 1])
+    weight = DEFAULT.weight
+    assert fuse(DEFAULT, np.array([1.0, 2.0]), np.array([5.0, 5.0])).tolist() == [-weight, weight]
+    assert fuse(DEFAULT, np.array([5.0, 5.0]), np.array([2.0, 1.0])) == pytest.approx([1 - weight, weight - 1])
 
 
 def test_numbers_of_any_size_are_fused() -> None:
